@@ -1,0 +1,63 @@
+# Everything runs in .venv, which is made on first use and reused after that.
+
+PYTHON ?= python3
+HOST ?= 127.0.0.1
+PORT ?= 7860
+ARGS ?=
+
+PY := .venv/bin/python
+INSTALL := $(PY) -m pip install --disable-pip-version-check
+
+.PHONY: help demo test lint types check format clean
+.DELETE_ON_ERROR:
+
+help:
+	@echo "make demo     start the app on http://$(HOST):$(PORT)   (HOST=, PORT=, ARGS=\"--share\")"
+	@echo "make test     run all tests                       (ARGS=\"-k schedule\")"
+	@echo "make lint     check style with ruff"
+	@echo "make types    check types with mypy"
+	@echo "make check    test, lint and types"
+	@echo "make format   let ruff rewrite the code in the project's style"
+	@echo "make clean    remove .venv and everything else that was made here"
+	@echo
+	@echo "PYTHON=python3.12 chooses the Python that makes .venv (3.10 or newer)."
+
+demo: .venv/.runtime
+	$(PY) app.py --host $(HOST) --port $(PORT) $(ARGS)
+
+test: .venv/.dev
+	$(PY) -m pytest $(ARGS)
+
+lint: .venv/.dev
+	$(PY) -m ruff check
+	$(PY) -m ruff format --check
+
+types: .venv/.dev
+	$(PY) -m mypy
+
+check: test lint types
+
+format: .venv/.dev
+	$(PY) -m ruff check --fix
+	$(PY) -m ruff format
+
+clean:
+	rm -rf .venv .pytest_cache .mypy_cache .ruff_cache build dist *.egg-info
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+.venv/.runtime: requirements.txt
+	@$(PY) -m pip --version >/dev/null 2>&1 || { \
+	  command -v $(PYTHON) >/dev/null 2>&1 \
+	    || { echo "$(PYTHON) not found: install Python 3.10 or newer, or say make PYTHON=..." >&2; exit 1; }; \
+	  $(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10))' \
+	    || { echo "$$($(PYTHON) --version 2>&1) is too old: 3.10 or newer is needed; say make PYTHON=..." >&2; exit 1; }; \
+	  $(PYTHON) -c 'import venv, ensurepip' 2>/dev/null \
+	    || { echo "$(PYTHON) cannot make virtual environments; on Debian or Ubuntu: apt install python3-venv" >&2; exit 1; }; \
+	  echo "Making .venv with $$($(PYTHON) --version)"; \
+	  $(PYTHON) -m venv --clear .venv; }
+	$(INSTALL) -r requirements.txt
+	@touch $@
+
+.venv/.dev: requirements-dev.txt .venv/.runtime
+	$(INSTALL) -r requirements-dev.txt
+	@touch $@

@@ -1,0 +1,231 @@
+"""What a model, a diffusion process and a training run are made of.
+
+The command line, the app and the checkpoints all read their choices and defaults from these frozen
+dataclasses. A value that makes no sense raises `ValueError` with one sentence that names the value
+and what is allowed.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+SCHEDULES = ("linear", "cosine", "scaled_linear")
+NOISES = ("gaussian", "laplace")
+PREDICTIONS = ("eps", "x0", "v")
+LOSSES = ("mse", "l1", "smooth_l1", "huber")
+WEIGHTINGS = ("none", "min-snr")
+NORMS = ("group", "layer")
+SAMPLER_NAMES = ("ddpm", "ddim")
+SPACINGS = ("uniform", "quadratic", "trailing", "leading")
+VARIANCES = ("beta_tilde", "beta")
+T_MIN, T_MAX = 10, 4000
+
+C = TypeVar("C")
+
+
+def require(ok: bool, name: str, value: object, allowed: str) -> None:
+    """Raise `ValueError` with one sentence unless `ok`."""
+    if not ok:
+        raise ValueError(f"{name} is {value!r}; allowed is {allowed}.")
+
+
+def one_of(name: str, value: object, allowed: tuple[str, ...]) -> None:
+    require(value in allowed, name, value, "one of " + ", ".join(allowed))
+
+
+def from_dict(cls: type[C], values: Mapping[str, Any]) -> C:
+    """Build the dataclass `cls` from JSON values; an unknown key is an error that lists them all."""
+    known = {f.name: f for f in dataclasses.fields(cls)}  # type: ignore[arg-type]
+    if unknown := sorted(set(values) - set(known)):
+        raise ValueError(
+            f"{cls.__name__} has no {', '.join(unknown)}; known are {', '.join(known)}."
+        )
+    return cls(**{k: tuple(v) if isinstance(v, list) else v for k, v in values.items()})
+
+
+@dataclass(frozen=True)
+class ModelConfig:
+    """The U-Net. The defaults are the lean network for CPUs; `ModelConfig.paper()` is Ho et al.'s.
+
+    Widths of the levels are `width * multipliers[i]`; level i works at `size / 2**i` pixels.
+    """
+
+    size: int = 32  # pixels a side that it is made for; any H x W runs
+    channels: int = 3  # of the pictures: 1 or 3
+    width: int = 64
+    multipliers: tuple[int, ...] = (1, 2, 2)
+    blocks: int = 1  # residual blocks a level on the way down; one more on the way up
+    attention: tuple[int, ...] = (8,)  # resolutions with self-attention after each block
+    mid_attention: bool = True
+    head_dim: int | None = None  # channels per attention head; None: one head
+    norm: str = "layer"  # "group", or "layer": over channels, which is free in channels_last
+    groups: int = 32
+    norm_eps: float = 1e-6
+    dropout: float = 0.0
+    scale_shift: bool = True  # time embedding as scale and shift; False: added (Ho et al.)
+    time_dim: int | None = 512  # width of the time embedding; None: 4 * width of the first level
+    freq_shift: int = 0  # of the sinusoids: 1 in Ho et al.'s code
+    flip_sin_to_cos: bool = False  # cosines before sines
+    downsample: str = "conv"  # "conv" (stride 2), or "resnet": in a residual block after attention
+    upsample: str = "conv"  # "conv" (nearest, then 3x3), or "resnet" as above
+    down_padding: int = 1  # of the stride-2 convolutions; 0: pad right and bottom (Ho et al.)
+    num_classes: int = 0  # 0: unconditional; n: labels 0..n-1, and n is the null class
+
+    def __post_init__(self) -> None:
+        require(8 <= self.size <= 1024, "size", self.size, "8 to 1024")
+        require(self.channels in (1, 3), "channels", self.channels, "1 or 3")
+        require(8 <= self.width <= 1024, "width", self.width, "8 to 1024")
+        ok = 1 <= len(self.multipliers) <= 8 and all(1 <= m <= 16 for m in self.multipliers)
+        require(ok, "multipliers", self.multipliers, "1 to 8 levels, each 1 to 16 times the width")
+        require(1 <= self.blocks <= 8, "blocks", self.blocks, "1 to 8")
+        one_of("norm", self.norm, NORMS)
+        if self.norm == "group":
+            bad = [w for w in self.widths if w % self.groups]
+            require(not bad, "groups", self.groups, f"a divisor of every width, {self.widths}")
+        if self.head_dim is not None:
+            require(
+                self.head_dim > 0 and not any(w % self.head_dim for w in self.attention_widths),
+                "head_dim",
+                self.head_dim,
+                f"a divisor of every width that has attention, {self.attention_widths}",
+            )
+        require(0 <= self.dropout < 1, "dropout", self.dropout, "0 up to, not including, 1")
+        one_of("downsample", self.downsample, ("conv", "resnet"))
+        one_of("upsample", self.upsample, ("conv", "resnet"))
+        require(self.down_padding in (0, 1), "down_padding", self.down_padding, "0 or 1")
+        require(0 <= self.num_classes <= 10_000, "num_classes", self.num_classes, "0 to 10,000")
+
+    @classmethod
+    def paper(cls, **changes: Any) -> ModelConfig:
+        """Ho et al.'s CIFAR-10 network (appendix B): 35.7 M parameters."""
+        paper: dict[str, Any] = {
+            "width": 128,
+            "multipliers": (1, 2, 2, 2),
+            "blocks": 2,
+            "attention": (16,),
+            "norm": "group",
+            "dropout": 0.1,
+            "scale_shift": False,
+            "time_dim": None,
+            "freq_shift": 1,
+            "down_padding": 0,
+        }
+        return cls(**(paper | changes))
+
+    @property
+    def widths(self) -> tuple[int, ...]:
+        return tuple(self.width * m for m in self.multipliers)
+
+    @property
+    def attention_widths(self) -> tuple[int, ...]:
+        """Widths of the places that have attention, the middle included."""
+        levels = [w for i, w in enumerate(self.widths) if self.has_attention(i)]
+        return tuple(levels + [self.widths[-1]] * self.mid_attention)
+
+    def has_attention(self, level: int) -> bool:
+        return -(-self.size // 2**level) in self.attention
+
+
+@dataclass(frozen=True)
+class DiffusionConfig:
+    """The process: schedule of variances, kind of noise, and what the network predicts."""
+
+    T: int = 1000
+    schedule: str = "linear"
+    beta_start: float = 1e-4  # linear only
+    beta_end: float = 0.02  # linear only
+    noise: str = "gaussian"
+    predict: str = "eps"
+
+    def __post_init__(self) -> None:
+        require(
+            isinstance(self.T, int) and T_MIN <= self.T <= T_MAX,
+            "T",
+            self.T,
+            f"a whole number from {T_MIN} to {T_MAX}",
+        )
+        one_of("schedule", self.schedule, SCHEDULES)
+        require(
+            0 < self.beta_start <= self.beta_end < 1,
+            "beta_start, beta_end",
+            (self.beta_start, self.beta_end),
+            "0 < beta_start <= beta_end < 1",
+        )
+        one_of("noise", self.noise, NOISES)
+        one_of("predict", self.predict, PREDICTIONS)
+
+
+@dataclass(frozen=True)
+class TrainConfig:
+    """A training run. Its length is the first reached of `images`, `epochs` and `minutes`."""
+
+    dataset: str = "mnist"  # mnist, fashion_mnist, cifar10, folder:PATH
+    loss: str = "mse"
+    weighting: str = "none"  # or min-snr with gamma 5 (Hang et al. 2023, eq. 6)
+    batch_size: int = 64
+    lr: float = 1e-3
+    warmup: int = 300  # steps of linear learning rate warm-up
+    decay: float = 0.2  # last part of the run over which the learning rate falls to 0
+    weight_decay: float = 0.0
+    beta2: float = 0.99
+    grad_clip: float = 1.0
+    ema: float = 0.9995
+    label_dropout: float = 0.15  # share of labels replaced by the null class
+    flip: bool | None = None  # horizontal flips; None: where the data's meaning survives them
+    images: int | None = None
+    epochs: float | None = None
+    minutes: float | None = None
+    seed: int = 0
+    preview_every: int = 50_000  # images between previews, held-out losses and saved states
+
+    def __post_init__(self) -> None:
+        one_of("loss", self.loss, LOSSES)
+        one_of("weighting", self.weighting, WEIGHTINGS)
+        require(1 <= self.batch_size <= 65536, "batch_size", self.batch_size, "1 to 65,536")
+        require(0 < self.lr <= 0.1, "lr", self.lr, "more than 0, at most 0.1")
+        require(self.warmup >= 0, "warmup", self.warmup, "0 or more steps")
+        require(0 <= self.decay <= 1, "decay", self.decay, "0 to 1")
+        require(0 <= self.weight_decay < 1, "weight_decay", self.weight_decay, "0 up to 1")
+        require(0 <= self.beta2 < 1, "beta2", self.beta2, "0 up to, not including, 1")
+        require(self.grad_clip > 0, "grad_clip", self.grad_clip, "more than 0")
+        require(0 <= self.ema < 1, "ema", self.ema, "0 up to, not including, 1")
+        require(0 <= self.label_dropout <= 1, "label_dropout", self.label_dropout, "0 to 1")
+        for name in ("images", "epochs", "minutes"):
+            value = getattr(self, name)
+            require(value is None or value > 0, name, value, "more than 0")
+        require(self.preview_every > 0, "preview_every", self.preview_every, "more than 0")
+
+
+@dataclass(frozen=True)
+class SampleConfig:
+    """One run of a sampler. Picture k has the seed `seed + k`."""
+
+    sampler: str = "ddim"
+    steps: int = 50
+    n: int = 16
+    seed: int = 0
+    spacing: str = "trailing"
+    variance: str = "beta_tilde"  # ddpm only
+    eta: float = 0.0  # ddim only
+    clip: bool = True
+    label: int | None = None  # None: the null class
+    guidance: float = 1.0
+
+    def __post_init__(self) -> None:
+        one_of("sampler", self.sampler, SAMPLER_NAMES)
+        whole = isinstance(self.steps, int) and not isinstance(self.steps, bool)
+        require(whole and 1 <= self.steps <= T_MAX, "steps", self.steps, f"1 to {T_MAX}")
+        require(isinstance(self.n, int) and 1 <= self.n <= 100_000, "n", self.n, "1 to 100,000")
+        require(
+            isinstance(self.seed, int) and 0 <= self.seed < 2**32,
+            "seed",
+            self.seed,
+            "0 to 2^32 - 1",
+        )
+        one_of("spacing", self.spacing, SPACINGS)
+        one_of("variance", self.variance, VARIANCES)
+        require(0 <= self.eta <= 1, "eta", self.eta, "0 to 1")
+        require(0 <= self.guidance <= 20, "guidance", self.guidance, "0 to 20")

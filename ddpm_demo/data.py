@@ -1,0 +1,151 @@
+"""Training data: whole data sets as uint8 tensors in memory."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from .config import one_of
+from .images import ImageError, open_image, square
+
+NAMES = ("mnist", "fashion_mnist", "cifar10")
+SUFFIXES = {".jpg", ".jpeg", ".png", ".webp"}
+DATA_DIR = Path.home() / ".cache" / "ddpm_demo" / "data"
+FLIPS = {"mnist": False, "fashion_mnist": True, "cifar10": True}
+
+
+class DataError(ValueError):
+    """The data can't be had; the message is one sentence that says why and what to do."""
+
+
+@dataclass(frozen=True)
+class Images:
+    """Pictures and labels.
+
+    Attributes:
+        pixels: (N, C, H, W) uint8.
+        labels: (N,) int64, indices into `classes`; all 0 where there are no classes.
+        classes: their names, or none.
+        flip: whether a mirrored picture is still one of the data set.
+        skipped: files that could not be read, with the reason.
+    """
+
+    pixels: Tensor
+    labels: Tensor
+    classes: tuple[str, ...] = ()
+    flip: bool = False
+    skipped: tuple[str, ...] = ()
+
+    def __len__(self) -> int:
+        return len(self.pixels)
+
+    def batch(self, index: Tensor) -> Tensor:
+        """(len(index), C, H, W) float32 in [-1, 1]."""
+        return self.pixels[index].float() / 127.5 - 1
+
+    def only(self, name: str) -> Images:
+        """The pictures of one class.
+
+        Raises:
+            ValueError: there is no such class.
+        """
+        one_of("class", name, self.classes)
+        keep = self.labels == self.classes.index(name)
+        return replace(self, pixels=self.pixels[keep], labels=self.labels[keep])
+
+
+def load(
+    dataset: str,
+    data_dir: Path = DATA_DIR,
+    *,
+    train: bool = True,
+    size: int | None = None,
+    channels: int | None = None,
+) -> Images:
+    """A data set by name: mnist, fashion_mnist, cifar10, or folder:PATH.
+
+    The named ones are downloaded by torchvision on first use. A folder holds jpg, png or webp
+    pictures at any depth, cut square and resized to `size`; every 20th of them, chosen by a hash of
+    its name, is held out from training.
+
+    Args:
+        size: pixels a side; None keeps the data set's own (32 for folders).
+        channels: 1 or 3; None keeps the data set's own (3 for folders).
+
+    Raises:
+        DataError: unknown name, no data and no network, or no readable picture.
+    """
+    if dataset.startswith("folder:"):
+        return _folder(Path(dataset.removeprefix("folder:")), train, size or 32, channels or 3)
+    if dataset not in NAMES:
+        raise DataError(f"dataset is {dataset!r}; allowed is {', '.join(NAMES)} or folder:PATH.")
+    from torchvision import datasets
+
+    kind = {"mnist": "MNIST", "fashion_mnist": "FashionMNIST", "cifar10": "CIFAR10"}[dataset]
+    cls = getattr(datasets, kind)
+    try:
+        try:
+            data = cls(data_dir, train=train, download=False)
+        except RuntimeError:  # not there yet
+            data = cls(data_dir, train=train, download=True)
+    except (RuntimeError, OSError) as error:
+        raise DataError(
+            f"{dataset} is not in {data_dir} and can't be downloaded ({error}); connect once, "
+            "or give the folder that holds it."
+        ) from error
+    pixels = torch.as_tensor(data.data)
+    pixels = pixels[:, None] if pixels.ndim == 3 else pixels.permute(0, 3, 1, 2)
+    return Images(
+        _fit(pixels, size, channels).contiguous(),
+        torch.as_tensor(data.targets),
+        tuple(data.classes),
+        FLIPS[dataset],
+    )
+
+
+def _fit(pixels: Tensor, size: int | None, channels: int | None) -> Tensor:
+    if channels == 3 and pixels.shape[1] == 1:
+        pixels = pixels.expand(-1, 3, -1, -1)
+    elif channels == 1 and pixels.shape[1] == 3:
+        grey = torch.tensor([299, 587, 114]).view(1, 3, 1, 1)  # ITU-R 601, as Pillow's "L"
+        pixels = (pixels.to(torch.int32) * grey).sum(1, keepdim=True).div(1000).round().byte()
+    if size is None or pixels.shape[-1] == size:
+        return pixels
+    border = size - pixels.shape[-1]
+    if 0 < border <= 8 and border % 2 == 0:  # 28 -> 32 as usual for MNIST: a border, no blur
+        return torch.nn.functional.pad(pixels, [border // 2] * 4)
+    from torchvision.transforms.v2.functional import resize
+
+    return torch.cat([resize(part, [size, size], antialias=True) for part in pixels.split(4096)])
+
+
+def _held_out(path: Path) -> bool:
+    return hashlib.sha1(path.name.encode()).digest()[0] * 20 < 256
+
+
+def _folder(root: Path, train: bool, size: int, channels: int) -> Images:
+    if not root.is_dir():
+        raise DataError(f"There is no folder {root}.")
+    files = sorted(p for p in root.rglob("*") if p.suffix.lower() in SUFFIXES and p.is_file())
+    if len(files) >= 40:  # too few to hold any out: then the training pictures are all there is
+        files = [p for p in files if _held_out(p) != train]
+    pictures, skipped = [], []
+    for path in files:
+        try:
+            image = square(open_image(path), size).convert("L" if channels == 1 else "RGB")
+        except ImageError as error:
+            skipped.append(f"{path}: {error}")
+        else:
+            pictures.append(np.asarray(image).reshape(size, size, channels))
+    if not pictures:
+        found = f"none of its {len(files)} pictures can be read" if files else "it has none"
+        raise DataError(f"{root} should hold jpg, png or webp pictures, but {found}.")
+    pixels = torch.from_numpy(np.stack(pictures)).permute(0, 3, 1, 2).contiguous()
+    return Images(
+        pixels, torch.zeros(len(pixels), dtype=torch.long), flip=True, skipped=tuple(skipped)
+    )

@@ -1,0 +1,51 @@
+"""From a checkpoint and a `SampleConfig` to a running sampler: what the app and the CLI share."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterator
+
+import torch
+
+from .checkpoint import Checkpoint
+from .config import SampleConfig, require
+from .denoiser import Denoiser
+from .noise import Noise
+from .sampling import SAMPLERS, Step
+
+
+def generate(checkpoint: Checkpoint, config: SampleConfig, *, bf16: bool = False) -> Iterator[Step]:
+    """The steps of one run, on the device that the checkpoint's network is on.
+
+    Raises:
+        ValueError: more steps than the model's T, or a label that it doesn't have. Raised by the
+            call itself, before the first step is asked for.
+    """
+    model, diffusion = checkpoint.model.config, checkpoint.diffusion
+    require(
+        config.steps <= diffusion.T, "steps", config.steps, f"1 to the model's T = {diffusion.T}"
+    )
+    if config.label is not None:
+        names = f"a class of the model, 0 to {model.num_classes - 1}"
+        allowed = names if model.num_classes else "none, as the model has no classes"
+        require(0 <= config.label < model.num_classes, "label", config.label, allowed)
+    device = next(checkpoint.model.parameters()).device
+    y = None
+    if config.label is not None:
+        y = torch.full((config.n,), config.label, device=device)
+    denoiser = Denoiser(
+        checkpoint.model, diffusion, clip=config.clip, y=y, guidance=config.guidance, bf16=bf16
+    )
+    noise = Noise(diffusion.noise, range(config.seed, config.seed + config.n))
+    x_T = noise.draw((config.n, model.channels, model.size, model.size)).to(device)
+    timesteps = denoiser.schedule.timesteps(config.steps, config.spacing)
+    own = {"ddpm": {"variance": config.variance}, "ddim": {"eta": config.eta}}
+    options = own.get(config.sampler, {})
+    return SAMPLERS[config.sampler](denoiser, x_T, timesteps, noise=noise, **options)
+
+
+def metadata(model: str, config: SampleConfig) -> dict[str, str]:
+    """What a file made from a run says of itself: enough to make it again."""
+    about = {"program": "ddpm_demo", "model": model}
+    about |= {k: str(v) for k, v in dataclasses.asdict(config).items()}
+    return about
