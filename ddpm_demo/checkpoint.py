@@ -173,7 +173,7 @@ def load_checkpoint(source: str | Path, device: str | torch.device = "cpu") -> C
     with torch.device("meta"):  # no memory for a network whose weights turn out not to fit
         model = UNet(config)
     check_parameters(name, model.state_dict(), state)
-    model = model.to_empty(device="cpu").to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    model = model.to_empty(device="cpu").to(memory_format=torch.channels_last)
     model.load_state_dict({k: v.float() for k, v in state.items()})
     return Checkpoint(
         model.to(device).eval(), diffusion, info, path.stem if path.suffix else path.name

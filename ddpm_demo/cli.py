@@ -35,7 +35,7 @@ PAGE = 64  # pictures sampled at a time
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run one command. Returns 0, 2 for a wrong argument (one line on stderr), or 1 for a failure."""
+    """Run one command. Returns 0, 2 for a wrong argument, or 1 for a failure; both say why."""
     options = parser().parse_args(arguments)
     try:
         return options.run(options) or 0
@@ -246,7 +246,7 @@ def _sample(o: argparse.Namespace) -> None:
     kind = o.out.suffix.lower()
     c.one_of("suffix of --out", kind, (".png", ".gif", ".mp4", ".npz"))
     c.require(o.out.parent.is_dir(), "folder of --out", str(o.out.parent), "one that exists")
-    c.require(1 <= o.scale <= 64, "scale", o.scale, "1 to 64")
+    c.number("scale", o.scale, 1, 64, whole=True)
     film = kind in (".gif", ".mp4") or (kind == ".png" and "strip" in o.out.stem)
     c.require(not film or o.n <= 256, "n", o.n, "at most 256 for a film or strip")
     checkpoint = load_checkpoint(o.model, pick(o.device))
@@ -327,7 +327,7 @@ def _noise(o: argparse.Namespace) -> None:
 
     kind = o.out.suffix.lower()
     c.one_of("suffix of --out", kind, (".png", ".gif", ".mp4"))
-    c.require(8 <= o.size <= 1024, "size", o.size, "8 to 1024")
+    c.number("size", o.size, 8, 1024, whole=True)
     process = c.DiffusionConfig(o.timesteps, o.schedule, o.beta_start, o.beta_end, o.noise)
     listed = default_timesteps(o.timesteps) if o.t is None else parse_timesteps(o.t, o.timesteps)
     image = images.square(images.open_image(o.image), o.size)
@@ -483,27 +483,20 @@ def _models(o: argparse.Namespace) -> None:
 
     rows = []
     for name in available():
-        checkpoint = load_checkpoint(name)
-        model = checkpoint.model
+        m = load_checkpoint(name)
+        size, millions = m.model.config.size, sum(p.numel() for p in m.model.parameters()) / 1e6
+        shape = f"{m.model.config.channels} x {size} x {size}"
+        process, seen, n = m.diffusion, m.info.get("images") or 0, len(m.classes)
         rows.append(
-            {
-                "name": name,
-                "size": f"{model.config.channels} x {model.config.size} x {model.config.size}",
-                "parameters": sum(p.numel() for p in model.parameters()),
-                "schedule": checkpoint.diffusion.schedule,
-                "T": checkpoint.diffusion.T,
-                "noise": checkpoint.diffusion.noise,
-                "images_seen": checkpoint.info.get("images"),
-                "classes": checkpoint.classes,
-            }
+            {"name": name, "shape": shape, "million_parameters": round(millions, 2)}
+            | dataclasses.asdict(process)
+            | {"images_seen": seen, "classes": m.classes}
         )
+        if not o.json:
+            classes = f", {n} classes" if n else ""
+            print(
+                f"{name:<16} {shape:<12} {millions:5.1f} M parameters, {process.schedule}, "
+                f"T = {process.T}, {process.noise} noise, {seen:,} images seen{classes}"
+            )
     if o.json:
         print(json.dumps(rows, indent=1))
-        return
-    for r in rows:
-        classes = f", {len(r['classes'])} classes" if r["classes"] else ""
-        print(
-            f"{r['name']:<16} {r['size']:<12} {r['parameters'] / 1e6:5.1f} M parameters, "
-            f"{r['schedule']}, T = {r['T']}, {r['noise']} noise, "
-            f"{r['images_seen'] or 0:,} images seen{classes}"
-        )

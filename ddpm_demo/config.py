@@ -22,6 +22,7 @@ SAMPLER_NAMES = ("ddpm", "ddim")
 SPACINGS = ("uniform", "quadratic", "trailing", "leading")
 VARIANCES = ("beta_tilde", "beta")
 T_MIN, T_MAX = 10, 4000
+SEED_MAX = 2**32 - 1
 
 C = TypeVar("C")
 
@@ -32,12 +33,27 @@ def require(ok: bool, name: str, value: object, allowed: str) -> None:
         raise ValueError(f"{name} is {value!r}; allowed is {allowed}.")
 
 
+def number(
+    name: str, value: object, low: float, high: float, *, whole: bool = False, above: bool = False
+) -> None:
+    """Raise `ValueError` unless `value` is a number from `low` to `high`.
+
+    Args:
+        whole: only whole numbers.
+        above: `low` itself is not allowed.
+    """
+    kinds = (int,) if whole else (int, float)
+    ok = isinstance(value, kinds) and not isinstance(value, bool) and low <= value <= high
+    what = ("a whole number " if whole else "") + ("above" if above else "from")
+    require(ok and not (above and value == low), name, value, f"{what} {low:,} to {high:,}")
+
+
 def one_of(name: str, value: object, allowed: tuple[str, ...]) -> None:
     require(value in allowed, name, value, "one of " + ", ".join(allowed))
 
 
 def from_dict(cls: type[C], values: Mapping[str, Any]) -> C:
-    """Build the dataclass `cls` from JSON values; an unknown key is an error that lists them all."""
+    """Build the dataclass `cls` from JSON values; an unknown key is an error."""
     known = {f.name: f for f in dataclasses.fields(cls)}  # type: ignore[arg-type]
     if unknown := sorted(set(values) - set(known)):
         raise ValueError(
@@ -75,12 +91,12 @@ class ModelConfig:
     num_classes: int = 0  # 0: unconditional; n: labels 0..n-1, and n is the null class
 
     def __post_init__(self) -> None:
-        require(8 <= self.size <= 1024, "size", self.size, "8 to 1024")
+        number("size", self.size, 8, 1024, whole=True)
         require(self.channels in (1, 3), "channels", self.channels, "1 or 3")
-        require(8 <= self.width <= 1024, "width", self.width, "8 to 1024")
+        number("width", self.width, 8, 1024, whole=True)
         ok = 1 <= len(self.multipliers) <= 8 and all(1 <= m <= 16 for m in self.multipliers)
         require(ok, "multipliers", self.multipliers, "1 to 8 levels, each 1 to 16 times the width")
-        require(1 <= self.blocks <= 8, "blocks", self.blocks, "1 to 8")
+        number("blocks", self.blocks, 1, 8, whole=True)
         one_of("norm", self.norm, NORMS)
         if self.norm == "group":
             bad = [w for w in self.widths if w % self.groups]
@@ -92,11 +108,11 @@ class ModelConfig:
                 self.head_dim,
                 f"a divisor of every width that has attention, {self.attention_widths}",
             )
-        require(0 <= self.dropout < 1, "dropout", self.dropout, "0 up to, not including, 1")
+        number("dropout", self.dropout, 0, 0.95)
         one_of("downsample", self.downsample, ("conv", "resnet"))
         one_of("upsample", self.upsample, ("conv", "resnet"))
         require(self.down_padding in (0, 1), "down_padding", self.down_padding, "0 or 1")
-        require(0 <= self.num_classes <= 10_000, "num_classes", self.num_classes, "0 to 10,000")
+        number("num_classes", self.num_classes, 0, 10_000, whole=True)
 
     @classmethod
     def paper(cls, **changes: Any) -> ModelConfig:
@@ -141,19 +157,10 @@ class DiffusionConfig:
     predict: str = "eps"
 
     def __post_init__(self) -> None:
-        require(
-            isinstance(self.T, int) and T_MIN <= self.T <= T_MAX,
-            "T",
-            self.T,
-            f"a whole number from {T_MIN} to {T_MAX}",
-        )
+        number("T", self.T, T_MIN, T_MAX, whole=True)
         one_of("schedule", self.schedule, SCHEDULES)
-        require(
-            0 < self.beta_start <= self.beta_end < 1,
-            "beta_start, beta_end",
-            (self.beta_start, self.beta_end),
-            "0 < beta_start <= beta_end < 1",
-        )
+        number("beta_start", self.beta_start, 0, 0.999, above=True)
+        number("beta_end", self.beta_end, self.beta_start, 0.999)
         one_of("noise", self.noise, NOISES)
         one_of("predict", self.predict, PREDICTIONS)
 
@@ -184,19 +191,20 @@ class TrainConfig:
     def __post_init__(self) -> None:
         one_of("loss", self.loss, LOSSES)
         one_of("weighting", self.weighting, WEIGHTINGS)
-        require(1 <= self.batch_size <= 65536, "batch_size", self.batch_size, "1 to 65,536")
-        require(0 < self.lr <= 0.1, "lr", self.lr, "more than 0, at most 0.1")
-        require(self.warmup >= 0, "warmup", self.warmup, "0 or more steps")
-        require(0 <= self.decay <= 1, "decay", self.decay, "0 to 1")
-        require(0 <= self.weight_decay < 1, "weight_decay", self.weight_decay, "0 up to 1")
-        require(0 <= self.beta2 < 1, "beta2", self.beta2, "0 up to, not including, 1")
-        require(self.grad_clip > 0, "grad_clip", self.grad_clip, "more than 0")
-        require(0 <= self.ema < 1, "ema", self.ema, "0 up to, not including, 1")
-        require(0 <= self.label_dropout <= 1, "label_dropout", self.label_dropout, "0 to 1")
+        number("batch_size", self.batch_size, 1, 65_536, whole=True)
+        number("lr", self.lr, 0, 0.1, above=True)
+        number("warmup", self.warmup, 0, 10**6, whole=True)
+        number("decay", self.decay, 0, 1)
+        number("weight_decay", self.weight_decay, 0, 1)
+        number("beta2", self.beta2, 0, 0.99999)
+        number("grad_clip", self.grad_clip, 0, 10**6, above=True)
+        number("ema", self.ema, 0, 0.999999)
+        number("label_dropout", self.label_dropout, 0, 1)
+        number("seed", self.seed, 0, SEED_MAX, whole=True)
+        number("preview_every", self.preview_every, 1, 10**12, whole=True)
         for name in ("images", "epochs", "minutes"):
-            value = getattr(self, name)
-            require(value is None or value > 0, name, value, "more than 0")
-        require(self.preview_every > 0, "preview_every", self.preview_every, "more than 0")
+            if getattr(self, name) is not None:
+                number(name, getattr(self, name), 0, 10**12, above=True)
 
 
 @dataclass(frozen=True)
@@ -216,16 +224,10 @@ class SampleConfig:
 
     def __post_init__(self) -> None:
         one_of("sampler", self.sampler, SAMPLER_NAMES)
-        whole = isinstance(self.steps, int) and not isinstance(self.steps, bool)
-        require(whole and 1 <= self.steps <= T_MAX, "steps", self.steps, f"1 to {T_MAX}")
-        require(isinstance(self.n, int) and 1 <= self.n <= 100_000, "n", self.n, "1 to 100,000")
-        require(
-            isinstance(self.seed, int) and 0 <= self.seed < 2**32,
-            "seed",
-            self.seed,
-            "0 to 2^32 - 1",
-        )
+        number("steps", self.steps, 1, T_MAX, whole=True)
+        number("n", self.n, 1, 100_000, whole=True)
+        number("seed", self.seed, 0, SEED_MAX, whole=True)
         one_of("spacing", self.spacing, SPACINGS)
         one_of("variance", self.variance, VARIANCES)
-        require(0 <= self.eta <= 1, "eta", self.eta, "0 to 1")
-        require(0 <= self.guidance <= 20, "guidance", self.guidance, "0 to 20")
+        number("eta", self.eta, 0, 1)
+        number("guidance", self.guidance, 0, 20)

@@ -9,10 +9,11 @@ from __future__ import annotations
 from typing import NamedTuple, Protocol
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from .config import DiffusionConfig
 from .schedule import Schedule
+from .unet import UNet
 
 
 class Prediction(NamedTuple):
@@ -50,7 +51,7 @@ class Denoiser:
     """Runs a network as `Denoise`.
 
     Args:
-        model: called as model(x, t, y) with t counted from 0.
+        model: the network.
         config: the diffusion process that it was trained for.
         clip: clip x0_hat to [-1, 1], and derive eps_hat from the clipped picture. Off, the first
             step of a cosine schedule multiplies errors by about 32.
@@ -62,7 +63,7 @@ class Denoiser:
 
     def __init__(
         self,
-        model: nn.Module,
+        model: UNet,
         config: DiffusionConfig,
         *,
         clip: bool = True,

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Iterator
+from typing import Any
 
 import torch
 
 from .checkpoint import Checkpoint
-from .config import SampleConfig, require
+from .config import SampleConfig, number, require
 from .denoiser import Denoiser
 from .noise import Noise
 from .sampling import SAMPLERS, Step
@@ -22,9 +23,7 @@ def generate(checkpoint: Checkpoint, config: SampleConfig, *, bf16: bool = False
             call itself, before the first step is asked for.
     """
     model, diffusion = checkpoint.model.config, checkpoint.diffusion
-    require(
-        config.steps <= diffusion.T, "steps", config.steps, f"1 to the model's T = {diffusion.T}"
-    )
+    number("steps", config.steps, 1, diffusion.T, whole=True)
     if config.label is not None:
         names = f"a class of the model, 0 to {model.num_classes - 1}"
         allowed = names if model.num_classes else "none, as the model has no classes"
@@ -39,9 +38,13 @@ def generate(checkpoint: Checkpoint, config: SampleConfig, *, bf16: bool = False
     noise = Noise(diffusion.noise, range(config.seed, config.seed + config.n))
     x_T = noise.draw((config.n, model.channels, model.size, model.size)).to(device)
     timesteps = denoiser.schedule.timesteps(config.steps, config.spacing)
-    own = {"ddpm": {"variance": config.variance}, "ddim": {"eta": config.eta}}
-    options = own.get(config.sampler, {})
-    return SAMPLERS[config.sampler](denoiser, x_T, timesteps, noise=noise, **options)
+    own: dict[str, dict[str, Any]] = {
+        "ddpm": {"variance": config.variance},
+        "ddim": {"eta": config.eta},
+    }
+    return SAMPLERS[config.sampler](
+        denoiser, x_T, timesteps, noise=noise, **own.get(config.sampler, {})
+    )
 
 
 def metadata(model: str, config: SampleConfig) -> dict[str, str]:

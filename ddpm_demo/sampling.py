@@ -12,11 +12,12 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 import torch
 from torch import Tensor
 
-from .config import SAMPLER_NAMES, VARIANCES, one_of, require
+from .config import SAMPLER_NAMES, VARIANCES, number, one_of
 from .denoiser import Denoise
 from .noise import Noise
 
@@ -48,13 +49,13 @@ def _walk(
 ) -> Iterator[Step]:
     """Yield the step at each t and the final one; `move(x_t, x0, eps, t, s)` gives x_s."""
     T = denoiser.schedule.T
-    down = all(a > b for a, b in zip(timesteps, timesteps[1:]))  # noqa: B905
+    down = all(a > b for a, b in pairwise(timesteps))
     if not timesteps or not down or timesteps[0] > T or timesteps[-1] < 1:
         raise ValueError(
-            f"The timesteps are {list(timesteps)}; they have to fall from at most {T} to at least 1."
+            f"The timesteps are {list(timesteps)}; they have to fall from {T} or less to 1 or more."
         )
     x, total = x_T, len(timesteps)
-    for index, (t, s) in enumerate(zip(timesteps, [*timesteps[1:], 0])):  # noqa: B905
+    for index, (t, s) in enumerate(pairwise([*timesteps, 0])):
         x0, eps = denoiser(x, torch.full((len(x),), t))
         yield Step(index, total, t, x, x0, eps)
         x = move(x, x0, eps, t, s)
@@ -99,7 +100,7 @@ def ddim(
 
     eta = 0 is deterministic given x_T; eta = 1 is `ddpm` with beta_tilde. Arguments as for `ddpm`.
     """
-    require(0 <= eta <= 1, "eta", eta, "0 to 1")
+    number("eta", eta, 0, 1)
     alpha_bar = denoiser.schedule.alpha_bar
 
     def move(x: Tensor, x0: Tensor, eps: Tensor, t: int, s: int) -> Tensor:

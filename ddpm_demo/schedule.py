@@ -4,8 +4,8 @@ The forward process q(x_t | x_{t-1}) = N(sqrt(1 - beta_t) x_{t-1}, beta_t I) (Ho
 has the closed form q(x_t | x_0) = N(sqrt(alpha_bar_t) x_0, (1 - alpha_bar_t) I) (eq. 4) with
 alpha_t = 1 - beta_t and alpha_bar_t = prod_{s<=t} alpha_s.
 
-Steps count as in the paper, t = 1..T, and t = 0 is the clean picture: every table has T + 1 entries,
-with beta_0 = 0 and alpha_bar_0 = 1. Tables are float64.
+Steps count as in the paper, t = 1..T, and t = 0 is the clean picture: every table has T + 1
+entries, with beta_0 = 0 and alpha_bar_0 = 1. Tables are float64.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from functools import cached_property
 import torch
 from torch import Tensor
 
-from .config import SPACINGS, DiffusionConfig, one_of, require
+from .config import SPACINGS, DiffusionConfig, number, one_of
 
 
 class Schedule:
@@ -44,8 +44,8 @@ class Schedule:
 
     @classmethod
     def cosine(cls, T: int = 1000, s: float = 0.008) -> Schedule:
-        """alpha_bar_t = f(t) / f(0), f(t) = cos^2((t/T + s) / (1 + s) * pi/2), beta clipped at 0.999
-        (Nichol & Dhariwal 2021, eq. 17)."""
+        """alpha_bar_t = f(t) / f(0), f(t) = cos^2((t/T + s) / (1 + s) * pi/2), and beta at most
+        0.999 (Nichol & Dhariwal 2021, eq. 17)."""
         DiffusionConfig(T=T)
         f = ((torch.arange(T + 1, dtype=torch.float64) / T + s) / (1 + s) * math.pi / 2).cos() ** 2
         return cls((1 - f[1:] / f[:-1]).clamp(max=0.999))
@@ -110,7 +110,7 @@ class Schedule:
             ValueError: a t outside 0..T.
         """
         t = torch.as_tensor(t).cpu()
-        if bool(((t < 0) | (self.T < t)).any()):
+        if bool(((t < 0) | (t > self.T)).any()):
             raise ValueError(f"t is {t.tolist()}; allowed is 0 to {self.T}.")
         value = table[t].reshape(-1, *[1] * (x.ndim - 1))
         # MPS has no float64; float32 is what the result is rounded to anyway.
@@ -119,21 +119,16 @@ class Schedule:
     def timesteps(self, steps: int, spacing: str = "uniform") -> list[int]:
         """A descending subset of T..1 with `steps` entries.
 
-        uniform: equal gaps from T to 1, both included. quadratic: gaps that grow with t, so that more
-        steps fall where the picture is nearly clean (Song et al. 2020, appendix D.2). trailing: T,
-        then down by T/steps (Lin et al. 2023, table 2). leading: up from 1 by T // steps; it never
-        sees T, and is here because published models are sampled so.
+        uniform: equal gaps from T to 1, both included. quadratic: gaps that grow with t, so that
+        more steps fall where the picture is nearly clean (Song et al. 2020, appendix D.2).
+        trailing: T, then down by T/steps (Lin et al. 2023, table 2). leading: up from 1 by
+        T // steps; it never sees T, and is here because published models are sampled so.
 
         Raises:
             ValueError: `steps` outside 1..T, or an unknown spacing.
         """
         T = self.T
-        require(
-            isinstance(steps, int) and 1 <= steps <= T,
-            "steps",
-            steps,
-            f"a whole number from 1 to T = {T}",
-        )
+        number("steps", steps, 1, T, whole=True)
         one_of("spacing", spacing, SPACINGS)
         if spacing == "trailing":
             return [round(T - i * T / steps) for i in range(steps)]

@@ -192,7 +192,7 @@ class Trainer:
             loss = (weight.to(self.device) * each).mean()
             if not bool(loss.isfinite()):
                 raise DivergedError(
-                    f"The loss is {loss.item()} at step {self.step + 1} with learning rate {lr:.3g}."
+                    f"The loss is {loss.item()} at step {self.step + 1}, learning rate {lr:.3g}."
                 )
             self.optimizer.zero_grad(set_to_none=True)
             loss.backward()

@@ -120,7 +120,14 @@ class Resample(nn.Module):
 
 
 class Level(nn.Module):
-    """The residual blocks of one resolution, each followed by attention where the level has it."""
+    """The residual blocks of one resolution, each followed by attention where the level has it.
+
+    Args:
+        widths_in: channels that each block takes, skips included.
+        c: channels that each block gives.
+        down: on the way down, leaving skips; else on the way up, taking them.
+        resample: whether the level ends by changing the resolution.
+    """
 
     def __init__(
         self,
@@ -128,29 +135,36 @@ class Level(nn.Module):
         widths_in: list[int],
         c: int,
         attention: bool,
-        down: bool = False,
-        up: bool = False,
+        *,
+        down: bool,
+        resample: bool,
     ) -> None:
         super().__init__()
+        self.down = down
         self.resnets = nn.ModuleList(ResBlock(config, c_in, c) for c_in in widths_in)
         self.attentions = nn.ModuleList(Attention(config, c) for _ in widths_in if attention)
         # As in the published networks, residual blocks resample only at levels with attention.
-        for wanted, kind, name in (
-            (down, config.downsample, "downsamplers"),
-            (up, config.upsample, "upsamplers"),
-        ):
-            if wanted:
-                block: nn.Module
-                if attention and kind == "resnet":
-                    block = ResBlock(config, c, c, "up" if up else "down")
-                else:
-                    block = Resample(c, up, 1 if up else config.down_padding)
-                setattr(self, name, nn.ModuleList([block]))
-        self.has_down, self.has_up = down, up
+        ends = nn.ModuleList()
+        if resample and attention and (config.downsample if down else config.upsample) == "resnet":
+            ends.append(ResBlock(config, c, c, "down" if down else "up"))
+        elif resample:
+            ends.append(Resample(c, up=not down, padding=config.down_padding if down else 1))
+        self.downsamplers = ends if down else nn.ModuleList()
+        self.upsamplers = nn.ModuleList() if down else ends
 
-    def block(self, i: int, x: Tensor, emb: Tensor) -> Tensor:
-        x = self.resnets[i](x, emb)
-        return self.attentions[i](x) if len(self.attentions) else x
+    def forward(self, x: Tensor, emb: Tensor, skips: list[Tensor]) -> Tensor:
+        for i, resnet in enumerate(self.resnets):
+            x = resnet(x if self.down else torch.cat([x, skips.pop()], dim=1), emb)
+            if len(self.attentions):
+                x = self.attentions[i](x)
+            if self.down:
+                skips.append(x)
+        for downsample in self.downsamplers:
+            x = downsample(x, emb)
+            skips.append(x)
+        for upsample in self.upsamplers:
+            x = upsample(x, emb)
+        return x
 
 
 class Middle(nn.Module):
@@ -205,8 +219,8 @@ class UNet(nn.Module):
         self.down_blocks = nn.ModuleList()
         for i, c in enumerate(widths):
             c_in = [widths[max(i - 1, 0)]] + [c] * (config.blocks - 1)
-            level = Level(config, c_in, c, config.has_attention(i), down=i < last)
-            self.down_blocks.append(level)
+            attention = config.has_attention(i)
+            self.down_blocks.append(Level(config, c_in, c, attention, down=True, resample=i < last))
             skips += [c] * (config.blocks + (i < last))
         self.mid_block = Middle(config, widths[last])
         self.up_blocks = nn.ModuleList()
@@ -214,10 +228,11 @@ class UNet(nn.Module):
             c = widths[i]
             c_in = [widths[min(i + 1, last)]] + [c] * config.blocks
             c_in = [a + skips.pop() for a in c_in]
-            self.up_blocks.append(Level(config, c_in, c, config.has_attention(i), up=i > 0))
+            attention = config.has_attention(i)
+            self.up_blocks.append(Level(config, c_in, c, attention, down=False, resample=i > 0))
         self.conv_norm_out = norm(config, widths[0])
         self.conv_out = zero(nn.Conv2d(widths[0], config.channels, 3, padding=1))
-        self.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self.to(memory_format=torch.channels_last)
 
     def forward(self, x: Tensor, t: Tensor, y: Tensor | None = None) -> Tensor:
         """The raw prediction for noisy pictures.
@@ -241,17 +256,9 @@ class UNet(nn.Module):
         x = self.conv_in(x)
         skips = [x]
         for level in self.down_blocks:
-            for i in range(len(level.resnets)):
-                x = level.block(i, x, emb)
-                skips.append(x)
-            if level.has_down:
-                x = level.downsamplers[0](x, emb)
-                skips.append(x)
+            x = level(x, emb, skips)
         x = self.mid_block(x, emb)
         for level in self.up_blocks:
-            for i in range(len(level.resnets)):
-                x = level.block(i, torch.cat([x, skips.pop()], dim=1), emb)
-            if level.has_up:
-                x = level.upsamplers[0](x, emb)
+            x = level(x, emb, skips)
         x = self.conv_out(F.silu(self.conv_norm_out(x)))
         return x[..., :h, :w].contiguous()

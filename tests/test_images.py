@@ -87,7 +87,7 @@ def test_to_uint8_rounds_and_clamps(dtype: torch.dtype) -> None:
 
 @pytest.mark.parametrize(
     "kind",
-    ["PNG", "BMP", "DIB", "TIFF", "PPM", "TGA", "PCX", "SGI", "ICO", "IM", "DDS", "WEBP", "QOI"],
+    ["PNG", "BMP", "DIB", "TIFF", "PPM", "TGA", "PCX", "SGI", "ICO", "IM", "DDS", "WEBP"],
 )
 def test_lossless_formats_are_exact(kind: str) -> None:
     options = {"lossless": True} if kind == "WEBP" else {}
@@ -146,12 +146,11 @@ def test_exif_orientation(kind: str, orientation: int) -> None:
 
 
 def test_damaged_exif_does_not_spoil_the_picture() -> None:
-    exif = Image.Exif()
-    exif[0x0112] = 6
-    exif[0x010F] = "maker"
-    raw = bytearray(exif.tobytes())
-    raw[-4:] = b"\xff" * 4
-    data = save(np.rot90(photo()).copy(), "JPEG", exif=bytes(raw), quality=95)
+    head = b"Exif\0\0II*\0\x08\0\0\0\x02\0"
+    turned = struct.pack("<HHII", 0x0112, 3, 1, 6)
+    text_for_a_number = struct.pack("<HHI4s", 0x0128, 2, 4, b"abc")
+    exif = head + turned + text_for_a_number + bytes(4)
+    data = save(np.rot90(photo()).copy(), "JPEG", exif=exif, quality=95)
     assert np.abs(pixels(data) - photo()).mean() < 4
 
 
@@ -306,13 +305,15 @@ def test_a_picture_just_within_the_limit(monkeypatch: pytest.MonkeyPatch) -> Non
     assert "49 x 32" in refusal(Image.fromarray(photo(49)))
 
 
-def test_size_limit_of_a_file(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_size_limit_of_a_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     data = save(photo(), "PNG")
     monkeypatch.setattr(images, "MAX_BYTES", len(data))
     open_image(io.BytesIO(data))
     assert "larger than" in refusal(data + b"\0")
-    with open("/dev/zero", "rb") as endless:
-        assert "larger than" in refusal(endless)
+    path = tmp_path / "large.png"
+    path.write_bytes(data + b"\0")
+    assert "'large.png' is larger than" in refusal(path)
+    assert "larger than" in refusal(io.BytesIO(data + b"\0"))
 
 
 def test_what_is_not_a_picture(tmp_path: Path) -> None:
@@ -442,7 +443,7 @@ def test_grey_gif_is_exact() -> None:
     got, durations = gif_frames(data)
     np.testing.assert_array_equal(got, frames)
     assert set(durations[:-1]) == {60, 70}
-    assert sum(durations[:9]) == 600
+    assert [sum(durations[:i]) for i in (1, 2, 3, 9)] == [70, 130, 200, 600]
     assert durations[-1] == 2000
     tags = iio.immeta(data)
     assert json.loads(tags["comment"]) == META
@@ -489,6 +490,8 @@ def test_mp4_plays_back(shape: tuple[int, int]) -> None:
     for i, frame in enumerate([*frames, *frames[-1:] * 4]):
         seen = got[i][: scale * height : scale, : scale * width : scale].astype(int)
         assert np.abs(seen - frame).mean() < 3, i
+    right = got[0][:, -4:].astype(int)
+    assert np.abs(right[:, -1] - right[:, 0]).mean() < 20  # padding repeats the edge
 
 
 def test_mp4_keeps_the_colours_of_single_pixels() -> None:

@@ -159,7 +159,8 @@ def schedules_message(
         ValueError: a bad T, beta or list of timesteps.
     """
     require(view in VIEWS, "Schedule", view, "one of " + ", ".join(VIEWS))
-    require(None not in (beta_start, beta_end), "β", None, "a number between 0 and 1")
+    for name, beta in (("First β", beta_start), ("Last β", beta_end)):
+        require(isinstance(beta, (int, float)), name, beta, "a number between 0 and 1")
     tables = {"linear": Schedule.linear(T, beta_start, beta_end), "cosine": Schedule.cosine(T)}
     return {
         "T": T,
@@ -183,13 +184,17 @@ def _text(timesteps: list[int]) -> str:
     return ",".join(map(str, timesteps))
 
 
-def _fit(timesteps: str, T: int) -> str:
+def _fit(timesteps: str, T: object) -> str:
     """The list for a new T: an own list stays as long as it is valid, the default follows T."""
+    if not isinstance(T, int) or not T_MIN <= T <= T_MAX:
+        return timesteps
     try:
         own = parse_timesteps(timesteps, T)
     except ValueError:
-        return _text(default_timesteps(T))
-    return _text(default_timesteps(T)) if own == default_timesteps(own[-1] + 1) else timesteps
+        own = []
+    if own and own != default_timesteps(own[-1] + 1):
+        return timesteps
+    return _text(default_timesteps(T))
 
 
 def _warn(error: ValueError) -> None:
@@ -218,6 +223,12 @@ def _set_schedules(view: str, T: int, start: float, end: float, timesteps: str) 
     except ValueError as error:
         _warn(error)
         return gr.skip()
+
+
+def _set_length(view: str, T: int, start: float, end: float, timesteps: str) -> tuple[Any, str]:
+    """As `_set_schedules`, and the list of timesteps that goes with the new T."""
+    timesteps = _fit(timesteps, T)
+    return _set_schedules(view, T, start, end, timesteps), timesteps
 
 
 def build_forward_tab() -> None:
@@ -300,27 +311,24 @@ def build_forward_tab() -> None:
                 )
 
     last = gr.State(picture.value["path"])
-    quiet: dict[str, Any] = {"show_progress": "hidden", "api_visibility": "private"}
-    # preprocess=False: Gradio checks where the file lies, but leaves it to us to open it, so that a
-    # bad one is refused in one sentence. `input`, as `change` comes twice for an upload.
+    # preprocess=False: what people typed or uploaded comes as it is, so that a bad value is refused
+    # in one sentence of ours. Gradio has still checked that the file lies among the uploads.
+    raw: dict[str, Any] = {
+        "preprocess": False,
+        "show_progress": "hidden",
+        "api_visibility": "private",
+    }
     drawn: dict[str, Any] = {
         "fn": _set_picture,
         "inputs": [picture, last, size, noise, seed],
         "outputs": [noiser, picture, last],
-        "preprocess": False,
-        **quiet,
+        **raw,
     }
+    # Not `change`, which comes twice for an upload.
     gr.on([picture.input, size.change, noise.change, seed.submit, seed.blur], **drawn)
     examples.load_input_event.then(**drawn)
     shape = [view, length, start, end, timesteps]
-    fields = (start, end, timesteps)
-    gr.on(
-        [view.change, *(f.submit for f in fields), *(f.blur for f in fields)],
-        _set_schedules,
-        shape,
-        noiser,
-        **quiet,
-    )
-    length.change(_fit, [timesteps, length], timesteps, trigger_mode="always_last", **quiet).then(
-        _set_schedules, shape, noiser, **quiet
-    )
+    typed = (start, end, timesteps)
+    settled = [view.change, *(f.submit for f in typed), *(f.blur for f in typed)]
+    gr.on(settled, _set_schedules, shape, noiser, **raw)
+    length.change(_set_length, shape, [noiser, timesteps], **raw)

@@ -261,7 +261,8 @@ async function save(kind) {
       ? [frames[at]]
       : evenly(Math.max(2, kind === "strip" ? Math.min(most, SNAPSHOTS) : most));
   saving = true;
-  tell("Making the file …");
+  const megabytes = (wanted.length * frames[0].d.length) / 1e6;
+  tell(`Making the file (sending ${megabytes.toFixed(1)} MB) …`);
   refresh();
   const reply = await server.export_film({ kind, run, one, frames: wanted });
   saving = false;

@@ -37,7 +37,7 @@ PANELS = {"x_t": "Noisy picture xₜ", "x0_hat": "Predicted picture x̂₀"}
 
 FPS = 15
 MOST_PER_MESSAGE = 8  # frames
-MOST_PER_RUN = 96_000_000  # characters of base64 that a page has to hold
+MOST_PER_RUN = 32_000_000  # characters of base64: what a page receives and holds
 
 FILM_FRAMES = 120
 FILM_WIDTH = 512  # pixels, at least
@@ -356,7 +356,8 @@ def _encode(
         strip = images.strip(shots, labels, _scale(shots, len(shots) * shots[0].shape[1]))
         return images.encode([strip], "png", metadata=metadata)
     sheets = [_sheet(panels, min(run["columns"], pictures.shape[2])) for panels in pictures]
-    scale = _scale(sheets, sheets[0].shape[1])
+    # An MP4 has one colour for 2 x 2 pixels, so only an even scale keeps all of them.
+    scale = _scale(sheets, sheets[0].shape[1], multiple=2 if kind == "mp4" else 1)
     sheets = [images.grid(sheet[None], scale=scale) for sheet in sheets]
     return images.encode(sheets[-1:] if kind == "png" else sheets, kind, fps=FPS, metadata=metadata)
 
@@ -367,14 +368,10 @@ def _sheet(panels: Pictures, columns: int, *, stacked: bool = False) -> Pictures
     return images.grid(np.stack(grids), 1 if stacked else len(grids), pad=4)
 
 
-def _scale(sheets: Sequence[Pictures], width: int) -> int:
-    """The even number that makes `width` 512 or more, or less if the film would get too big.
-
-    Even, for an MP4 keeps one colour for 2 x 2 pixels.
-    """
-    most = math.isqrt(FILM_PIXELS // sum(sheet[..., 0].size for sheet in sheets))
-    scale = min(math.ceil(FILM_WIDTH / width), most)
-    return scale + scale % 2 if scale > 1 else 1
+def _scale(sheets: Sequence[Pictures], width: int, multiple: int = 1) -> int:
+    """The multiple that makes `width` 512 or more, but 1 if the film would get too big."""
+    scale = multiple * math.ceil(FILM_WIDTH / width / multiple)
+    return scale if scale**2 * sum(s[..., 0].size for s in sheets) <= FILM_PIXELS else 1
 
 
 def _expect(condition: bool, problem: str) -> None:

@@ -1,0 +1,67 @@
+"""The page: its tabs, its look, and how it is served."""
+
+from __future__ import annotations
+
+import argparse
+import os
+from collections.abc import Sequence
+from typing import Any
+
+os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")  # nothing is sent anywhere
+
+import gradio as gr
+
+from ddpm_demo.ui.forward import build_forward_tab
+from ddpm_demo.ui.generate import build_generate_tab
+
+TITLE = "DDPM, live"
+INTRO = """# DDPM, live
+A real diffusion model at work: pictures come out of noise, and a picture dissolves into it
+(Ho, Jain & Abbeel 2020)."""
+
+# The default theme's fonts are served by the app itself: the page works with no network at all.
+THEME = gr.themes.Default(primary_hue="teal", neutral_hue="slate", radius_size="md")
+CSS = """
+.gradio-container { max-width: 1440px !important; }
+#about-model { font-size: .85rem; color: var(--body-text-color-subdued); }
+@media (max-width: 640px) { .gradio-container { padding: 8px !important; } }
+"""
+
+LAUNCH: dict[str, Any] = {
+    "theme": THEME,
+    "css": CSS,
+    "max_file_size": "20mb",  # larger uploads are refused before any of our code
+    "show_error": False,
+    "enable_monitoring": False,
+    "run_history": False,  # or each run's last frame stays in the visitor's browser
+    "state_session_capacity": 200,
+    "ssr_mode": False,
+    "footer_links": ["gradio", "settings"],
+}
+
+
+def build_app() -> gr.Blocks:
+    """The app, ready for `launch(**LAUNCH)`."""
+    with gr.Blocks(title=TITLE, delete_cache=(600, 3600)) as demo:
+        gr.Markdown(INTRO)
+        with gr.Tab("Generate", id="generate"):
+            build_generate_tab()
+        with gr.Tab("Forward noising", id="forward"):
+            build_forward_tab()
+    # Past 32 waiting visitors, a new one is told so. ZeroGPU would allow only one without this.
+    demo.queue(max_size=32, api_open=False)
+    return demo
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Serve the app as the command line says."""
+    p = argparse.ArgumentParser(prog="app.py", description="Serve the app.")
+    on_space = "SPACE_ID" in os.environ
+    p.add_argument("--host", default="0.0.0.0" if on_space else "127.0.0.1")
+    p.add_argument("--port", type=int, default=7860)
+    p.add_argument("--share", action="store_true", help="also through a public gradio.live address")
+    p.add_argument("--open", action="store_true", help="open the page in the browser")
+    o = p.parse_args(arguments)
+    build_app().launch(
+        server_name=o.host, server_port=o.port, share=o.share, inbrowser=o.open, **LAUNCH
+    )

@@ -1,0 +1,226 @@
+"""The tab "Generate": pictures come out of noise, step by step."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import gradio as gr
+
+from ddpm_demo.checkpoint import Checkpoint, available
+from ddpm_demo.config import SAMPLER_NAMES, SEED_MAX, SPACINGS, SampleConfig, number, one_of
+from ddpm_demo.generate import generate, metadata
+from ddpm_demo.ui import player
+from ddpm_demo.ui.runtime import GPU, friendly, model
+
+MOST = 64  # pictures in one run of the app
+ANY = "any"
+DEFAULT = SampleConfig()
+
+DICE = f"() => Math.floor(Math.random() * {SEED_MAX})"
+
+# What the controls say, in words and with the symbol of the paper.
+SAMPLERS = {"ddpm": "DDPM (ancestral)", "ddim": "DDIM"}
+SPACING_NAMES = {
+    "trailing": "trailing: T, then down evenly",
+    "uniform": "uniform: evenly from T to 1",
+    "quadratic": "quadratic: more steps near t = 1",
+    "leading": "leading: as published models, never T",
+}
+VARIANCES = {"beta_tilde": "σ² = β̃ₜ (posterior)", "beta": "σ² = βₜ"}
+
+
+def about(checkpoint: Checkpoint) -> str:
+    """One line on a model, in Markdown."""
+    config, process = checkpoint.model.config, checkpoint.diffusion
+    parameters = sum(p.numel() for p in checkpoint.model.parameters()) / 1e6
+    seen = checkpoint.info.get("images")
+    parts = [
+        f"{config.size} × {config.size} {'grey' if config.channels == 1 else 'RGB'}",
+        f"{parameters:.1f} M parameters",
+        f"{process.schedule} schedule, T = {process.T}",
+        f"{process.noise.capitalize()} noise",
+        f"trained on {seen:,} pictures" if seen else "",
+    ]
+    return " · ".join(part for part in parts if part)
+
+
+def sample_config(
+    checkpoint: Checkpoint,
+    sampler: Any,
+    steps: Any,
+    n: Any,
+    seed: Any,
+    spacing: Any,
+    variance: Any,
+    eta: Any,
+    clip: Any,
+    label: Any = ANY,
+    guidance: Any = 1.0,
+) -> SampleConfig:
+    """The run that the controls, or a raw API call, ask for.
+
+    Raises:
+        ValueError: a value that the app doesn't allow.
+    """
+    number("n", n, 1, MOST, whole=True)
+    classes = checkpoint.classes
+    one_of("class", label, (ANY, *classes))
+    return SampleConfig(
+        sampler,
+        steps,
+        n,
+        seed,
+        spacing,
+        variance,
+        eta,
+        bool(clip),
+        None if label == ANY else classes.index(label),
+        guidance,
+    )
+
+
+@GPU
+@friendly
+def run(name: Any, *controls: Any) -> Iterator[Any]:
+    """Stream a run to the player."""
+    one_of("model", name, tuple(available()))
+    checkpoint = model(name)
+    config = sample_config(checkpoint, *controls)
+    title = f"{name} · {SAMPLERS[config.sampler]}, {config.steps} steps, seed {config.seed}"
+    yield from player.stream(generate(checkpoint, config), title=title, meta=metadata(name, config))
+
+
+def _chosen(name: str) -> tuple[Any, ...]:
+    """What changes with the model: its line, the longest run, and whether there are classes."""
+    checkpoint = model(name)
+    classes = checkpoint.classes
+    T = checkpoint.diffusion.T
+    return (
+        about(checkpoint),
+        gr.update(maximum=T),
+        gr.update(choices=[ANY, *classes], value=ANY, visible=bool(classes)),
+        gr.update(visible=bool(classes)),
+    )
+
+
+def build_generate_tab() -> None:
+    """Lay out the tab; call it inside `with gr.Tab(...)`."""
+    names = available()
+    if not names:
+        gr.Markdown(
+            "There is no model in `checkpoints/`: `python -m ddpm_demo train --dataset mnist "
+            "--minutes 40 --out checkpoints/mnist` makes one."
+        )
+        return
+    first = "mnist" if "mnist" in names else names[0]
+    with gr.Row(elem_classes="stage-and-controls"):
+        with gr.Column(scale=3, min_width=320):
+            screen = player.Player(elem_id="player")
+        with gr.Column(scale=1, min_width=280):
+            with gr.Row():
+                go = gr.Button(
+                    "Generate", variant="primary", size="lg", elem_id="go", min_width=120
+                )
+                stop = gr.Button("Stop", size="lg", elem_id="stop", min_width=80)
+            name = gr.Dropdown(
+                names,
+                value=first,
+                label="Model",
+                info="ε_θ: the network that predicts the noise, and what it was trained on.",
+                elem_id="model",
+            )
+            line = gr.Markdown(about(model(first)), elem_id="about-model")
+            label = gr.Dropdown(
+                [ANY, *model(first).classes],
+                value=ANY,
+                visible=bool(model(first).classes),
+                label="Class",
+                info="y: what to draw; “any” leaves it to the model (the null class).",
+                elem_id="label",
+            )
+            guidance = gr.Slider(
+                0,
+                8,
+                value=1,
+                step=0.5,
+                visible=bool(model(first).classes),
+                label="Guidance",
+                info="w: how strongly the class is insisted on; 1 is plain conditioning.",
+                elem_id="guidance",
+            )
+            n = gr.Slider(
+                1, MOST, DEFAULT.n, step=1, label="Pictures", info="How many.", elem_id="n"
+            )
+            sampler = gr.Radio(
+                [(SAMPLERS[k], k) for k in SAMPLER_NAMES],
+                value=DEFAULT.sampler,
+                label="Sampler",
+                info="How x_s follows from x_t: DDPM adds fresh noise, DDIM goes straight.",
+                elem_id="sampler",
+            )
+            steps = gr.Slider(
+                1,
+                model(first).diffusion.T,
+                value=DEFAULT.steps,
+                step=1,
+                label="Steps",
+                info="How many of the T steps to take: more is slower and finer.",
+                elem_id="steps",
+            )
+            with gr.Row(equal_height=True):
+                seed = gr.Number(
+                    DEFAULT.seed,
+                    precision=0,
+                    label="Seed",
+                    info="x_T: picture k has the seed + k.",
+                    elem_id="seed",
+                    scale=3,
+                    min_width=120,
+                )
+                dice = gr.Button("🎲 New seed", elem_id="dice", scale=2, min_width=100)
+            with gr.Accordion("More settings", open=False, elem_id="more"):
+                spacing = gr.Dropdown(
+                    [(SPACING_NAMES[k], k) for k in SPACINGS],
+                    value=DEFAULT.spacing,
+                    label="Timestep spacing",
+                    info="τ: which of the T steps are taken.",
+                    elem_id="spacing",
+                )
+                variance = gr.Radio(
+                    [(v, k) for k, v in VARIANCES.items()],
+                    value=DEFAULT.variance,
+                    label="Variance (DDPM)",
+                    info="σₜ²: how much fresh noise a DDPM step adds.",
+                    elem_id="variance",
+                )
+                eta = gr.Slider(
+                    0,
+                    1,
+                    DEFAULT.eta,
+                    step=0.05,
+                    label="η (DDIM)",
+                    info="0 adds no noise on the way, 1 as much as DDPM.",
+                    elem_id="eta",
+                )
+                clip = gr.Checkbox(
+                    DEFAULT.clip,
+                    label="Clip x̂₀",
+                    info="Keeps the predicted picture within [−1, 1] at every step.",
+                    elem_id="clip",
+                )
+
+    quiet: dict[str, Any] = {"show_progress": "hidden", "api_visibility": "private"}
+    controls = [sampler, steps, n, seed, spacing, variance, eta, clip, label, guidance]
+    event = go.click(
+        run, [name, *controls], screen, concurrency_id="model", concurrency_limit=1, **quiet
+    )
+    stop.click(
+        lambda: player.note("Stopped."),
+        outputs=screen,
+        cancels=[event],
+        queue=False,
+        **quiet,
+    )
+    dice.click(None, outputs=seed, js=DICE, **quiet)
+    name.change(_chosen, name, [line, steps, label, guidance], **quiet)
