@@ -38,7 +38,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command. Returns 0, 2 for a wrong argument, or 1 for a failure; both say why."""
     options = parser().parse_args(arguments)
     try:
-        return options.run(options) or 0
+        return options.run_command(options) or 0
     except ValueError as error:  # also CheckpointError, DataError, ImageError
         return _fail(error, 2)
     except (OSError, FloatingPointError) as error:
@@ -68,6 +68,7 @@ def parser() -> argparse.ArgumentParser:
         (_noise_arguments, "noise", "dissolve a picture into noise: the forward process"),
         (_train_arguments, "train", "train a model from scratch, or go on with one"),
         (_models_arguments, "models", "list the shipped models"),
+        (_ship_arguments, "ship", "make a training run a shipped model, with its card"),
     ):
         add(
             commands.add_parser(
@@ -122,7 +123,7 @@ def _sample_arguments(p: argparse.ArgumentParser) -> None:
     )
     p.add_argument("--scale", type=int, default=4, help="pixels of the file per pixel")
     _device_argument(p)
-    p.set_defaults(run=_sample)
+    p.set_defaults(run_command=_sample)
 
 
 def _noise_arguments(p: argparse.ArgumentParser) -> None:
@@ -141,7 +142,7 @@ def _noise_arguments(p: argparse.ArgumentParser) -> None:
     p.add_argument(
         "--out", type=Path, default=Path("strip.png"), help="*.png: a strip; *.gif, *.mp4: a film"
     )
-    p.set_defaults(run=_noise)
+    p.set_defaults(run_command=_noise)
 
 
 def _train_arguments(p: argparse.ArgumentParser) -> None:
@@ -203,12 +204,21 @@ def _train_arguments(p: argparse.ArgumentParser) -> None:
     g.add_argument("--dropout", type=float, help=f"default: {model.dropout}")
     g.add_argument("--class-conditional", action="store_true", help="learn the classes, and 'any'")
     g.add_argument("--label-dropout", type=float, default=run.label_dropout)
-    p.set_defaults(run=_train)
+    p.set_defaults(run_command=_train)
 
 
 def _models_arguments(p: argparse.ArgumentParser) -> None:
     p.add_argument("--json", action="store_true", help="as JSON")
-    p.set_defaults(run=_models)
+    p.set_defaults(run_command=_models)
+
+
+def _ship_arguments(p: argparse.ArgumentParser) -> None:
+    p.add_argument("run", type=Path, metavar="RUN", help="the folder of a training run")
+    p.add_argument("folder", type=Path, metavar="FOLDER", help="such as checkpoints/mnist")
+    p.add_argument("--commit", required=True, help="of the code that trained it")
+    p.add_argument("--limits", required=True, help="a sentence on what the model can't do")
+    p.add_argument("--history", default="", help="a sentence on interruptions")
+    p.set_defaults(run_command=_ship)
 
 
 def _count(text: str) -> int:
@@ -500,3 +510,10 @@ def _models(o: argparse.Namespace) -> None:
             )
     if o.json:
         print(json.dumps(rows, indent=1))
+
+
+def _ship(o: argparse.Namespace) -> None:
+    from .card import ship
+
+    ship(o.run, o.folder, commit=o.commit, limits=o.limits, history=o.history)
+    print(o.folder)

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 MAX_BYTES = 20_000_000
-MAX_PIXELS = 40_000_000
+MAX_PIXELS = 64_000_000
 KINDS = ("png", "gif", "mp4")
 
 _WHITE = 255

@@ -15,7 +15,7 @@ from typing import Any
 import gradio as gr
 import numpy as np
 
-from ddpm_demo.config import T_MAX, T_MIN, require
+from ddpm_demo.config import SEED_MAX, T_MAX, T_MIN, DiffusionConfig, number, one_of, require
 from ddpm_demo.images import ImageError, open_image, square
 from ddpm_demo.noise import Noise
 from ddpm_demo.schedule import Schedule
@@ -26,7 +26,6 @@ HERE = Path(__file__).parent
 EXAMPLES = sorted(str(path) for path in (HERE.parent / "examples").glob("*.jpg"))
 SIZES = (32, 64, 128, 256)
 VIEWS = {"both": ("linear", "cosine"), "linear": ("linear",), "cosine": ("cosine",)}
-SEED_MAX = 2**32 - 1
 
 FIGURE = """
 <figure class="{view}">
@@ -130,13 +129,8 @@ def picture_message(source: str, size: int, noise: str, seed: int) -> dict[str, 
     Raises:
         ValueError: a file that is no picture (`ImageError`), or a bad size, noise or seed.
     """
-    require(size in SIZES, "Resolution", size, "32, 64, 128 or 256")
-    require(
-        isinstance(seed, int) and 0 <= seed <= SEED_MAX,
-        "Seed",
-        seed,
-        f"a whole number from 0 to {SEED_MAX}",
-    )
+    require(size in SIZES, "resolution", size, "32, 64, 128 or 256")
+    number("seed", seed, 0, SEED_MAX, whole=True)
     x_0 = np.asarray(square(open_image(source, at_least=size), size))
     eps = Noise(noise, [seed]).draw((1, 3, size, size))[0].permute(1, 2, 0).numpy()
     scale = float(np.abs(eps).max()) / 32767
@@ -158,9 +152,7 @@ def schedules_message(
     Raises:
         ValueError: a bad T, beta or list of timesteps.
     """
-    require(view in VIEWS, "Schedule", view, "one of " + ", ".join(VIEWS))
-    for name, beta in (("First β", beta_start), ("Last β", beta_end)):
-        require(isinstance(beta, (int, float)), name, beta, "a number between 0 and 1")
+    one_of("schedule", view, tuple(VIEWS))
     tables = {"linear": Schedule.linear(T, beta_start, beta_end), "cosine": Schedule.cosine(T)}
     return {
         "T": T,
@@ -233,12 +225,14 @@ def _set_length(view: str, T: int, start: float, end: float, timesteps: str) -> 
 
 def build_forward_tab() -> None:
     """Lay out the tab; call it inside `with gr.Tab(...)`."""
-    T, strip = 1000, _text(default_timesteps(1000))
+    process, strip = DiffusionConfig(), _text(default_timesteps(DiffusionConfig.T))
     first = {
-        "picture": picture_message(EXAMPLES[0], 128, "gaussian", 0),
-        "schedules": schedules_message("both", T, 1e-4, 0.02, strip),
+        "picture": picture_message(EXAMPLES[0], 128, process.noise, 0),
+        "schedules": schedules_message(
+            "both", process.T, process.beta_start, process.beta_end, strip
+        ),
     }
-    with gr.Row():
+    with gr.Row(elem_classes="stage-and-controls"):
         with gr.Column(scale=3, min_width=320):
             noiser = _noiser(json.dumps(first))
         with gr.Column(scale=1, min_width=280):
@@ -261,7 +255,7 @@ def build_forward_tab() -> None:
             length = gr.Slider(
                 T_MIN,
                 T_MAX,
-                value=T,
+                value=process.T,
                 step=1,
                 label="Steps T",
                 info="T: into how many steps the way from picture to noise is cut.",
@@ -276,7 +270,7 @@ def build_forward_tab() -> None:
             )
             noise = gr.Radio(
                 [("Gaussian", "gaussian"), ("Laplace", "laplace")],
-                value="gaussian",
+                value=process.noise,
                 label="Noise",
                 info="ε: what is mixed in; both kinds have mean 0 and variance 1.",
                 elem_id="forward-noise",
@@ -289,16 +283,16 @@ def build_forward_tab() -> None:
             )
             with gr.Accordion("More settings", open=False, elem_id="forward-more"):
                 start = gr.Number(
-                    1e-4,
+                    process.beta_start,
                     label="First β",
-                    info="β₁: variance that the linear schedule adds in its first step.",
+                    info="β₁ (beta_start): variance that linear adds in its first step.",
                     step=1e-4,
                     elem_id="forward-beta-start",
                 )
                 end = gr.Number(
-                    0.02,
+                    process.beta_end,
                     label="Last β",
-                    info="β_T: variance that the linear schedule adds in its last step.",
+                    info="β_T (beta_end): variance that linear adds in its last step.",
                     step=1e-3,
                     elem_id="forward-beta-end",
                 )

@@ -168,7 +168,7 @@ def build_generate_tab() -> None:
                 info="How many of the T steps to take: more is slower and finer.",
                 elem_id="steps",
             )
-            with gr.Row(equal_height=True):
+            with gr.Row():
                 seed = gr.Number(
                     DEFAULT.seed,
                     precision=0,
@@ -178,7 +178,7 @@ def build_generate_tab() -> None:
                     scale=3,
                     min_width=120,
                 )
-                dice = gr.Button("🎲 New seed", elem_id="dice", scale=2, min_width=100)
+                dice = gr.Button("New seed", size="sm", elem_id="dice", scale=1, min_width=90)
             with gr.Accordion("More settings", open=False, elem_id="more"):
                 spacing = gr.Dropdown(
                     [(SPACING_NAMES[k], k) for k in SPACINGS],

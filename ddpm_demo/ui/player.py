@@ -35,15 +35,18 @@ Pictures = NDArray[np.uint8]  # (n, h, w, c), c = 1 or 3
 PANELS = {"x_t": "Noisy picture xₜ", "x0_hat": "Predicted picture x̂₀"}
 """What the player shows: attributes of Step, and a label for each."""
 
-FPS = 15
-MOST_PER_MESSAGE = 8  # frames
-MOST_PER_RUN = 32_000_000  # characters of base64: what a page receives and holds
+MESSAGES_PER_SECOND = 12
+FRAMES_PER_MESSAGE = 8  # at most
+CHARS_PER_SECOND = 5_000_000  # of base64: what slow machines and networks can follow live
+CHARS_PER_RUN = 32_000_000  # what a page holds, and sends back for a film
 
+FILM_FPS = 15
 FILM_FRAMES = 120
 FILM_WIDTH = 512  # pixels, at least
 FILM_PIXELS = 80_000_000  # in all frames together, at most
 REQUEST_CHARS = 48_000_000
 STRIP_ROWS = 8
+PATIENCE = 10.0  # seconds to wait for one of two encoders
 MIMES = {"gif": "image/gif", "mp4": "video/mp4", "strip": "image/png", "png": "image/png"}
 
 _here = Path(__file__).parent
@@ -162,7 +165,20 @@ def header(
         title: a line about the run.
         meta: model, sampler, steps, seed ... They name a saved file, and are written into it.
     """
-    return json.dumps({"run": _run(shape, total, panels, columns, unit, title, meta)})
+    n, h, w, c = shape
+    run = {
+        "n": n,
+        "h": h,
+        "w": w,
+        "c": c,
+        "columns": columns or math.ceil(math.sqrt(n)),
+        "panels": list(panels),
+        "total": total,
+        "unit": unit,
+        "title": title,
+        "meta": {name: str(value) for name, value in (meta or {}).items()},
+    }
+    return json.dumps({"run": run})
 
 
 def frame(step: int, t: int | None, *panels: Pictures, seconds: float = 0.0) -> str:
@@ -180,7 +196,7 @@ def stream(
     *,
     panels: Mapping[str, str] = PANELS,
     columns: int | None = None,
-    fps: float = FPS,
+    fps: float = MESSAGES_PER_SECOND,
     keep: int = 250,
     title: str = "",
     meta: Mapping[str, object] | None = None,
@@ -188,8 +204,8 @@ def stream(
     """Pulls every step, and yields a value for the player about `fps` times a second.
 
     A message costs far more than a frame does. So messages are thinned by time, and each carries
-    up to 8 frames: a fast run, too, can be scrubbed step by step. A long run sends `keep` frames,
-    evenly spaced (fewer if they are big), and always the first and the last step.
+    up to 8 frames: a fast run, too, can be scrubbed step by step. A long run sends about `keep`
+    frames, and always the first and the last step; fewer if they are big.
 
     Gradio can stop a handler only where it yields, so this yields `gr.skip()` when there is nothing
     new to show: Stop takes effect within one step plus 1 / fps seconds. Use as
@@ -212,15 +228,18 @@ def stream(
 
     kept, now = step, time.perf_counter()
     first, shape = encode(step)
-    run = _run(shape, step.total, panels.values(), columns, "step", title, meta)
-    yield json.dumps({"run": run, "frames": [first]})
+    labels = panels.values()
+    opening = header(shape, step.total, panels=labels, columns=columns, title=title, meta=meta)
+    yield json.dumps({**json.loads(opening), "frames": [first]})
 
-    stride = step.total / max(2, min(keep, MOST_PER_RUN // len(first["d"])))
+    size = len(first["d"])
+    stride = step.total / max(2, min(keep, CHARS_PER_RUN // size))
+    gap = max(1 / fps / FRAMES_PER_MESSAGE, size / CHARS_PER_SECOND)
     kept_at = sent_at = time.perf_counter()
     batch: list[dict[str, Any]] = []
     for step in steps:
         now = time.perf_counter()
-        if step.index - kept.index >= stride and now - kept_at >= 1 / fps / MOST_PER_MESSAGE:
+        if step.index - kept.index >= stride and now - kept_at >= gap:
             batch.append(encode(step)[0])
             kept, kept_at = step, now
         if now - sent_at >= 1 / fps:
@@ -230,30 +249,6 @@ def stream(
         batch.append(encode(step)[0])
     if batch:
         yield json.dumps({"frames": batch})
-
-
-def _run(
-    shape: Sequence[int],
-    total: int,
-    panels: Iterable[str],
-    columns: int | None,
-    unit: str,
-    title: str,
-    meta: Mapping[str, object] | None,
-) -> dict[str, Any]:
-    n, h, w, c = shape
-    return {
-        "n": n,
-        "h": h,
-        "w": w,
-        "c": c,
-        "columns": columns or math.ceil(math.sqrt(n)),
-        "panels": list(panels),
-        "total": total,
-        "unit": unit,
-        "title": title,
-        "meta": {name: str(value) for name, value in (meta or {}).items()},
-    }
 
 
 def _frame(step: int, t: int | None, panels: Iterable[Pictures], seconds: float) -> dict[str, Any]:
@@ -277,7 +272,7 @@ def export_film(request: Any) -> dict[str, str]:
     Returns:
         {"name", "mime", "data": base64}, or {"error": a sentence}.
     """
-    if not _encoders.acquire(timeout=10):
+    if not _encoders.acquire(timeout=PATIENCE):
         return {"error": "The server is busy making other films. Try again in a moment."}
     try:
         kind, run, frames, pictures = _decode(request)
@@ -295,7 +290,7 @@ def file_name(kind: str, meta: Mapping[str, object]) -> str:
     words = ["ddpm", *(str(meta[name]) for name in ("model", "sampler", "steps") if name in meta)]
     if "seed" in meta:
         words.append(f"seed{meta['seed']}")
-    stem = re.sub(r"[^a-z0-9.]+", "-", "-".join(words).lower()).strip("-.")[:100]
+    stem = re.sub(r"[^a-z0-9]+", "-", "-".join(words).lower()).strip("-")[:100]
     return stem + {"strip": "-strip.png"}.get(kind, f".{kind}")
 
 
@@ -359,7 +354,7 @@ def _encode(
     # An MP4 has one colour for 2 x 2 pixels, so only an even scale keeps all of them.
     scale = _scale(sheets, sheets[0].shape[1], multiple=2 if kind == "mp4" else 1)
     sheets = [images.grid(sheet[None], scale=scale) for sheet in sheets]
-    return images.encode(sheets[-1:] if kind == "png" else sheets, kind, fps=FPS, metadata=metadata)
+    return images.encode(sheets[-1:] if kind == "png" else sheets, kind, fps=FILM_FPS, metadata=metadata)
 
 
 def _sheet(panels: Pictures, columns: int, *, stacked: bool = False) -> Pictures:

@@ -1,0 +1,105 @@
+"""How fast a step is, beside diffusers, and what showing it in the app costs.
+
+    python benchmarks/speed.py
+
+Needs requirements-dev.txt. Runs of the two sides alternate, and the medians are compared, so that a
+machine that slows down slows both. Nothing else should be running.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import statistics
+import time
+from collections.abc import Callable
+
+os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")
+
+import torch
+from diffusers import UNet2DModel
+
+from ddpm_demo.checkpoint import available, load_checkpoint
+from ddpm_demo.config import ModelConfig, SampleConfig
+from ddpm_demo.generate import generate
+from ddpm_demo.unet import UNet
+
+PAPER = {  # Ho et al.'s CIFAR-10 network, as published in diffusers' layout
+    "sample_size": 32,
+    "block_out_channels": (128, 256, 256, 256),
+    "down_block_types": ("DownBlock2D", "AttnDownBlock2D", "DownBlock2D", "DownBlock2D"),
+    "up_block_types": ("UpBlock2D", "UpBlock2D", "AttnUpBlock2D", "UpBlock2D"),
+    "layers_per_block": 2,
+    "downsample_padding": 0,
+    "flip_sin_to_cos": False,
+    "freq_shift": 1,
+    "attention_head_dim": None,
+    "norm_eps": 1e-6,
+}
+
+
+def seconds(call: Callable[[], object]) -> float:
+    start = time.perf_counter()
+    call()
+    return time.perf_counter() - start
+
+
+def alternate(rounds: int, *calls: Callable[[], object]) -> list[float]:
+    """Median seconds of each call, the calls taking turns; one round warms up."""
+    times = [[seconds(call) for call in calls] for _ in range(rounds + 1)][1:]
+    return [statistics.median(column) for column in zip(*times, strict=True)]
+
+
+@torch.no_grad()
+def networks(rounds: int) -> None:
+    theirs = UNet2DModel(**PAPER).eval()
+    ours = UNet(ModelConfig.paper()).eval()
+    ours.load_state_dict(theirs.state_dict())
+    print(f"One forward pass of the paper's network, fp32, {torch.get_num_threads()} threads")
+    print(f"{'batch':>6} {'ours ms':>9} {'diffusers ms':>13} {'ratio':>6} {'max-abs error':>14}")
+    for batch in (1, 16):
+        x, t = torch.randn(batch, 3, 32, 32), torch.full((batch,), 500)
+        error = (ours(x, t) - theirs(x, t).sample).abs().max().item()
+        mine, other = alternate(rounds, lambda x=x, t=t: ours(x, t), lambda x=x, t=t: theirs(x, t))
+        print(
+            f"{batch:>6} {mine * 1e3:>9.1f} {other * 1e3:>13.1f} {other / mine:>5.2f}x {error:>14.1e}"
+        )
+
+
+def streaming(model: str, rounds: int) -> None:
+    """A run through the app, by a real client over HTTP, against the bare loop over the sampler."""
+    from gradio_client import Client
+
+    from ddpm_demo.ui.app import LAUNCH, build_app
+
+    checkpoint, config = load_checkpoint(model), SampleConfig(n=16, steps=50)
+    demo = build_app()
+    _, url, _ = demo.launch(**LAUNCH, prevent_thread_lock=True, quiet=True)
+    client = Client(url, verbose=False)
+    run = next(i for i, f in demo.fns.items() if f.name == "run")
+    controls = [model, "ddim", 50, 16, 0, "trailing", "beta_tilde", 0.0, True, "any", 1.0]
+
+    def bare() -> None:
+        for _ in generate(checkpoint, config):
+            pass
+
+    def streamed() -> None:
+        for _ in client.submit(*controls, fn_index=run):
+            pass
+
+    bare_s, streamed_s = alternate(rounds, bare, streamed)
+    demo.close()
+    print(f"\n16 pictures of {model}, 50 steps of DDIM, fp32")
+    print(
+        f"bare loop over the sampler {bare_s:.2f} s, streamed through the app {streamed_s:.2f} s:"
+    )
+    print(f"streaming costs {100 * (streamed_s / bare_s - 1):+.1f} %")
+
+
+if __name__ == "__main__":
+    p = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    p.add_argument("--rounds", type=int, default=7)
+    p.add_argument("--model", default="mnist", choices=available())
+    o = p.parse_args()
+    networks(o.rounds)
+    streaming(o.model, o.rounds)

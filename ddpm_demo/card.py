@@ -1,0 +1,192 @@
+"""Ship a training run: weights in half precision with a model card, samples and loss curve."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from . import images
+from .checkpoint import Checkpoint, load_checkpoint, save_checkpoint
+from .config import DiffusionConfig, ModelConfig, SampleConfig, TrainConfig
+from .files import write_atomically
+from .generate import generate, metadata
+
+DATA = {
+    "mnist": "MNIST (LeCun, Bottou, Bengio & Haffner 1998), commonly taken to be CC BY-SA 3.0: "
+    "60,000 training pictures of handwritten digits.",
+    "fashion_mnist": "Fashion-MNIST (Xiao, Rasul & Vollgraf 2017), MIT licence: 60,000 training "
+    "pictures of clothes.",
+    "cifar10": "CIFAR-10 (Krizhevsky 2009), no explicit licence, its authors ask to be cited: "
+    "50,000 training pictures of ten classes.",
+}
+SAMPLES = SampleConfig(sampler="ddpm", steps=250, n=100)
+
+
+def ship(run: Path, folder: Path, *, commit: str, limits: str, history: str = "") -> Checkpoint:
+    """Make `folder` a shipped model out of the finished or paused run in `run`.
+
+    Args:
+        commit: of the code that trained it.
+        limits: a sentence or two on what the model can't do.
+        history: a sentence on interruptions, if there were any.
+
+    Returns:
+        The checkpoint as shipped, read back from its file.
+    """
+    name = folder.name
+    checkpoint = load_checkpoint(run)
+    log = [json.loads(line) for line in (run / "log.jsonl").read_text().splitlines()]
+    save_checkpoint(folder, checkpoint, torch.float16)
+    shipped = load_checkpoint(folder)  # what people get, rounding included
+    write_atomically(folder / "loss.svg", loss_curve(log).encode())
+    write_atomically(folder / "log.jsonl", (run / "log.jsonl").read_bytes())
+
+    parts = []
+    for start in range(0, SAMPLES.n, 50):
+        part = dataclasses.replace(SAMPLES, n=50, seed=start)
+        *_, last = generate(shipped, part)
+        parts.append(images.to_uint8(last.x_t))
+    sheet = images.grid(np.concatenate(parts), 10, scale=2)
+    images.write(folder / "samples.png", [sheet], metadata=metadata(name, SAMPLES))
+    write_atomically(
+        folder / "README.md", card(name, shipped, log, commit, limits, history).encode()
+    )
+    return shipped
+
+
+def command(checkpoint: Checkpoint, name: str) -> str:
+    """The command line that trains such a model."""
+    model, process = checkpoint.model.config, checkpoint.diffusion
+    run = checkpoint.info["train"]
+    words = [f"python -m ddpm_demo train --dataset {run['dataset']}"]
+    asked: list[tuple[Any, Any, tuple[str, ...]]] = [
+        (model, ModelConfig(), ("width", "multipliers", "blocks", "norm", "dropout")),
+        (process, DiffusionConfig(schedule="cosine"), ("schedule", "T", "noise", "predict")),
+    ]
+    for config, default, keys in asked:
+        for key in keys:
+            if (value := getattr(config, key)) != getattr(default, key):
+                text = ",".join(map(str, value)) if isinstance(value, tuple) else value
+                words.append(f"--{'timesteps' if key == 'T' else key} {text}")
+    if model.num_classes:
+        words.append("--class-conditional")
+    for field in dataclasses.fields(TrainConfig):
+        value = run.get(field.name, field.default)
+        if value != field.default and field.name not in ("dataset", "preview_every"):
+            words.append(
+                f"--{field.name.replace('_', '-')} {value:g}"
+                if isinstance(value, float)
+                else f"--{field.name.replace('_', '-')} {value}"
+            )
+    return " ".join([*words, f"--out runs/{name}"])
+
+
+def card(
+    name: str,
+    checkpoint: Checkpoint,
+    log: Sequence[dict[str, Any]],
+    commit: str,
+    limits: str,
+    history: str,
+) -> str:
+    """The model card, in Markdown with the Hub's front matter."""
+    model, info, last = checkpoint.model.config, checkpoint.info, log[-1]
+    dataset = info["dataset"]
+    T = checkpoint.diffusion.T
+    parameters = sum(p.numel() for p in checkpoint.model.parameters())
+    held_out = f"{last['held_out']:.4f}" if last["held_out"] is not None else "not measured"
+    rows = "\n".join(
+        f"| {T * i // 10 + 1} to {T * (i + 1) // 10} | {loss:.4f} |"
+        for i, loss in enumerate(last["loss_by_t"])
+        if loss is not None
+    )
+    configuration = {
+        "model": dataclasses.asdict(model),
+        "diffusion": dataclasses.asdict(checkpoint.diffusion),
+    }
+    again = (
+        f"python -m ddpm_demo sample --model {name} --sampler ddpm --steps {SAMPLES.steps} -n 100"
+    )
+    return f"""---
+license: mit
+library_name: ddpm_demo
+tags: [ddpm, diffusion, unconditional-image-generation]
+---
+# {name}
+
+A DDPM (Ho, Jain & Abbeel 2020) of {parameters / 1e6:.1f} M parameters, trained by this project from
+scratch. The weights are the exponential moving average, in half precision.
+
+![100 samples](samples.png)
+
+100 samples, not chosen: seeds 0 to 99, {SAMPLES.steps} steps of DDPM, made by
+
+    {again}
+
+## Training
+
+- Data: {DATA.get(dataset, dataset)}
+- Command: `{command(checkpoint, name)}`
+- Code: commit {commit}
+- Pictures seen: {info["images"]:,} in {info["seconds"] / 3600:.2f} hours. {history}
+- Loss on 1,024 held-out pictures, at fixed t and noise, with the shipped weights: {held_out}
+
+![Loss against pictures seen](loss.svg)
+
+| t | training loss at the end |
+| --- | --- |
+{rows}
+
+## Limits
+
+{limits}
+
+## Configuration
+
+```json
+{json.dumps(configuration, indent=1)}
+```
+"""
+
+
+def loss_curve(log: Sequence[dict[str, Any]]) -> str:
+    """An SVG plot of training and held-out loss (log scale) against pictures seen."""
+    width, height, left, bottom = 640, 320, 64, 40
+    lines = {"train": "#94a3b8", "held_out": "#0d9488"}
+    values = [r[k] for r in log for k in lines if r[k]]
+    low, high = np.log(min(values)) - 0.02, np.log(max(values)) + 0.02
+    most = max(r["images"] for r in log)
+
+    def at(seen: float, loss: float) -> str:
+        x = left + (width - left - 16) * seen / most
+        y = 16 + (height - bottom - 16) * (high - np.log(loss)) / (high - low)
+        return f"{x:.1f},{y:.1f}"
+
+    parts = [
+        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} {height}" '
+        'font-family="sans-serif" font-size="12">',
+        f'<rect width="{width}" height="{height}" fill="#ffffff"/>',
+    ]
+    for loss in np.exp(np.linspace(low, high, 5)):
+        y = at(0, loss).split(",")[1]
+        parts.append(f'<path d="M{left} {y}H{width - 16}" stroke="#e2e8f0"/>')
+        parts.append(f'<text x="{left - 8}" y="{y}" dy="4" text-anchor="end">{loss:.3f}</text>')
+    for share in (0, 0.5, 1):
+        x = at(most * share, values[0]).split(",")[0]
+        text = f"{most * share / 1000:,.0f} k"
+        parts.append(f'<text x="{x}" y="{height - 20}" text-anchor="middle">{text}</text>')
+    middle = (left + width) // 2
+    parts.append(f'<text x="{middle}" y="{height - 4}" text-anchor="middle">pictures seen</text>')
+    for i, (key, colour) in enumerate(lines.items()):
+        points = " ".join(at(r["images"], r[key]) for r in log if r[key])
+        style = f'fill="none" stroke="{colour}" stroke-width="2"'
+        parts.append(f'<polyline points="{points}" {style}/>')
+        name = {"train": "training", "held_out": "held out (EMA)"}[key]
+        parts.append(f'<text x="{width - 130}" y="{36 + 18 * i}" fill="{colour}">{name}</text>')
+    return "\n".join([*parts, "</svg>\n"])

@@ -1,0 +1,86 @@
+"""A real Chromium that must not leave this machine, and a server for any gr.Blocks.
+
+Without a browser these tests are skipped, loudly; REQUIRE_BROWSER=1 makes that an error.
+"""
+
+import os
+import shutil
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+
+os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")  # before gradio is imported
+
+NAMES = ("chromium", "chromium-browser", "google-chrome")
+FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-background-networking", "--no-first-run"]
+LAUNCH = {"prevent_thread_lock": True, "quiet": True, "ssr_mode": False, "run_history": False}
+
+_missing = ""
+
+
+def _give_up(reason: str) -> None:
+    global _missing
+    if os.environ.get("REQUIRE_BROWSER") == "1":
+        pytest.fail(f"REQUIRE_BROWSER=1, but {reason}.", pytrace=False)
+    _missing = reason
+    pytest.skip(reason)
+
+
+def pytest_terminal_summary(terminalreporter: Any) -> None:
+    if _missing:
+        line = f"BROWSER TESTS DID NOT RUN: {_missing}. REQUIRE_BROWSER=1 makes this an error."
+        terminalreporter.write_line(line, red=True, bold=True)
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Any]:
+    """A browser context of 1280 x 800; its pages share a cache, which saves seconds a test."""
+    path = next(filter(None, map(shutil.which, NAMES)), None)
+    if path is None:
+        _give_up(f"none of {', '.join(NAMES)} is installed")
+    try:
+        from playwright.sync_api import sync_playwright
+    except ImportError:
+        _give_up("playwright is not installed")
+    with sync_playwright() as playwright:
+        chromium = playwright.chromium.launch(executable_path=path, args=FLAGS)
+        context = chromium.new_context(viewport={"width": 1280, "height": 800})
+        context.set_default_timeout(15_000)
+        yield context
+        chromium.close()
+
+
+@pytest.fixture
+def page(browser: Any) -> Iterator[Any]:
+    """A new page, in which no script may fail, and from which no request may leave."""
+    page, wrong = browser.new_page(), []
+
+    def check_request(request: Any) -> None:
+        if not request.url.startswith(("http://127.0.0.1:", "data:", "blob:")):
+            wrong.append(f"request to {request.url}")
+
+    def check_console(message: Any) -> None:  # Gradio reports what a component throws only here
+        if message.type == "error":
+            wrong.append(f"console: {message.text}")
+
+    page.on("request", check_request)
+    page.on("console", check_console)
+    page.on("pageerror", lambda error: wrong.append(f"script: {error}"))
+    yield page
+    page.close()
+    assert not wrong
+
+
+@pytest.fixture(scope="module")
+def serve() -> Iterator[Callable[..., str]]:
+    """Launches a gr.Blocks as the app is launched, on a free port; returns its address."""
+    running = []
+
+    def launch(demo: Any, **options: Any) -> str:
+        running.append(demo)
+        return demo.launch(server_name="127.0.0.1", **LAUNCH, **options)[1]
+
+    yield launch
+    for demo in running:
+        demo.close(verbose=False)

@@ -1,0 +1,163 @@
+"""The real app in a real browser: what a visitor does, and what they see."""
+
+import io
+import json
+from typing import Any
+
+import imageio.v3 as iio
+import numpy as np
+import pytest
+from PIL import Image
+
+pytestmark = pytest.mark.e2e
+
+PIXELS = "() => document.querySelector('#player canvas').toDataURL()"
+FRAMES = "+(document.querySelector('#player [data-frames]')?.dataset.frames || 0)"
+
+
+@pytest.fixture(scope="module")
+def url(serve: Any) -> str:
+    from ddpm_demo.ui.app import LAUNCH, build_app
+
+    fixed = ("ssr_mode", "run_history")  # `serve` sets these
+    return str(serve(build_app(), **{k: v for k, v in LAUNCH.items() if k not in fixed}))
+
+
+def set_number(page: Any, elem_id: str, value: int) -> None:
+    box = page.locator(f"#{elem_id} input[type=number]")
+    box.fill(str(value))
+    box.press("Tab")
+
+
+def generate(page: Any, steps: int, n: int = 4) -> None:
+    set_number(page, "steps", steps)
+    set_number(page, "n", n)
+    page.locator("#go").click()
+
+
+def saved(page: Any, kind: str) -> bytes:
+    with page.expect_download() as download:
+        page.locator(f"#player [data-save={kind}]").click()
+    return download.value.path().read_bytes()
+
+
+def test_one_click_denoises_live_and_the_run_can_be_scrubbed_and_saved(page: Any, url: str) -> None:
+    page.goto(url)
+    page.locator("#go").click()  # nothing but the defaults
+    page.wait_for_function(f"() => {FRAMES} > 0")
+    first = page.evaluate(PIXELS)
+    page.wait_for_function(f"() => {FRAMES} > 5")
+    assert page.evaluate(PIXELS) != first
+
+    page.wait_for_function(f"() => {FRAMES} === 51", timeout=120_000)
+    page.locator("#player").get_by_text("step 50 / 50").wait_for()
+    last = page.evaluate(PIXELS)
+    page.locator("#player [data-part=slider]").fill("0")
+    page.locator("#player").get_by_text("t = 1000").wait_for()
+    assert page.evaluate(PIXELS) == first
+    page.locator("#player .ddpm-player").press("End")
+    page.locator("#player").get_by_text("step 50 / 50").wait_for()
+    assert page.evaluate(PIXELS) == last
+
+    film = iio.imread(saved(page, "gif"), extension=".gif")
+    assert len(film) == 51
+    assert not np.array_equal(film[0], film[-1])
+    grid = Image.open(io.BytesIO(saved(page, "png")))
+    assert (grid.text["model"], grid.text["steps"], grid.text["seed"]) == ("mnist", "50", "0")
+
+
+def test_the_same_seed_gives_the_same_pictures(page: Any, url: str) -> None:
+    page.goto(url)
+
+    def pictures() -> np.ndarray:
+        page.reload()
+        generate(page, steps=5)
+        page.wait_for_function(f"() => {FRAMES} === 6", timeout=60_000)
+        return np.asarray(Image.open(io.BytesIO(saved(page, "png"))))
+
+    assert np.array_equal(pictures(), pictures())
+
+
+def test_stop_ends_the_run(page: Any, url: str) -> None:
+    page.goto(url)
+    generate(page, steps=1000, n=16)
+    page.wait_for_function(f"() => {FRAMES} > 1")
+    page.locator("#stop").click()
+    page.locator("#player [data-part=status]", has_text="Stopped.").wait_for()
+    page.wait_for_timeout(500)
+    reached = page.evaluate(FRAMES)
+    page.wait_for_timeout(1500)
+    assert page.evaluate(FRAMES) == reached < 500
+    generate(page, steps=3, n=1)  # the model is free again at once
+    page.locator("#player").get_by_text("step 3 / 3").wait_for()
+
+
+def test_a_wrong_value_is_one_sentence_and_the_app_goes_on(page: Any, url: str) -> None:
+    page.goto(url)
+    set_number(page, "seed", -5)
+    generate(page, steps=3, n=1)
+    page.get_by_text("seed is -5; allowed is a whole number from 0 to 4,294,967,295.").wait_for()
+    set_number(page, "seed", 5)
+    page.locator("#go").click()
+    page.locator("#player").get_by_text("step 3 / 3").wait_for()
+
+
+def test_a_photo_dissolves(page: Any, url: str, tmp_path: Any) -> None:
+    photo = tmp_path / "photo.jpg"
+    ramp = np.linspace(0, 255, 300 * 200 * 3).reshape(300, 200, 3).astype(np.uint8)
+    Image.fromarray(ramp).save(photo)
+    page.goto(url)
+    page.get_by_role("tab", name="Forward noising").click()
+    page.locator("#forward-picture input[type=file]").set_input_files(photo)
+    canvas = "() => document.querySelector('#noiser figure.linear canvas').toDataURL()"
+    slider = page.locator("#noiser input.t")
+    slider.fill("0")
+    page.locator("#noiser output .now", has_text="0").wait_for()
+    clean = page.evaluate(canvas)
+    slider.fill("600")
+    page.wait_for_function(f"clean => ({canvas})() !== clean", arg=clean)
+
+
+def test_phone_width_has_no_sideways_scrolling(page: Any, url: str) -> None:
+    page.set_viewport_size({"width": 390, "height": 844})
+    page.goto(url)
+    page.locator("#go").wait_for()
+    for tab in ("Generate", "Forward noising"):
+        page.get_by_role("tab", name=tab).click()
+        page.wait_for_timeout(300)
+        width = page.evaluate("document.documentElement.scrollWidth")
+        assert width <= 390, tab
+
+
+@pytest.mark.parametrize(
+    "controls",
+    [
+        ["mnist", "ddim", 10**9, 4],
+        ["mnist", "ddim", "many", 4],
+        ["mnist", "ddim", float("1e308"), 4],
+        ["mnist", "ddim", 5, 10**6],
+        ["mnist", "ddim", 5, -1],
+        ["mnist", "../../etc/passwd", 5, 4],
+        ["../mnist", "ddim", 5, 4],
+        [None, None, None, None],
+        [{"a": 1}, ["b"], {}, []],
+    ],
+)
+def test_absurd_raw_calls_get_one_sentence(url: str, controls: list[Any]) -> None:
+    import httpx
+
+    config = httpx.get(f"{url}config").json()
+    run = next(d["id"] for d in config["dependencies"] if len(d["inputs"]) == 11)
+    data = [*controls, 0, "trailing", "beta_tilde", 0.0, True, "any", 1.0]
+    body = {"data": data, "fn_index": run, "session_hash": "raw", "trigger_id": None}
+    joined = httpx.post(f"{url}gradio_api/queue/join", json=body)
+    assert joined.status_code == 200
+    with httpx.stream("GET", f"{url}gradio_api/queue/data?session_hash=raw", timeout=30) as lines:
+        for line in lines.iter_lines():
+            message = json.loads(line.removeprefix("data:")) if line.startswith("data:") else {}
+            if message.get("msg") == "process_completed":
+                break
+    assert not message["success"]
+    said = message["output"]["error"] or ""
+    assert "Traceback" not in said
+    assert "\n" not in said

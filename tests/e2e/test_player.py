@@ -1,0 +1,340 @@
+"""The player in a real browser, fed with pictures whose every pixel is known."""
+
+import io
+import json
+import threading
+import time
+import urllib.request
+from types import SimpleNamespace
+
+import gradio as gr
+import pytest
+import torch
+from PIL import Image
+
+from ddpm_demo.ui import player
+
+pytestmark = pytest.mark.e2e
+
+N, SIZE, TOTAL = 4, 8, 20
+ROOT = "#player .ddpm-player"
+
+
+class Plan:
+    """What the next run does. It waits at step `hold_at` until `go_on` is set."""
+
+    def __init__(self):
+        self.hold_at, self.pause, self.channels = None, 0.002, 1
+        self.go_on, self.closed, self.pulled = threading.Event(), threading.Event(), 0
+
+
+plan = Plan()
+
+
+def level(step, picture):
+    """The grey of a whole picture of x_t; x0_hat is its negative."""
+    return 2 * step + 40 * picture
+
+
+def steps(plan):
+    for k in range(TOTAL + 1):
+        while k == plan.hold_at and not plan.go_on.wait(0.02):
+            yield k - 1  # pulled again: a handler stops only where it yields
+        plan.pulled = k
+        time.sleep(plan.pause)
+        yield k
+
+
+def run():
+    mine = plan
+
+    def walk():
+        for k in steps(mine):
+            levels = torch.tensor([float(level(k, j)) for j in range(N)]) / 127.5 - 1
+            x = levels.reshape(N, 1, 1, 1).expand(N, mine.channels, SIZE, SIZE)
+            yield SimpleNamespace(index=k, total=TOTAL, t=1000 - 50 * k, x_t=x, x0_hat=-x)
+
+    try:
+        meta = {"model": "test", "sampler": "ddim", "steps": TOTAL, "seed": 0}
+        yield from player.stream(walk(), fps=1000, title="four greys", meta=meta)
+    finally:
+        mine.closed.set()
+
+
+@pytest.fixture(scope="module")
+def url(serve):
+    with gr.Blocks() as demo:
+        gr.Textbox(elem_id="text")
+        go = gr.Button("Generate", elem_id="go")
+        stop = gr.Button("Stop", elem_id="stop")
+        shown = player.Player(elem_id="player", empty="Nothing yet.")
+        event = go.click(run, None, shown, show_progress="hidden")
+        stop.click(lambda: player.note("Stopped."), None, shown, cancels=[event], queue=False)
+    return serve(demo)
+
+
+@pytest.fixture
+def view(page, url):
+    global plan
+    plan = Plan()
+    page.goto(url)
+    page.wait_for_selector("#player [data-state=empty]")
+    yield page
+    plan.go_on.set()
+
+
+def part(view, name):
+    return view.locator(f"{ROOT} [data-part={name}]")
+
+
+def wait(view, **data):
+    """Until the player's data-* are these."""
+    tests = "".join(f'[data-{key}="{value}"]' for key, value in data.items())
+    view.wait_for_selector(f"#player {tests}", state="attached")
+
+
+def generate(view, **data):
+    view.locator("#go").click()
+    wait(view, **(data or {"step": TOTAL, "state": "paused", "frames": TOTAL + 1}))
+
+
+def pixel(view, panel, x, y):
+    script = "(c, [x, y]) => [...c.getContext('2d').getImageData(x, y, 1, 1).data]"
+    return view.locator(f"{ROOT} canvas").nth(panel).evaluate(script, [x, y])
+
+
+def shows(view, step):
+    """Whether both panels hold all the right pixels for a step."""
+    wait(view, step=step)
+    places = [(0, 0), (SIZE + 1, SIZE - 1), (SIZE - 1, SIZE + 1), (2 * SIZE, 2 * SIZE)]
+    for j, place in enumerate(places):
+        grey = level(step, j)
+        assert pixel(view, 0, *place) == [grey, grey, grey, 255]
+        assert pixel(view, 1, *place) == [255 - grey] * 3 + [255]
+
+
+def test_a_run_is_shown_to_the_end(view):
+    empty = part(view, "empty")
+    assert empty.inner_text() == "Nothing yet."
+    assert part(view, "play").is_disabled()
+    before = view.locator(ROOT).bounding_box()
+    generate(view)
+    shows(view, TOTAL)
+    assert not empty.is_visible()
+    assert view.locator(ROOT).bounding_box() == before  # nothing jumps
+    assert part(view, "status").inner_text().startswith("step 20 / 20 · t = 0 · ")
+    assert part(view, "title").inner_text() == "four greys"
+    captions = view.locator(f"{ROOT} figcaption").all_inner_texts()
+    assert captions == ["Noisy picture xₜ", "Predicted picture x̂₀"]
+    label = view.get_by_role("img", name="Noisy picture xₜ").get_attribute("aria-label")
+    assert label == "Noisy picture xₜ: 4 pictures at step 20 / 20 · t = 0"
+
+
+def test_pictures_are_crisp_and_large(view):
+    generate(view)
+    canvas = view.locator(f"{ROOT} canvas").first
+    shot = Image.open(io.BytesIO(canvas.screenshot())).convert("L")
+    assert shot.width > 500
+    greys = {level(TOTAL, j) for j in range(N)}
+    gap = shot.getpixel((shot.width // 2, 5))
+    assert {grey for _, grey in shot.getcolors()} == greys | {gap}  # blurring would make more
+
+
+def test_scrubbing_leaves_live_and_the_end_takes_it_up_again(view):
+    plan.hold_at = 10
+    generate(view, step=9, state="live")
+    assert "left" in part(view, "status").inner_text()
+    part(view, "slider").fill("3")
+    shows(view, 3)
+    wait(view, state="paused")
+    plan.hold_at = None
+    plan.go_on.set()
+    wait(view, frames=TOTAL + 1)
+    shows(view, 3)  # frames came, the view stayed
+    assert part(view, "slider").input_value() == "3"
+
+    globals()["plan"] = Plan()
+    plan.hold_at = 10
+    generate(view, step=9, state="live")
+    part(view, "back").click()
+    wait(view, step=8, state="paused")
+    part(view, "live").click()
+    wait(view, step=9, state="live")
+    view.keyboard.press("Home")
+    wait(view, step=0, state="paused")
+    part(view, "slider").fill("20")  # past what has come
+    wait(view, step=9, state="live")
+    plan.go_on.set()
+    shows(view, TOTAL)
+    assert part(view, "live").is_disabled()
+
+
+def test_keys_work_in_the_player_and_nowhere_else(view):
+    generate(view)
+    text = view.locator("#text textarea, #text input")
+    text.fill("ab")
+    text.press("ArrowLeft")
+    text.press("Space")
+    text.press("Home")
+    text.press("x")
+    assert text.input_value() == "xa b"
+    wait(view, step=TOTAL, state="paused")
+
+    view.locator(ROOT).focus()
+    for key, step in [("ArrowLeft", 19), ("Home", 0), ("ArrowRight", 1), ("End", TOTAL)]:
+        view.keyboard.press(key)
+        wait(view, step=step)
+    view.keyboard.press("Home")
+    view.keyboard.press("Space")
+    wait(view, state="playing")
+    view.keyboard.press("Space")
+    wait(view, state="paused")
+    part(view, "speed").focus()  # a list has its own use for arrows
+    stopped = view.locator("#player [data-step]").get_attribute("data-step")
+    view.keyboard.press("ArrowDown")
+    assert part(view, "speed").input_value() == "2"
+    wait(view, step=stopped)
+    part(view, "play").focus()  # space presses the button once, not twice
+    view.keyboard.press("Space")
+    wait(view, state="playing")
+
+
+def test_playing_ends_at_the_end_and_a_new_run_ends_playing(view):
+    generate(view)
+    part(view, "speed").select_option("4")
+    part(view, "play").click()
+    wait(view, state="playing")
+    wait(view, state="paused", step=TOTAL)  # no loop
+
+    part(view, "speed").select_option("0.5")
+    part(view, "play").click()
+    wait(view, state="playing")
+    plan.hold_at = 5
+    generate(view, step=4, state="live", frames=5)
+    plan.go_on.set()
+    shows(view, TOTAL)
+
+
+def test_stop_ends_the_handler_within_a_step(view):
+    plan.pause = 0.05
+    view.locator("#go").click()
+    view.wait_for_selector("#player [data-state=live]", state="attached")
+    view.locator("#stop").click()
+    assert plan.closed.wait(5)
+    assert plan.pulled < TOTAL
+    status = part(view, "status")
+    view.wait_for_function("e => e.textContent === 'Stopped.'", arg=status.element_handle())
+    assert part(view, "live").is_disabled()
+    part(view, "first").click()
+    shows(view, 0)
+
+
+def test_one_picture_alone(view):
+    generate(view)
+    canvas = view.locator(f"{ROOT} canvas").nth(1)
+    box = canvas.bounding_box()
+    canvas.click(position={"x": box["width"] * 0.8, "y": box["height"] * 0.8})  # the last
+    view.wait_for_function("c => c.width === 8", arg=canvas.element_handle())
+    view.wait_for_function("c => c.ariaLabel.includes('picture 4 of 4')", arg=canvas.element_handle())
+    assert pixel(view, 0, 0, 0)[0] == level(TOTAL, 3)
+    assert pixel(view, 1, 7, 7)[0] == 255 - level(TOTAL, 3)
+    assert canvas.bounding_box()["width"] == pytest.approx(box["width"], rel=0.1)
+    view.locator(ROOT).press("Escape")
+    shows(view, TOTAL)
+    part(view, "one").press("Enter")
+    view.wait_for_function("c => c.width === 8", arg=canvas.element_handle())
+
+
+@pytest.mark.parametrize("kind", ["gif", "mp4", "strip", "png"])
+def test_files(view, tmp_path, kind):
+    plan.channels = 3
+    generate(view)
+    with view.expect_download() as download:
+        view.locator(f"{ROOT} [data-save={kind}]").click()
+    end = {"strip": "-strip.png"}.get(kind, f".{kind}")
+    assert download.value.suggested_filename == f"ddpm-test-ddim-20-seed0{end}"
+    download.value.save_as(tmp_path / "file")
+    data = (tmp_path / "file").read_bytes()
+    if kind == "mp4":
+        av = pytest.importorskip("av")
+        with av.open(io.BytesIO(data)) as film:
+            shown = [frame.to_ndarray(format="gray") for frame in film.decode(video=0)]
+        assert len(shown) >= TOTAL + 1
+        assert shown[0].shape[1] >= 512
+        assert abs(int(shown[-1][4, 4]) - level(TOTAL, 0)) < 12
+    else:
+        image = Image.open(io.BytesIO(data))
+        assert image.width >= 512
+        assert getattr(image, "n_frames", 1) == (TOTAL + 1 if kind == "gif" else 1)
+        if kind == "gif":
+            image.seek(TOTAL)
+        first = 0 if kind == "strip" else TOTAL
+        assert abs(image.convert("L").getpixel((3, 3)) - level(first, 0)) < 6
+    status = part(view, "status").inner_text()
+    assert status == f"Saved {download.value.suggested_filename}"
+
+
+def test_a_file_that_cannot_be_made_is_explained(view, monkeypatch):
+    generate(view)
+    monkeypatch.setattr(player, "REQUEST_CHARS", 10)
+    gif = view.locator(f"{ROOT} [data-save=gif]")
+    gif.click()
+    view.wait_for_function(
+        "e => e.textContent.includes('too large')", arg=part(view, "status").element_handle()
+    )
+    assert gif.is_enabled()
+
+
+def test_hostile_posts_are_answered_cleanly(view, url):
+    config = json.load(urllib.request.urlopen(f"{url}config"))
+    (number,) = [c["id"] for c in config["components"] if c["props"].get("elem_id") == "player"]
+
+    def post(data):
+        body = {"data": data, "component_id": number, "fn_name": "export_film"}
+        return urllib.request.Request(
+            f"{url}gradio_api/component_server/",
+            json.dumps({**body, "session_hash": "x"}).encode(),
+            {"Content-Type": "application/json"},
+        )
+
+    for data in (None, [], "x", {"kind": "gif", "run": {"n": 10**9}, "frames": [{}]}, [[[]]] * 99):
+        with urllib.request.urlopen(post(data)) as answer:
+            assert answer.status == 200
+            assert list(json.load(answer)) == ["error"]
+
+
+def test_a_phone_stacks_the_panels(view):
+    view.set_viewport_size({"width": 390, "height": 844})
+    generate(view)
+    left, right = (canvas.bounding_box() for canvas in view.locator(f"{ROOT} canvas").all())
+    assert right["y"] >= left["y"] + left["height"]
+    assert left["width"] > 280
+    assert view.evaluate("document.documentElement.scrollWidth") <= 390
+    for control in view.locator(f"{ROOT} button, {ROOT} select, {ROOT} input").all():
+        box = control.bounding_box()
+        assert min(box["width"], box["height"]) >= 40
+
+
+def test_frames_that_come_to_a_hidden_tab_are_kept(view):
+    """A hidden tab paints nothing: requestAnimationFrame waits until it is seen again."""
+    view.evaluate(
+        "() => { window.waiting = []; window.real = window.requestAnimationFrame;"
+        "window.requestAnimationFrame = (f) => window.waiting.push(f); }"
+    )
+    generate(view, frames=TOTAL + 1)
+    view.evaluate(
+        "() => { window.requestAnimationFrame = window.real; window.waiting.forEach(real); }"
+    )
+    shows(view, TOTAL)
+
+
+def test_screen_readers_are_not_flooded(view):
+    view.evaluate(
+        "e => { window.spoken = []; new MutationObserver(() => window.spoken.push(e.textContent))"
+        ".observe(e, { childList: true, characterData: true, subtree: true }); }",
+        part(view, "spoken").element_handle(),
+    )
+    generate(view)
+    spoken = view.evaluate("window.spoken")
+    assert spoken[-1] == "Finished"
+    assert len(spoken) <= 4
