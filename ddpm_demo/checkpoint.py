@@ -140,9 +140,10 @@ def _files(source: Path, name: str) -> list[Path]:
         )
     try:
         names = set(json.loads(index.read_text())["weight_map"].values())
-    except (ValueError, KeyError, AttributeError) as error:
+        outside = any(Path(n).name != n for n in names)
+    except (ValueError, KeyError, AttributeError, TypeError) as error:
         raise CheckpointError(f"{index.name} is garbled ({error!r}).") from None
-    if any(Path(n).name != n for n in names):
+    if outside:
         raise CheckpointError(f"{index.name} names files outside its folder.")
     return [source / n for n in sorted(names)]
 
@@ -160,8 +161,12 @@ def load_checkpoint(source: str | Path, device: str | torch.device = "cpu") -> C
     state: dict[str, Tensor] = {}
     about: dict[str, Any] = {}
     for file in _files(path, name):
-        tensors, about = load_tensors(file)
-        state |= tensors
+        tensors, said = load_tensors(file)
+        if state and said != about:
+            raise CheckpointError(
+                f"The shards in {name} are of different saves; the last one was cut short."
+            )
+        state, about = state | tensors, said
     try:
         if about.get("version") != VERSION:
             raise ValueError(f"its version is {about.get('version')!r}; allowed is {VERSION}.")

@@ -138,6 +138,9 @@ def _noise_arguments(p: argparse.ArgumentParser) -> None:
     p.add_argument("--timesteps", type=int, default=d.T, metavar="T", help="length of the process")
     p.add_argument("--t", help="list of timesteps, such as 100,200,999 (default: ten, evenly)")
     p.add_argument("--noise", default=d.noise, choices=c.NOISES)
+    p.add_argument(
+        "--chain", action="store_true", help="step by step with fresh noise, not in one jump"
+    )
     p.add_argument("--seed", type=int, default=0)
     p.add_argument(
         "--out", type=Path, default=Path("strip.png"), help="*.png: a strip; *.gif, *.mp4: a film"
@@ -328,9 +331,10 @@ def _label(text: str | None, checkpoint: Checkpoint) -> int | None:
 
 
 def _noise(o: argparse.Namespace) -> None:
-    import torch
+    import numpy as np
 
     from . import images
+    from .forward import chain
     from .noise import Noise
     from .schedule import Schedule
     from .timesteps import default_timesteps, parse_timesteps
@@ -341,29 +345,24 @@ def _noise(o: argparse.Namespace) -> None:
     process = c.DiffusionConfig(o.timesteps, o.schedule, o.beta_start, o.beta_end, o.noise)
     listed = default_timesteps(o.timesteps) if o.t is None else parse_timesteps(o.t, o.timesteps)
     image = images.square(images.open_image(o.image), o.size)
-    x_0 = images.to_tensor(_array(image)[None])
-    schedule = Schedule.from_config(process)
-    eps = Noise(o.noise, [o.seed]).draw(x_0.shape)
+    x_0 = images.to_tensor(np.asarray(image)[None])
+    schedule, noise = Schedule.from_config(process), Noise(o.noise, [o.seed])
     if kind == ".png":
         shown = [0, *listed]
     else:  # a film over all of t, at most 150 frames
         shown = sorted({round(o.timesteps * k / 149) for k in range(150)})
-    frames = []
-    for t in _bar(iterable=shown, unit="frame"):
-        x_t = schedule.q_sample(x_0, torch.tensor([t]), eps)
-        frames.append(images.to_uint8(x_t)[0])
+    if o.chain:
+        at = {0: x_0} | {s.t: s.x_t for s in chain(schedule, x_0, noise) if s.t in shown}
+    else:
+        eps = noise.like(x_0)
+        at = {t: schedule.q_sample(x_0, t, eps) for t in shown}
+    frames = [images.to_uint8(at[t])[0] for t in _bar(iterable=shown, unit="frame")]
     about = {"program": "ddpm_demo", "seed": str(o.seed), "t": _text(listed)}
     about |= {k: str(v) for k, v in dataclasses.asdict(process).items()}
     if kind == ".png":
         frames = [images.strip(frames, [f"t = {t}" for t in shown])]
     images.write(o.out, frames, metadata=about)
     print(o.out)
-
-
-def _array(image: Any) -> Any:
-    import numpy as np
-
-    return np.asarray(image)
 
 
 def _network(o: argparse.Namespace, size: int, channels: int, classes: int) -> c.ModelConfig:
@@ -395,6 +394,7 @@ def _train(o: argparse.Namespace) -> None:
         str(o.out),
         "a folder without a run in it, or --resume to go on with that run",
     )
+    config.require_length()
     process = c.DiffusionConfig(
         o.timesteps, o.schedule, o.beta_start, o.beta_end, o.noise, o.predict
     )

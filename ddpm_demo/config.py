@@ -18,10 +18,11 @@ PREDICTIONS = ("eps", "x0", "v")
 LOSSES = ("mse", "l1", "smooth_l1", "huber")
 WEIGHTINGS = ("none", "min-snr")
 NORMS = ("group", "layer")
-SAMPLER_NAMES = ("ddpm", "ddim")
+SAMPLER_NAMES = ("ddpm", "ddim", "dpmpp_2m", "dpmpp_2m_sde", "heun", "unipc")
 SPACINGS = ("uniform", "quadratic", "trailing", "leading")
 VARIANCES = ("beta_tilde", "beta")
 T_MIN, T_MAX = 10, 4000
+BETA_MIN, BETA_MAX = 1e-8, 0.999  # beyond, float32 loses the noise or the signal
 SEED_MAX = 2**32 - 1
 
 C = TypeVar("C")
@@ -50,6 +51,11 @@ def number(
 
 def one_of(name: str, value: object, allowed: tuple[str, ...]) -> None:
     require(value in allowed, name, value, "one of " + ", ".join(allowed))
+
+
+def whole_numbers(values: object, low: int, high: int) -> bool:
+    """Whether `values` is a tuple of whole numbers from `low` to `high`."""
+    return isinstance(values, tuple) and all(type(v) is int and low <= v <= high for v in values)
 
 
 def from_dict(cls: type[C], values: Mapping[str, Any]) -> C:
@@ -94,21 +100,30 @@ class ModelConfig:
         number("size", self.size, 8, 1024, whole=True)
         require(self.channels in (1, 3), "channels", self.channels, "1 or 3")
         number("width", self.width, 8, 1024, whole=True)
-        ok = 1 <= len(self.multipliers) <= 8 and all(1 <= m <= 16 for m in self.multipliers)
+        ok = whole_numbers(self.multipliers, 1, 16) and 1 <= len(self.multipliers) <= 8
         require(ok, "multipliers", self.multipliers, "1 to 8 levels, each 1 to 16 times the width")
         number("blocks", self.blocks, 1, 8, whole=True)
+        ok = whole_numbers(self.attention, 1, 1024)
+        require(ok, "attention", self.attention, "resolutions from 1 to 1024")
         one_of("norm", self.norm, NORMS)
+        number("groups", self.groups, 1, 16_384, whole=True)
+        number("norm_eps", self.norm_eps, 0, 1, above=True)
         if self.norm == "group":
             bad = [w for w in self.widths if w % self.groups]
             require(not bad, "groups", self.groups, f"a divisor of every width, {self.widths}")
         if self.head_dim is not None:
+            number("head_dim", self.head_dim, 1, 16_384, whole=True)
             require(
-                self.head_dim > 0 and not any(w % self.head_dim for w in self.attention_widths),
+                not any(w % self.head_dim for w in self.attention_widths),
                 "head_dim",
                 self.head_dim,
                 f"a divisor of every width that has attention, {self.attention_widths}",
             )
         number("dropout", self.dropout, 0, 0.95)
+        if self.time_dim is not None:
+            number("time_dim", self.time_dim, 1, 65_536, whole=True)
+        number("freq_shift", self.freq_shift, 0, 1)
+        require(self.mid_attention in (True, False), "mid_attention", self.mid_attention, "a bool")
         one_of("downsample", self.downsample, ("conv", "resnet"))
         one_of("upsample", self.upsample, ("conv", "resnet"))
         require(self.down_padding in (0, 1), "down_padding", self.down_padding, "0 or 1")
@@ -159,8 +174,8 @@ class DiffusionConfig:
     def __post_init__(self) -> None:
         number("T", self.T, T_MIN, T_MAX, whole=True)
         one_of("schedule", self.schedule, SCHEDULES)
-        number("beta_start", self.beta_start, 0, 0.999, above=True)
-        number("beta_end", self.beta_end, self.beta_start, 0.999)
+        number("beta_start", self.beta_start, BETA_MIN, BETA_MAX)
+        number("beta_end", self.beta_end, self.beta_start, BETA_MAX)
         one_of("noise", self.noise, NOISES)
         one_of("predict", self.predict, PREDICTIONS)
 
@@ -205,6 +220,11 @@ class TrainConfig:
         for name in ("images", "epochs", "minutes"):
             if getattr(self, name) is not None:
                 number(name, getattr(self, name), 0, 10**12, above=True)
+
+    def require_length(self) -> None:
+        """Raise `ValueError` unless the run has an end."""
+        ends = bool(self.images or self.epochs or self.minutes)
+        require(ends, "length of the run", None, "a number of images, epochs or minutes")
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from .config import one_of
+from .config import number, require
 from .images import ImageError, open_image, square
 
 NAMES = ("mnist", "fashion_mnist", "cifar10")
@@ -54,7 +54,7 @@ class Images:
         Raises:
             ValueError: there is no such class.
         """
-        one_of("class", name, self.classes)
+        require(name in self.classes, "class", name, ", ".join(self.classes) or "none")
         keep = self.labels == self.classes.index(name)
         return replace(self, pixels=self.pixels[keep], labels=self.labels[keep])
 
@@ -78,8 +78,10 @@ def load(
         channels: 1 or 3; None keeps the data set's own (3 for folders).
 
     Raises:
-        DataError: unknown name, no data and no network, or no readable picture.
+        DataError: unknown name, no data and no network, or no readable picture to train on.
     """
+    if size is not None:
+        number("size", size, 8, 1024, whole=True)
     if dataset.startswith("folder:"):
         return _folder(Path(dataset.removeprefix("folder:")), train, size or 32, channels or 3)
     if dataset not in NAMES:
@@ -93,10 +95,10 @@ def load(
             data = cls(data_dir, train=train, download=False)
         except RuntimeError:  # not there yet
             data = cls(data_dir, train=train, download=True)
-    except (RuntimeError, OSError) as error:
+    except (RuntimeError, OSError, ValueError, AssertionError) as error:
         raise DataError(
-            f"{dataset} is not in {data_dir} and can't be downloaded ({error}); connect once, "
-            "or give the folder that holds it."
+            f"{dataset} is not in {data_dir}, or not whole, and can't be downloaded "
+            f"({repr(error).splitlines()[0]}); connect once, or name the folder that holds it."
         ) from error
     pixels = torch.as_tensor(data.data)
     pixels = pixels[:, None] if pixels.ndim == 3 else pixels.permute(0, 3, 1, 2)
@@ -117,7 +119,7 @@ def _fit(pixels: Tensor, size: int | None, channels: int | None) -> Tensor:
     if size is None or pixels.shape[-1] == size:
         return pixels
     border = size - pixels.shape[-1]
-    if 0 < border <= 8 and border % 2 == 0:  # 28 -> 32 as usual for MNIST: a border, no blur
+    if pixels.shape[-1] == 28 and 0 < border <= 8 and border % 2 == 0:  # MNIST: no blur
         return torch.nn.functional.pad(pixels, [border // 2] * 4)
     from torchvision.transforms.v2.functional import resize
 
@@ -141,11 +143,10 @@ def _folder(root: Path, train: bool, size: int, channels: int) -> Images:
         except ImageError as error:
             skipped.append(f"{path}: {error}")
         else:
-            pictures.append(np.asarray(image).reshape(size, size, channels))
-    if not pictures:
+            pictures.append(np.asarray(image))
+    if not pictures and train:  # that none is held out may just happen
         found = f"none of its {len(files)} pictures can be read" if files else "it has none"
         raise DataError(f"{root} should hold jpg, png or webp pictures, but {found}.")
-    pixels = torch.from_numpy(np.stack(pictures)).permute(0, 3, 1, 2).contiguous()
-    return Images(
-        pixels, torch.zeros(len(pixels), dtype=torch.long), flip=True, skipped=tuple(skipped)
-    )
+    pixels = torch.from_numpy(np.array(pictures, np.uint8).reshape(-1, size, size, channels))
+    pixels, labels = pixels.permute(0, 3, 1, 2).contiguous(), torch.zeros(len(pictures)).long()
+    return Images(pixels, labels, flip=True, skipped=tuple(skipped))

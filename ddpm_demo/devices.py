@@ -21,7 +21,10 @@ def pick(name: str = "auto") -> torch.device:
     here = [k for k, there in found.items() if there]
     if name == "auto":
         return torch.device(here[0])
-    require(name.split(":")[0] in here, "device", name, "auto or one of " + ", ".join(here))
+    kind, _, index = name.partition(":")
+    count = torch.cuda.device_count() if kind == "cuda" else 1
+    ok = kind in here and (name == kind or (index.isdecimal() and int(index) < count))
+    require(ok, "device", name, "auto or one of " + ", ".join(here))
     return torch.device(name)
 
 

@@ -31,11 +31,13 @@ class Schedule:
 
     def __init__(self, beta: Tensor) -> None:
         beta = beta.to(torch.float64)
-        if not bool(((beta > 0) & (beta < 1)).all()):
-            raise ValueError("Every beta of a schedule has to lie between 0 and 1.")
+        wrong = beta[~((beta > 0) & (beta < 1))]
+        if len(wrong):
+            raise ValueError(f"beta is {wrong[0].item()}; allowed is above 0 and below 1.")
         self.beta = torch.cat([beta.new_zeros(1), beta])
         self.alpha = 1 - self.beta
-        self.alpha_bar = self.alpha.cumprod(0)
+        # The floor, out of reach for sensible betas, keeps its float32 square root above 0.
+        self.alpha_bar = self.alpha.cumprod(0).clamp(min=1e-60)
 
     @classmethod
     def linear(cls, T: int = 1000, beta_start: float = 1e-4, beta_end: float = 0.02) -> Schedule:

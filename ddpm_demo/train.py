@@ -8,6 +8,7 @@ and resumed ends with the weights of an unbroken one.
 from __future__ import annotations
 
 import contextlib
+import copy
 import dataclasses
 import json
 import math
@@ -127,8 +128,7 @@ class Trainer:
         bf16: bool,
     ) -> None:
         self.model = model.to(device).train()
-        self.ema = UNet(model.config).to(device).eval().requires_grad_(False)
-        self.ema.load_state_dict(model.state_dict())
+        self.ema = copy.deepcopy(self.model).eval().requires_grad_(False)
         self.diffusion, self.config = diffusion, config
         self.schedule = Schedule.from_config(diffusion)
         self.data, self.held_out, self.device, self.bf16 = data, held_out, device, bf16
@@ -190,15 +190,15 @@ class Trainer:
             each = self.losses(self.network, x_0, t, eps, y)
             weight = losses.weights(config.weighting, self.schedule, t, self.diffusion.predict)
             loss = (weight.to(self.device) * each).mean()
-            if not bool(loss.isfinite()):
-                raise DivergedError(
-                    f"The loss is {loss.item()} at step {self.step + 1}, learning rate {lr:.3g}."
-                )
             self.optimizer.zero_grad(set_to_none=True)
             loss.backward()
-        nn.utils.clip_grad_norm_(
-            self.model.parameters(), config.grad_clip, error_if_nonfinite=False
-        )
+        length = nn.utils.clip_grad_norm_(self.model.parameters(), config.grad_clip)
+        # The gradient is shared, so a bad loss on one process stops all of them.
+        if not bool(loss.isfinite() & length.isfinite()):
+            raise DivergedError(
+                f"The loss is {loss.item()} and its gradient {length.item()} long "
+                f"at step {self.step + 1}, learning rate {lr:.3g}."
+            )
         for group in self.optimizer.param_groups:
             group["lr"] = lr
         self.optimizer.step()
@@ -308,6 +308,8 @@ class Trainer:
             CheckpointError: no such state, or one of another run; the message lists what differs.
         """
         state, about = load_tensors(out / "state.safetensors")
+        if "configs" not in about:
+            raise CheckpointError(f"{out / 'state.safetensors'} is not the state of a run.")
         if differ := [
             f"{group}.{key} was {old!r} and is {new[key]!r}"
             for group, new in self.configs().items()
@@ -319,10 +321,13 @@ class Trainer:
             part = {k.removeprefix(prefix): v for k, v in state.items() if k.startswith(prefix)}
             net.load_state_dict(part)
         adam = self.optimizer.state_dict()
-        for i, (name, _) in enumerate(self.model.named_parameters()):
-            slots = ("step", "exp_avg", "exp_avg_sq")
+        for i, (name, p) in enumerate(self.model.named_parameters()):
             if f"adam.{name}.step" in state:
-                adam["state"][i] = {k: state[f"adam.{name}.{k}"] for k in slots}
+                slots = {k: state[f"adam.{name}.{k}"] for k in ("step", "exp_avg", "exp_avg_sq")}
+                # Fused AdamW reads memory in order, so moments need the strides of their weights.
+                for k in ("exp_avg", "exp_avg_sq"):
+                    slots[k] = torch.empty_like(p, requires_grad=False).copy_(slots[k])
+                adam["state"][i] = slots
         self.optimizer.load_state_dict(adam)
         self.step, self.images = about["step"], about["images"]
         self.seconds, self.history = about["seconds"], about["history"]
@@ -385,12 +390,7 @@ def train(
         DivergedError: the loss became NaN or infinite.
         CheckpointError: `out` holds another run.
     """
-    require(
-        bool(config.images or config.epochs or config.minutes),
-        "length of the run",
-        None,
-        "a number of images, epochs or minutes",
-    )
+    config.require_length()
     device = torch.device(device)
     if isinstance(model, Checkpoint):
         net = UNet(model.model.config)

@@ -103,7 +103,9 @@ def test_a_run_sends_no_more_than_it_may_keep(monkeypatch):
 
 
 def test_big_pictures_are_sent_less_often(monkeypatch):
-    monkeypatch.setattr(player, "CHARS_PER_SECOND", 10 * len(frames(player.stream(steps(1)))[0]["d"]))
+    monkeypatch.setattr(
+        player, "CHARS_PER_SECOND", 10 * len(frames(player.stream(steps(1)))[0]["d"])
+    )
     start = time.perf_counter()
     sent = frames(player.stream(steps(200, pause=0.001), fps=1e6))
     assert len(sent) <= 2 + 10 * (time.perf_counter() - start)

@@ -96,7 +96,7 @@ function paint() {
   slider.setAttribute("aria-valuetext", `t = ${t} of ${data.T}; ${said.join("; ")}`);
   q(".now").textContent = t;
   all(".strips button").forEach((b) => b.setAttribute("aria-pressed", +b.dataset.t === t));
-  element.dataset.t = t; // for tests
+  element.dataset.shown = t; // for tests
 }
 
 function go(to) {
@@ -204,7 +204,12 @@ function frame(at) {
   const { views, size } = data, raw = new Uint8Array(views.length * size * size * 3);
   let i = 0;
   for (const view of views) {
-    noised(view, at).image.data.forEach((level, o) => { if (o % 4 < 3) raw[i++] = level; });
+    const rgba = noised(view, at).image.data;
+    for (let o = 0; o < rgba.length; o += 4) {
+      raw[i++] = rgba[o];
+      raw[i++] = rgba[o + 1];
+      raw[i++] = rgba[o + 2];
+    }
   }
   return { step: at, t: at, d: base64(raw) };
 }
@@ -221,7 +226,12 @@ async function save(kind) {
   said.textContent = "Making the file …";
   let reply = {};
   try {
-    reply = await server.export_film({ kind, run, one: null, frames: (kind === "strip" ? data.strip : film).map(frame) });
+    const frames = [];
+    for (const at of kind === "strip" ? data.strip : film) {
+      frames.push(frame(at));
+      await new Promise((done) => { setTimeout(done); }); // the page stays alive meanwhile
+    }
+    reply = await server.export_film({ kind, run, one: null, frames });
     if (reply.data) {
       const link = document.createElement("a");
       link.href = URL.createObjectURL(new Blob([bytes(reply.data)], { type: reply.mime }));

@@ -20,7 +20,14 @@ DEFAULT = SampleConfig()
 DICE = f"() => Math.floor(Math.random() * {SEED_MAX})"
 
 # What the controls say, in words and with the symbol of the paper.
-SAMPLERS = {"ddpm": "DDPM (ancestral)", "ddim": "DDIM"}
+SAMPLERS = {
+    "ddpm": "DDPM (ancestral)",
+    "ddim": "DDIM",
+    "dpmpp_2m": "DPM-Solver++ (2M)",
+    "dpmpp_2m_sde": "SDE-DPM-Solver++ (2M)",
+    "heun": "Heun (EDM)",
+    "unipc": "UniPC",
+}
 SPACING_NAMES = {
     "trailing": "trailing: T, then down evenly",
     "uniform": "uniform: evenly from T to 1",

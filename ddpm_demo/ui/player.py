@@ -354,7 +354,9 @@ def _encode(
     # An MP4 has one colour for 2 x 2 pixels, so only an even scale keeps all of them.
     scale = _scale(sheets, sheets[0].shape[1], multiple=2 if kind == "mp4" else 1)
     sheets = [images.grid(sheet[None], scale=scale) for sheet in sheets]
-    return images.encode(sheets[-1:] if kind == "png" else sheets, kind, fps=FILM_FPS, metadata=metadata)
+    return images.encode(
+        sheets[-1:] if kind == "png" else sheets, kind, fps=FILM_FPS, metadata=metadata
+    )
 
 
 def _sheet(panels: Pictures, columns: int, *, stacked: bool = False) -> Pictures:

@@ -70,7 +70,7 @@ def upload(page, name, data, kind="image/jpeg"):
 
 def move(page, t):
     page.locator("#noiser input[type=range]").fill(str(t))
-    page.locator(f"#noiser [data-t='{t}']").wait_for()
+    page.locator(f"#noiser [data-shown='{t}']").wait_for()
 
 
 def pixels(page, view):
@@ -119,18 +119,20 @@ def test_the_slider_needs_no_server_and_follows_keys_and_plots(tab):
     slider = tab.locator("#noiser input[type=range]")
     slider.focus()
     tab.keyboard.press("ArrowLeft")
-    tab.locator("#noiser [data-t='989']").wait_for()
+    tab.locator("#noiser [data-shown='989']").wait_for()
     assert "t = 989 of 1000; linear: alpha-bar 0.00" in slider.get_attribute("aria-valuetext")
 
     box = tab.locator("#noiser .kept svg").bounding_box()
     tab.mouse.click(box["x"] + box["width"] / 4, box["y"] + 20)
     assert abs(int(slider.input_value()) - 250) < 10
     tab.locator("#noiser .strips .cosine button", has_text="300").click()
-    tab.locator("#noiser [data-t='300']").wait_for()
+    tab.locator("#noiser [data-shown='300']").wait_for()
 
     slider.focus()
     tab.keyboard.press(" ")
-    tab.wait_for_function("() => +document.querySelector('#noiser [data-t]').dataset.t > 320")
+    tab.wait_for_function(
+        "() => +document.querySelector('#noiser [data-shown]').dataset.shown > 320"
+    )
     tab.keyboard.press(" ")
     assert tab.inner_text("#noiser .play") == "Play"
     assert not [address for address in asked if "queue" in address or "server" in address]
@@ -143,7 +145,7 @@ def test_one_schedule_alone_another_length_and_laplace_noise(tab):
 
     length = tab.locator("#forward-T input[type=number]")
     after(tab, lambda: (length.fill("200"), length.blur()))
-    assert tab.locator("#noiser [data-t]").get_attribute("data-t") == "80"  # still 40 %
+    assert tab.locator("#noiser [data-shown]").get_attribute("data-shown") == "80"  # still 40 %
     listed = tab.locator("#forward-timesteps").locator("input, textarea")
     assert listed.input_value() == "20,40,60,80,100,120,140,160,180,199"
 
