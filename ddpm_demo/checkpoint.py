@@ -158,6 +158,10 @@ def load_checkpoint(source: str | Path, device: str | torch.device = "cpu") -> C
     name = str(source)
     shipped = ZOO / name if Path(name).name == name and name not in ("", ".", "..") else None
     path = shipped if shipped and shipped.is_dir() else Path(source)
+    from . import hub  # which builds on this module
+
+    if path is not shipped and hub.is_published(name):
+        return hub.load(name, device)
     state: dict[str, Tensor] = {}
     about: dict[str, Any] = {}
     for file in _files(path, name):

@@ -13,7 +13,7 @@ import signal
 import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from . import config as c
 
@@ -55,8 +55,14 @@ def _fail(message: object, code: int) -> int:
 # ---- arguments ----------------------------------------------------------------------------------
 
 
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        """One line, without the usage above it."""
+        self.exit(2, f"ddpm_demo: {message} (see {self.prog} --help)\n")
+
+
 def parser() -> argparse.ArgumentParser:
-    top = argparse.ArgumentParser(
+    top = _Parser(
         prog="python -m ddpm_demo",
         description="See how a diffusion model works: sample, noise, train and inspect DDPMs.",
         epilog=EXAMPLES,
@@ -227,11 +233,17 @@ def _ship_arguments(p: argparse.ArgumentParser) -> None:
 def _count(text: str) -> int:
     """A whole number, also as 5e6 or 300k."""
     scale = {"k": 1e3, "m": 1e6}.get(text[-1:].lower(), 1.0)
-    return int(float(text[:-1] if scale > 1 else text) * scale)
+    try:
+        return int(float(text[:-1] if scale > 1 else text) * scale)
+    except (ValueError, OverflowError):
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number like 500000 or 500k") from None
 
 
 def _numbers(text: str) -> tuple[int, ...]:
-    return () if text == "none" else tuple(int(part) for part in text.split(","))
+    try:
+        return () if text == "none" else tuple(int(part) for part in text.split(","))
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a list like 1,2,2") from None
 
 
 def _text(numbers: Sequence[int]) -> str:
@@ -256,9 +268,7 @@ def _sample(o: argparse.Namespace) -> None:
     from .files import write_atomically
     from .generate import generate, metadata
 
-    kind = o.out.suffix.lower()
-    c.one_of("suffix of --out", kind, (".png", ".gif", ".mp4", ".npz"))
-    c.require(o.out.parent.is_dir(), "folder of --out", str(o.out.parent), "one that exists")
+    kind = _suffix(o.out, ".png", ".gif", ".mp4", ".npz")
     c.number("scale", o.scale, 1, 64, whole=True)
     film = kind in (".gif", ".mp4") or (kind == ".png" and "strip" in o.out.stem)
     c.require(not film or o.n <= 256, "n", o.n, "at most 256 for a film or strip")
@@ -275,7 +285,9 @@ def _sample(o: argparse.Namespace) -> None:
         _label(o.label, checkpoint),
         o.guidance,
     )
+    c.number("seed", o.seed, 0, c.SEED_MAX + 1 - o.n, whole=True)  # picture k's is seed + k
     page = o.n if film else PAGE
+    shown = np.linspace(0, o.steps, min(10, o.steps + 1)).round().astype(int)  # of a strip
     generate(checkpoint, dataclasses.replace(run, n=1))  # refuses before the bar appears
     frames, parts = [], []
     with _bar(total=-(-o.n // page) * o.steps, unit="step") as bar:
@@ -283,7 +295,7 @@ def _sample(o: argparse.Namespace) -> None:
             part = dataclasses.replace(run, n=min(page, o.n - start), seed=o.seed + start)
             for step in generate(checkpoint, part, bf16=bool(o.bf16)):
                 bar.update(min(step.index, 1))
-                if film:
+                if film and (kind != ".png" or step.index in shown):
                     frames.append(_frame(step, o.scale))
             parts.append(images.to_uint8(step.x_t))
     about = metadata(checkpoint.name, run)
@@ -297,13 +309,20 @@ def _sample(o: argparse.Namespace) -> None:
     elif kind != ".png":
         images.write(o.out, frames, metadata=about)
     elif film:
-        shown = np.linspace(0, o.steps, min(10, o.steps + 1)).round().astype(int)
         times = [*_schedule_of(checkpoint).timesteps(o.steps, o.spacing), 0]
         labels = [f"t = {times[i]}" for i in shown]
-        images.write(o.out, [images.strip([frames[i] for i in shown], labels)], metadata=about)
+        images.write(o.out, [images.strip(frames, labels)], metadata=about)
     else:
         images.write(o.out, [images.grid(pictures, scale=o.scale)], metadata=about)
     print(o.out)
+
+
+def _suffix(out: Path, *allowed: str) -> str:
+    """The kind of file that `out` asks for, refused before the work that goes into it."""
+    kind = out.suffix.lower()
+    c.one_of("suffix of --out", kind, allowed)
+    c.require(out.parent.is_dir(), "folder of --out", str(out.parent), "one that exists")
+    return kind
 
 
 def _schedule_of(checkpoint: Checkpoint) -> Any:
@@ -339,9 +358,9 @@ def _noise(o: argparse.Namespace) -> None:
     from .schedule import Schedule
     from .timesteps import default_timesteps, parse_timesteps
 
-    kind = o.out.suffix.lower()
-    c.one_of("suffix of --out", kind, (".png", ".gif", ".mp4"))
+    kind = _suffix(o.out, ".png", ".gif", ".mp4")
     c.number("size", o.size, 8, 1024, whole=True)
+    c.number("seed", o.seed, 0, c.SEED_MAX, whole=True)
     process = c.DiffusionConfig(o.timesteps, o.schedule, o.beta_start, o.beta_end, o.noise)
     listed = default_timesteps(o.timesteps) if o.t is None else parse_timesteps(o.t, o.timesteps)
     image = images.square(images.open_image(o.image), o.size)
@@ -394,6 +413,7 @@ def _train(o: argparse.Namespace) -> None:
         str(o.out),
         "a folder without a run in it, or --resume to go on with that run",
     )
+    c.require(not o.out.is_file(), "--out", str(o.out), "a folder")
     config.require_length()
     process = c.DiffusionConfig(
         o.timesteps, o.schedule, o.beta_start, o.beta_end, o.noise, o.predict
@@ -420,11 +440,7 @@ def _train(o: argparse.Namespace) -> None:
         not o.class_conditional or classes > 0, "class-conditional", True, "data that has classes"
     )
     model = init or _network(o, size, channels, classes)
-    print(f"{n:,} pictures of {channels} x {size} x {size}", file=sys.stderr)
-
     stopped: list[int] = []
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, lambda n, _frame: stopped.append(n))
     run = train(
         model,
         process,
@@ -437,7 +453,14 @@ def _train(o: argparse.Namespace) -> None:
         bf16=o.bf16,
         should_stop=lambda: bool(stopped),
     )
-    _follow(run, o.out)
+    print(f"{n:,} pictures of {channels} x {size} x {size}", file=sys.stderr)
+    signals = (signal.SIGINT, signal.SIGTERM)
+    before = [signal.signal(n, lambda n, _frame: stopped.append(n)) for n in signals]
+    try:
+        _follow(run, o.out)
+    finally:
+        for number, handler in zip(signals, before, strict=True):
+            signal.signal(number, handler)
     if stopped:
         print(f"Stopped and saved; go on with --resume --out {o.out}.", file=sys.stderr)
 

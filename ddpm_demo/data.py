@@ -96,9 +96,10 @@ def load(
         except RuntimeError:  # not there yet
             data = cls(data_dir, train=train, download=True)
     except (RuntimeError, OSError, ValueError, AssertionError) as error:
+        reason = (str(error) or repr(error)).splitlines()[0]
         raise DataError(
-            f"{dataset} is not in {data_dir}, or not whole, and can't be downloaded "
-            f"({repr(error).splitlines()[0]}); connect once, or name the folder that holds it."
+            f"{dataset} is not in {data_dir}, or not whole, and can't be downloaded ({reason}); "
+            "connect once, or name the folder that holds it."
         ) from error
     pixels = torch.as_tensor(data.data)
     pixels = pixels[:, None] if pixels.ndim == 3 else pixels.permute(0, 3, 1, 2)

@@ -97,11 +97,15 @@ class Denoiser:
         t = t.to(x_t.device)
         with torch.autocast(x_t.device.type, torch.bfloat16, enabled=self.bf16):
             if self.y is None or self.guidance == 1:
-                raw = self.model(x_t, t, self.y)
+                raw = self._network(x_t, t, self.y)
             else:
                 null = torch.full_like(self.y, self.model.config.num_classes)
                 labels = torch.cat([null, self.y])
-                both = self.model(x_t.repeat(2, 1, 1, 1), t.repeat(2), labels)
+                both = self._network(x_t.repeat(2, 1, 1, 1), t.repeat(2), labels)
                 free, led = both.float().chunk(2)
                 raw = free + self.guidance * (led - free)
         return raw.to(x_t.dtype)
+
+    def _network(self, x_t: Tensor, t: Tensor, y: Tensor | None) -> Tensor:
+        """The forward pass; `batching` shares it between runs."""
+        return self.model(x_t, t, y)

@@ -138,10 +138,11 @@ class Schedule:
             return [1 + i * (T // steps) for i in reversed(range(steps))]
         if steps == 1:
             return [T]
-        part = [i / (steps - 1) for i in range(steps)]
         if spacing == "uniform":
-            up = [round(1 + (T - 1) * p) for p in part]
+            gap = (T - 1) / (steps - 1)
+            up = [1 + round(i * gap) for i in range(steps)]  # ties rounded as diffusers' linspace
         else:
+            part = [i / (steps - 1) for i in range(steps)]
             up = [round((1 + (math.sqrt(T) - 1) * p) ** 2) for p in part]
             for i in range(1, steps):  # rounding repeats small t: keep them all apart
                 up[i] = min(max(up[i], up[i - 1] + 1), T - (steps - 1 - i))

@@ -6,9 +6,9 @@ With alpha_t = sqrt(alpha_bar_t) and sigma_t = sqrt(1 - alpha_bar_t), the ODE's 
 
 where x0_mean is the mean of x0_hat along the way, weighted by e^lambda, and lambda_t =
 log(alpha_t / sigma_t) is half the log of the signal-to-noise ratio (Lu et al. 2022, DPM-Solver++,
-proposition 4.1). Whoever takes x0_hat at the start of the step for x0_mean gets DDIM with eta = 0,
-of first order. Each sampler here guesses x0_mean better, from a second look at x0_hat: the one at
-the step before, or one more at the end of the step.
+proposition 4.1). With x0_hat at the start of the step for x0_mean this is DDIM with eta = 0, of
+first order. Each sampler here guesses x0_mean better, from a second x0_hat: the one at the step
+before, or one more at the end of the step.
 
 So all of them work on the data prediction, which the denoiser clips unless told not to. The step
 to s = 0 is of first order: lambda_0 is infinite, and (*) with sigma_0 = 0 is x_0 = x0_hat.
@@ -28,6 +28,10 @@ from .denoiser import Denoise
 from .noise import Noise
 from .schedule import Schedule
 from .walk import Step, walk
+
+# EDM starts at sigma = 80 and a linear schedule near 160, but a cosine one at 20,000. From there
+# the slope at the end of a step, times sigma, throws x_s far out of all noise and data.
+EULER_ABOVE = 200.0
 
 
 def _lambda(schedule: Schedule) -> list[float]:
@@ -132,19 +136,17 @@ def heun(
     denoiser: Denoise, x_T: Tensor, timesteps: Sequence[int], *, noise: Noise
 ) -> Iterator[Step]:
     """Heun's method in EDM's variables x_t / alpha_t and sigma = sigma_t / alpha_t (Karras et al.
-    2022, algorithm 1). Adds no noise, and asks the network twice a step, but once at the final one.
+    2022, algorithm 1). Adds no noise, and asks the network twice a step, but once at the final one
+    and above sigma = 200, where the step is Euler's.
 
-    The slope there is eps_hat. Written for x0_hat, which loses no digits where sigma is large, the
-    mean of the two slopes is (*) with x0_mean as below.
+    The slope in these variables is eps_hat. To follow the mean of two slopes is (*) with x0_mean as
+    below, which loses no digits where sigma is large.
     """
     schedule, lam = denoiser.schedule, _lambda(denoiser.schedule)
 
     def move(x: Tensor, x0: Tensor, eps: Tensor, t: int, s: int) -> Tensor:
         x_s = _toward(schedule, x, x0, t, s)
-        # For data of unit variance a step from large sigma errs by alpha_bar_s sigma / 2, where
-        # the data and noise left are of size 1 / alpha_s. EDM starts at sigma = 80, but a cosine
-        # schedule at 20,000: steps that would be all error stay Euler's, and ask once.
-        if s == 0 or math.exp(-lam[t]) * float(schedule.alpha_bar[s]) ** 1.5 > 2:
+        if s == 0 or lam[t] < -math.log(EULER_ABOVE):
             return x_s
         x0_s = denoiser(x_s, torch.full((len(x),), s)).x0
         return _toward(schedule, x, x0 + math.exp(lam[s] - lam[t]) / 2 * (x0_s - x0), t, s)

@@ -211,6 +211,19 @@ class Trainer:
         self.images += config.batch_size
         return t, each.detach()
 
+    def mean(self, *values: float) -> list[float]:
+        """Each value's mean over the processes.
+
+        Clocks and signals differ between them, but all must end, and set the learning rate, alike.
+        """
+        if self.world == 1:
+            return list(values)
+        import torch.distributed as dist
+
+        shared = torch.tensor(values, dtype=torch.float64, device=self.device)
+        dist.all_reduce(shared)
+        return (shared / self.world).tolist()
+
     @contextlib.contextmanager
     def dropout_seeded(self) -> Iterator[None]:
         """Dropout draws from the global generator: seed it for one step, then put it back."""
@@ -376,6 +389,8 @@ def train(
 ) -> Iterator[Progress]:
     """Train, and yield `Progress` after every step of optimizer and EMA.
 
+    Wrong arguments are refused by the call itself, before the first step is asked for.
+
     Args:
         model: a configuration to start fresh, or a checkpoint to fine-tune a copy of.
         out: folder for `state.safetensors` (to resume from) and `model.safetensors` (the EMA
@@ -383,7 +398,7 @@ def train(
         held_out: pictures for the held-out loss.
         resume: go on from `out`; without a state there, start.
         bf16: bfloat16 autocast; None: where this machine gains from it.
-        should_stop: asked after every step; True saves and ends the run.
+        should_stop: asked after every step; True, on any process, saves and ends the run.
 
     Raises:
         ValueError: the run has no length, or the data doesn't fit the network.
@@ -392,13 +407,11 @@ def train(
     """
     config.require_length()
     device = torch.device(device)
+    with torch.random.fork_rng():
+        torch.manual_seed(config.seed)
+        net = UNet(model.model.config if isinstance(model, Checkpoint) else model)
     if isinstance(model, Checkpoint):
-        net = UNet(model.model.config)
         net.load_state_dict(model.model.state_dict())
-    else:
-        with torch.random.fork_rng():
-            torch.manual_seed(config.seed)
-            net = UNet(model)
     require(
         data.pixels.shape[1] == net.config.channels,
         "channels of the data",
@@ -409,7 +422,13 @@ def train(
     run = Trainer(net, diffusion, config, data, held_out, device, bf16)
     if resume and out and (out / "state.safetensors").is_file():
         run.load(out)
+    if out:
+        out.mkdir(parents=True, exist_ok=True)
+    return _steps(run, out, should_stop)
 
+
+def _steps(run: Trainer, out: Path | None, should_stop: Callable[[], bool]) -> Iterator[Progress]:
+    config = run.config
     first, started, before = run.images, time.monotonic(), run.seconds
     sums, counts = torch.zeros(2, T_BINS)
     while run.done() < 1:
@@ -417,13 +436,14 @@ def train(
         try:
             t, each = run.advance(lr)
         except DivergedError as error:
-            saved = out / "model.safetensors" if out and run.history else None
-            raise DivergedError(f"{error} The last good checkpoint is {saved}.") from None
-        bins = (t - 1) * T_BINS // diffusion.T
+            saved = f"The last good checkpoint is in {out}." if out and run.history else ""
+            raise DivergedError(f"{error} {saved or 'No checkpoint was saved yet.'}") from None
+        bins = (t - 1) * T_BINS // run.diffusion.T
         sums.index_add_(0, bins, each.cpu())
         counts.index_add_(0, bins, torch.ones(len(t)))
-        run.seconds = before + time.monotonic() - started
-        stop = should_stop()
+        run.seconds, stop, loss = run.mean(
+            before + time.monotonic() - started, should_stop(), float(each.mean())
+        )
         ended = stop or run.done() >= 1
         report = None
         if ended or run.images // config.preview_every > last_report:
@@ -439,8 +459,6 @@ def train(
             if out and run.rank == 0:
                 run.save(out)
         rate = (run.images - first) / max(time.monotonic() - started, 1e-9)
-        yield Progress(
-            run.step, run.images, float(each.mean()), lr, run.seconds, rate, run.done(), report
-        )
+        yield Progress(run.step, run.images, loss, lr, run.seconds, rate, run.done(), report)
         if stop:
             return

@@ -1,14 +1,17 @@
 """Lists of timesteps, and the numbers that the forward tab sends to the browser."""
 
 import base64
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from gradio.utils import get_upload_folder
 from PIL import Image
 
+from ddpm_demo.images import ImageError
 from ddpm_demo.timesteps import MOST, default_timesteps, parse_timesteps
-from ddpm_demo.ui.forward import EXAMPLES, _fit, picture_message, schedules_message
+from ddpm_demo.ui.forward import EXAMPLES, _fit, _uploaded, picture_message, schedules_message
 
 
 @pytest.mark.parametrize(
@@ -132,3 +135,13 @@ def test_bad_pictures_settings_are_refused(bad):
     good = {"source": EXAMPLES[0], "size": 32, "noise": "laplace", "seed": 0}
     with pytest.raises(ValueError, match="allowed"):
         picture_message(**good | bad)
+
+
+def test_only_uploads_are_opened_whatever_a_request_claims():
+    inside = Path(get_upload_folder()) / "a" / "photo.png"
+    assert _uploaded({"path": str(inside)}) == str(inside)
+    assert _uploaded({"path": None}) is None
+    assert _uploaded(None) is None
+    for path in (EXAMPLES[0], f"{get_upload_folder()}/../hosts", f"{get_upload_folder()}-2/a.png"):
+        with pytest.raises(ImageError, match="not among the uploads"):
+            _uploaded({"path": path})

@@ -103,9 +103,8 @@ def test_a_run_sends_no_more_than_it_may_keep(monkeypatch):
 
 
 def test_big_pictures_are_sent_less_often(monkeypatch):
-    monkeypatch.setattr(
-        player, "CHARS_PER_SECOND", 10 * len(frames(player.stream(steps(1)))[0]["d"])
-    )
+    (one, *_) = frames(player.stream(steps(1)))
+    monkeypatch.setattr(player, "CHARS_PER_SECOND", 10 * len(one["d"]))
     start = time.perf_counter()
     sent = frames(player.stream(steps(200, pause=0.001), fps=1e6))
     assert len(sent) <= 2 + 10 * (time.perf_counter() - start)
@@ -143,11 +142,11 @@ def test_an_interrupted_sampler_still_shows_its_last_step():
 
 
 def test_thinning_costs_little():
-    """Hidden steps cost next to nothing: the bound is generous, the usual figure is 1 µs."""
-    many = list(steps(20_000, shape=(1, 1, 1, 1)))
-    start = time.perf_counter()
+    """A hidden step costs about 1 µs; the bound is generous, and counts this thread alone."""
+    many = list(steps(5_000, shape=(1, 1, 1, 1)))
+    start = time.thread_time()
     list(player.stream(many, keep=2))
-    assert (time.perf_counter() - start) / len(many) < 50e-6
+    assert (time.thread_time() - start) / len(many) < 50e-6
 
 
 @pytest.mark.parametrize(
@@ -168,7 +167,7 @@ def test_files(kind, name, magic, channels):
     if kind == "mp4":
         return
     image = Image.open(io.BytesIO(data))
-    assert image.width >= 512
+    assert image.width >= (512 if kind == "gif" else 1024)
     if kind == "gif":
         assert image.n_frames == 12
         assert json.loads(image.info["comment"])["seed"] == "0"
@@ -182,7 +181,7 @@ def test_a_png_holds_the_very_pixels_sent():
     sheet = np.array(Image.open(io.BytesIO(data)))
     sent = np.frombuffer(base64.b64decode(request(count=1)["frames"][0]["d"]), np.uint8)
     sent = sent.reshape(2, 4, 8, 8, 3)
-    scale = 14  # two panels of two 8 x 8 pictures: 2 * 17 + 4 = 38 pixels wide
+    scale = 27  # two panels of two 8 x 8 pictures: 2 * 17 + 4 = 38 pixels wide
     assert sheet.shape == (17 * scale, 38 * scale, 3)
     small = sheet[::scale, ::scale]
     assert (sheet == small.repeat(scale, 0).repeat(scale, 1)).all()  # crisp
@@ -193,7 +192,7 @@ def test_a_png_holds_the_very_pixels_sent():
 
 def test_one_picture_alone():
     _, _, data = saved(count=1, one=2)
-    small = np.array(Image.open(io.BytesIO(data)))[::26, ::26]
+    small = np.array(Image.open(io.BytesIO(data)))[::52, ::52]
     sent = np.frombuffer(base64.b64decode(request(count=1)["frames"][0]["d"]), np.uint8)
     assert small.shape == (8, 20, 3)
     assert (small[:, :8] == sent.reshape(2, 4, 8, 8, 3)[0, 2]).all()

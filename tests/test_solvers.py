@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from itertools import pairwise
 
 import pytest
 import torch
@@ -16,7 +17,6 @@ from ddpm_demo.sampling import SAMPLERS, Step, ddim, ddpm
 from ddpm_demo.schedule import Schedule
 
 SOLVERS = ("dpmpp_2m", "dpmpp_2m_sde", "heun", "unipc")
-ODE = ("dpmpp_2m", "heun", "unipc")
 LINEAR, COSINE = Schedule.linear(), Schedule.cosine()
 MIXTURE = ((0.3, -0.6, 0.15), (0.7, 0.5, 0.3))  # weight, mean, standard deviation
 
@@ -24,14 +24,13 @@ MIXTURE = ((0.3, -0.6, 0.15), (0.7, 0.5, 0.3))  # weight, mean, standard deviati
 class Exact:
     """The best denoiser there can be for data from a mixture of Gaussians, pixel by pixel.
 
-    Not clipped, as the data isn't. It counts its calls.
+    Not clipped, as the data isn't.
     """
 
     def __init__(self, schedule: Schedule, *parts: tuple[float, float, float]) -> None:
-        self.schedule, self.parts, self.calls = schedule, parts, 0
+        self.schedule, self.parts = schedule, parts
 
     def __call__(self, x_t: Tensor, t: Tensor) -> Prediction:
-        self.calls += 1
         ab = self.schedule.at(self.schedule.alpha_bar, t, x_t).to(x_t.dtype)
         logits, means = [], []
         for weight, mu, sd in self.parts:
@@ -81,8 +80,13 @@ def start(n: int = 2, kind: str = "gaussian") -> tuple[Tensor, Noise]:
     return noise.draw((n, 1, 4, 4)), noise
 
 
-def run(name: str, denoiser: Callable[..., Prediction], steps: int, spacing: str = "trailing",
-        n: int = 2) -> list[Step]:
+def run(
+    name: str,
+    denoiser: Callable[..., Prediction],
+    steps: int,
+    spacing: str = "trailing",
+    n: int = 2,
+) -> list[Step]:
     x_T, noise = start(n)
     timesteps = denoiser.schedule.timesteps(steps, spacing)
     return list(SAMPLERS[name](denoiser, x_T, timesteps, noise=noise))
@@ -108,9 +112,11 @@ def test_steps(name, spacing, steps):
 
 @pytest.mark.parametrize("name", SOLVERS)
 def test_network_calls(name):
-    denoiser = fake()
-    run(name, denoiser, 10)
-    assert denoiser.model.calls == (19 if name == "heun" else 10)
+    """One a step. Heun's are two, but one where it moves as Euler: to 0, and from sigma > 200."""
+    for schedule, heun in (("linear", 19), ("cosine", 18)):
+        denoiser = fake(schedule)
+        run(name, denoiser, 10)
+        assert denoiser.model.calls == (heun if name == "heun" else 10)
 
 
 @pytest.mark.parametrize("schedule", [LINEAR, COSINE])
@@ -119,7 +125,7 @@ def test_gaussian(name, schedule):
     """Data N(0.3, 0.5^2) come back with this mean and variance."""
     noise = Noise("gaussian", range(16))
     x_T = noise.draw((16, 1, 64, 64)).double()
-    steps = schedule.timesteps(200, "quadratic")
+    steps = schedule.timesteps(100, "quadratic")
     *_, last = SAMPLERS[name](Exact(schedule, (1, 0.3, 0.5)), x_T, steps, noise=noise)
     assert abs(last.x_t.mean() - 0.3) < 0.008  # standard error: 0.002
     assert abs(last.x_t.std() - 0.5) < 0.006  # standard error: 0.0014
@@ -146,22 +152,21 @@ def error(name: str, steps: int, exact: Exact, x_T: Tensor, end: int) -> float:
     return float((step.x_t - exact.flow(x_T, T, end)).square().mean().sqrt())
 
 
-@pytest.mark.parametrize(("name", "order"), [("ddim", 1), *((name, 2) for name in ODE)])
+@pytest.mark.parametrize(
+    ("name", "order"), [("ddim", 1), ("dpmpp_2m", 2), ("heun", 2), ("unipc", 3)]
+)
 def test_order_of_convergence(name, order):
     """The error falls as steps^-order on a mixture's ODE.
 
-    Measured at t = 250 of 4000, not at 0: the last step to 0 is of first order for all. The grid
-    points are points of the exact solution, and the gaps are equal in t at each number of steps.
+    UniPC of order 2 has the order 3, thanks to its corrector (theorem 3.1). Measured at t = 400 of
+    4000, not at 0, as the last step to 0 is of first order for all.
     """
     exact = Exact(Schedule.linear(4000, 2.5e-5, 0.005), *MIXTURE)
     x_T = torch.linspace(-2.5, 2.5, 101, dtype=torch.float64).reshape(1, 1, 1, -1)
-    errors = [error(name, steps, exact, x_T, 250) for steps in (75, 150, 300)]
-    slopes = [math.log2(a / b) for a, b in zip(errors, errors[1:], strict=False)]
-    print(name, errors, slopes)
-    if order == 1:
-        assert all(0.85 < slope < 1.15 for slope in slopes)
-    else:
-        assert all(slope > 1.7 for slope in slopes)
+    errors = [error(name, steps, exact, x_T, 400) for steps in (150, 300, 600)]
+    assert errors[-1] < 0.01
+    for slope in (math.log2(a / b) for a, b in pairwise(errors)):
+        assert order - 0.15 < slope < order + 0.15
 
 
 @pytest.mark.parametrize("clip", [False, True])
@@ -179,6 +184,7 @@ def test_first_steps_are_the_first_order_samplers(schedule, clip):
     torch.testing.assert_close(second(SAMPLERS["dpmpp_2m_sde"]), second(ddpm), atol=0, rtol=0)
 
 
+@pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")  # in theirs
 @pytest.mark.parametrize("clip", [False, True])
 @pytest.mark.parametrize("steps", [4, 5, 10, 20, 50])
 @pytest.mark.parametrize("schedule", ["linear", "cosine"])
@@ -187,38 +193,43 @@ def test_agrees_with_diffusers(name, schedule, steps, clip):
     """From the same noise, at every step of the way.
 
     What has to be aligned: their t counts from 0, so it is ours less 1; sigma has to end at zero;
-    of their spacings only "trailing" is ours. Their DPM-Solver and UniPC carry our x_t, their Heun
-    x_t / sqrt(alpha_bar_t). They work in float32 up to sigma, hence the tolerance.
+    of their spacings "trailing" is ours. Their Heun carries x_t / sqrt(alpha_bar_t), and its
+    init_noise_sigma takes x_T for noise alone, as if alpha_bar_T were 0. Where sigma is above 200
+    it gets lost, and ours doesn't follow; so with a cosine schedule it starts one step later.
+    They work in float32, hence the tolerance.
     """
     diffusers = pytest.importorskip("diffusers")
     denoiser = fake(schedule, clip=clip)
+    timesteps = denoiser.schedule.timesteps(steps, "trailing")
     betas = denoiser.schedule.beta[1:].numpy()
     shared = {"trained_betas": betas, "timestep_spacing": "trailing", "prediction_type": "sample"}
     if name == "heun":
+        timesteps = timesteps[schedule == "cosine" :]
         theirs = diffusers.HeunDiscreteScheduler(**shared)
+        theirs.set_timesteps(timesteps=[t - 1 for t in timesteps])
     elif name == "unipc":
         theirs = diffusers.UniPCMultistepScheduler(solver_order=2, solver_type="bh2", **shared)
+        theirs.set_timesteps(steps)
     else:
         kind = "sde-dpmsolver++" if name == "dpmpp_2m_sde" else "dpmsolver++"
-        theirs = diffusers.DPMSolverMultistepScheduler(algorithm_type=kind, solver_order=2, **shared)
-    theirs.set_timesteps(steps)
+        theirs = diffusers.DPMSolverMultistepScheduler(algorithm_type=kind, **shared)
+        theirs.set_timesteps(steps)
 
     x, noise = start()
     if name == "heun":
-        x = x * theirs.init_noise_sigma
-    seen = {}  # x_t by t; the last one counts, which of Heun's two is the one to keep
+        x = x * (theirs.sigmas[0] ** 2 + 1).sqrt()
+    seen = {}  # x_t by t; the last counts, which is the corrected one of Heun's two
     for t in theirs.timesteps:
         seen[int(t) + 1] = x_t = theirs.scale_model_input(x, t)
         x0 = denoiser(x_t, torch.full((2,), int(t) + 1)).x0
-        own = {"variance_noise": noise.like(x)} if name == "dpmpp_2m_sde" else {}
-        x = theirs.step(x0, t, x, **own).prev_sample
+        fresh = {"variance_noise": noise.like(x)} if name == "dpmpp_2m_sde" else {}
+        x = theirs.step(x0, t, x, **fresh).prev_sample
     seen[0] = x
 
-    ours = run(name, denoiser, steps)
+    x_T, noise = start()
+    ours = list(SAMPLERS[name](denoiser, x_T, timesteps, noise=noise))
     assert [s.t for s in ours] == list(seen)
-    worst = max(float((s.x_t - seen[s.t]).abs().max()) for s in ours)
-    print(name, schedule, steps, clip, worst)
-    assert worst < 1e-4
+    assert max(float((s.x_t - seen[s.t]).abs().max()) for s in ours) < 2e-5
 
 
 @pytest.mark.parametrize("kind", ["gaussian", "laplace"])

@@ -1,32 +1,35 @@
 // What the page knows: the picture and its noise (from one message), the schedules (from another).
 const data = { views: [], strip: [] };
-const NAMES = { linear: "Linear", cosine: "Cosine" };
-const LOW = -4, BINS = 80, WIDTH = 0.1, TOP = 1.2; // the histogram's range and height, in values of x
+const VIEWS = ["linear", "cosine"];
+// The histogram: BINS bins of WIDTH from LOW on, and densities up to TOP.
+const LOW = -4, BINS = 80, WIDTH = 0.1, TOP = 1.2;
 const FILM_FRAMES = 100, FILM_CHARS = 32e6; // the server takes 128 frames and 48e6 characters
 const DB = 60; // the SNR plot shows -DB..DB
 const q = (selector) => element.querySelector(selector);
 const all = (selector) => [...element.querySelectorAll(selector)];
 const calm = matchMedia("(prefers-reduced-motion: reduce)");
 const slider = q(".t"), play = q(".play");
-let t = null, request = 0, playing = 0;
+let t = null, request = 0, playing = 0, received = 0;
 
-function bytes(base64) {
-  const text = atob(base64), out = new Uint8Array(text.length);
+function bytes(encoded) {
+  const text = atob(encoded), out = new Uint8Array(text.length);
   for (let i = 0; i < text.length; i++) out[i] = text.charCodeAt(i);
   return out;
 }
 
 // x_t = sqrt(alpha_bar_t) x_0 + sqrt(1 - alpha_bar_t) eps in levels 0..255, and its histogram.
-function noised(view, at) {
-  const { x0, eps, size, scale } = data, bar = data.tables[view].alpha_bar[at];
-  const image = new ImageData(size, size), out = image.data, counts = new Float64Array(BINS);
-  const signal = Math.sqrt(bar), noise = 127.5 * scale * Math.sqrt(1 - bar), mid = 127.5 * (1 - signal);
+function noised(view, at, { x0, eps, size, scale, tables } = data) {
+  const bar = tables[view].alpha_bar[at];
+  const image = new ImageData(size, size), out = image.data, counts = new Uint32Array(BINS);
+  const signal = Math.sqrt(bar), noise = 127.5 * scale * Math.sqrt(1 - bar);
+  const mid = 127.5 * (1 - signal);
   const perLevel = 1 / (127.5 * WIDTH), shift = -(1 + LOW) / WIDTH;
   for (let i = 0, o = 0; i < x0.length; o++) {
     for (let c = 0; c < 3; c++, i++, o++) {
       const level = signal * x0[i] + mid + noise * eps[i];
       out[o] = level; // rounds, and clips to 0..255
-      counts[Math.floor(level * perLevel + shift)]++; // values beyond the range fall off
+      const bin = level * perLevel + shift;
+      if (bin >= 0 && bin < BINS) counts[bin | 0]++;
     }
     out[o] = 255;
   }
@@ -39,8 +42,9 @@ function put(canvas, image) {
 }
 
 const decibel = (bar) => 10 * Math.log10(bar / (1 - bar));
-const signed = (x) => (Number.isFinite(x) ? x.toFixed(1) : x > 0 ? "∞" : "−∞").replace("-", "−");
-const figures = (x) => (x === 0 || x >= 0.001 ? x.toFixed(4) : x.toExponential(1).replace("-", "−"));
+const minus = (text) => text.replace("-", "−");
+const signed = (x) => (Number.isFinite(x) ? minus(x.toFixed(1)) : x > 0 ? "∞" : "−∞");
+const figures = (x) => (x === 0 || x >= 0.001 ? x.toFixed(4) : minus(x.toExponential(1)));
 
 // A line through y(i), i = 0..n, in a box of 100 x 100 whose y axis goes from bottom to top.
 function line(n, y, bottom, top) {
@@ -74,7 +78,8 @@ function paint() {
   const x = (100 * t) / data.T, said = [];
   for (const view of data.views) {
     const bar = data.tables[view].alpha_bar[t], beta = data.tables[view].beta[t];
-    const { image, counts } = noised(view, t), box = q(`figure.${view}`), canvas = box.querySelector("canvas");
+    const { image, counts } = noised(view, t);
+    const box = q(`figure.${view}`), canvas = box.querySelector("canvas");
     const fill = (selector, text) => { box.querySelector(selector).textContent = text; };
     put(canvas, image);
     canvas.setAttribute("aria-label", `x_t at t = ${t}, ${view} schedule`);
@@ -85,7 +90,10 @@ function paint() {
     fill(".bar", figures(bar));
     fill(".snr", `${signed(decibel(bar))} dB`);
     fill(".beta", t ? figures(beta) : "–");
-    const dot = (top, bottom, y) => `M${x} ${(100 * (top - Math.max(bottom, Math.min(top, y)))) / (top - bottom)}h0`;
+    const dot = (top, bottom, y) => {
+      const inside = Math.max(bottom, Math.min(top, y));
+      return `M${x} ${(100 * (top - inside)) / (top - bottom)}h0`;
+    };
     q(`.kept .dot.${view}`).setAttribute("d", dot(1, 0, bar));
     q(`.ratio .dot.${view}`).setAttribute("d", dot(DB, -DB, decibel(bar)));
     said.push(`${view}: alpha-bar ${figures(bar)}, SNR ${signed(decibel(bar))} dB`);
@@ -96,7 +104,8 @@ function paint() {
   slider.setAttribute("aria-valuetext", `t = ${t} of ${data.T}; ${said.join("; ")}`);
   q(".now").textContent = t;
   all(".strips button").forEach((b) => b.setAttribute("aria-pressed", +b.dataset.t === t));
-  element.dataset.shown = t; // for tests
+  element.dataset.shown = t; // for tests, as is the next: messages shown
+  element.dataset.ready = received;
 }
 
 function go(to) {
@@ -123,30 +132,37 @@ function receive() {
   if (!props.value) return;
   const message = JSON.parse(props.value), { picture, schedules } = message;
   if (picture) {
-    Object.assign(data, picture, { x0: bytes(picture.x0), eps: new Int16Array(bytes(picture.eps).buffer) });
+    const eps = new Int16Array(bytes(picture.eps).buffer);
+    Object.assign(data, picture, { x0: bytes(picture.x0), eps });
+    const kind = data.noise === "laplace" ? "Laplace(0, 1/√2)" : "N(0, 1)";
     all(".outline").forEach((path) => path.setAttribute("d", density(data.noise)));
-    all(".kind").forEach((name) => { name.textContent = data.noise === "laplace" ? "Laplace(0, 1/√2)" : "N(0, 1)"; });
+    q(".kind").textContent = kind;
     q(".laplace").hidden = data.noise !== "laplace";
   }
   if (schedules) {
     const part = t === null ? 0.4 : t / data.T;
     Object.assign(data, schedules, { tables: {} });
     for (const [view, table] of Object.entries(schedules.tables)) {
-      const decoded = Object.fromEntries(
-        Object.entries(table).map(([name, text]) => [name, new Float64Array(bytes(text).buffer)]));
-      data.tables[view] = decoded;
-      q(`.kept .line.${view}`).setAttribute("d", line(data.T, (i) => decoded.alpha_bar[i], 0, 1));
-      q(`.ratio .line.${view}`).setAttribute("d", line(data.T, (i) => decibel(decoded.alpha_bar[i]), -DB, DB));
+      const [alpha_bar, beta] = [table.alpha_bar, table.beta].map(
+        (encoded) => new Float64Array(bytes(encoded).buffer),
+      );
+      data.tables[view] = { alpha_bar, beta };
+      q(`.kept .line.${view}`).setAttribute("d", line(data.T, (i) => alpha_bar[i], 0, 1));
+      const ratio = line(data.T, (i) => decibel(alpha_bar[i]), -DB, DB);
+      q(`.ratio .line.${view}`).setAttribute("d", ratio);
     }
-    for (const view in NAMES) all(`.${view}`).forEach((part) => { part.toggleAttribute("hidden", !data.views.includes(view)); });
+    for (const view of VIEWS) {
+      const hide = !data.views.includes(view);
+      all(`.${view}`).forEach((node) => node.toggleAttribute("hidden", hide));
+    }
     slider.max = data.T;
     all(".T").forEach((end) => { end.textContent = data.T; });
     go(part * data.T);
   }
   if (data.x0 && data.tables) {
-    go(t);
+    received++;
     fillStrips();
-    element.dataset.ready = 1 + +(element.dataset.ready || 0); // for tests: messages shown
+    go(t);
   }
 }
 
@@ -160,14 +176,14 @@ function stop() {
 function start() {
   const from = t >= data.T ? 0 : t, began = performance.now(), seconds = +q(".speed").value;
   play.textContent = "Pause";
-  const frame = (now) => {
+  const tick = (now) => {
     let at = from + ((now - began) / 1000 / seconds) * data.T;
     if (calm.matches) at = Math.floor((20 * at) / data.T) * (data.T / 20);
     go(at);
-    if (at < data.T) playing = requestAnimationFrame(frame);
+    if (at < data.T) playing = requestAnimationFrame(tick);
     else stop();
   };
-  playing = requestAnimationFrame(frame);
+  playing = requestAnimationFrame(tick);
 }
 
 const toggle = () => (playing ? stop() : start());
@@ -184,7 +200,10 @@ all(".plot svg").forEach((plot) => {
     stop();
     go((data.T * (event.clientX - box.left)) / box.width);
   };
-  plot.addEventListener("pointerdown", (event) => { plot.setPointerCapture(event.pointerId); move(event); });
+  plot.addEventListener("pointerdown", (event) => {
+    plot.setPointerCapture(event.pointerId);
+    move(event);
+  });
   plot.addEventListener("pointermove", (event) => { if (event.buttons) move(event); });
 });
 q(".strips").addEventListener("click", (event) => {
@@ -196,15 +215,17 @@ q(".strips").addEventListener("click", (event) => {
 
 function base64(raw) {
   let text = "";
-  for (let i = 0; i < raw.length; i += 8192) text += String.fromCharCode(...raw.subarray(i, i + 8192));
+  for (let i = 0; i < raw.length; i += 8192) {
+    text += String.fromCharCode(...raw.subarray(i, i + 8192));
+  }
   return btoa(text);
 }
 
-function frame(at) {
-  const { views, size } = data, raw = new Uint8Array(views.length * size * size * 3);
+function frame(at, source) {
+  const { views, size } = source, raw = new Uint8Array(views.length * size * size * 3);
   let i = 0;
   for (const view of views) {
-    const rgba = noised(view, at).image.data;
+    const rgba = noised(view, at, source).image.data;
     for (let o = 0; o < rgba.length; o += 4) {
       raw[i++] = rgba[o];
       raw[i++] = rgba[o + 1];
@@ -215,11 +236,13 @@ function frame(at) {
 }
 
 async function save(kind) {
-  const { T, views, size, noise, seed } = data;
+  const source = { ...data }; // the controls may change it meanwhile
+  const { T, views, size, noise, seed } = source;
   const said = q(".said"), buttons = all("[data-save]"), suffix = kind === "strip" ? "png" : kind;
-  const most = Math.min(FILM_FRAMES, T + 1, Math.floor(FILM_CHARS / (4 * views.length * size * size)));
+  const room = Math.floor(FILM_CHARS / (4 * views.length * size * size));
+  const most = Math.min(FILM_FRAMES, T + 1, room);
   const film = Array.from({ length: most }, (_, i) => Math.round((i * T) / (most - 1)));
-  const schedule = views.map((view) => data.about[view]).join("; ");
+  const schedule = views.map((view) => source.about[view]).join("; ");
   const meta = { title: "DDPM forward process", schedule, T: `${T}`, noise, seed: `${seed}` };
   const run = { n: 1, h: size, w: size, c: 3, columns: 1, panels: views, unit: "t", meta };
   buttons.forEach((button) => { button.disabled = true; });
@@ -227,9 +250,9 @@ async function save(kind) {
   let reply = {};
   try {
     const frames = [];
-    for (const at of kind === "strip" ? data.strip : film) {
-      frames.push(frame(at));
-      await new Promise((done) => { setTimeout(done); }); // the page stays alive meanwhile
+    for (const at of kind === "strip" ? source.strip : film) {
+      frames.push(frame(at, source));
+      await new Promise((done) => { setTimeout(done); }); // or the page freezes
     }
     reply = await server.export_film({ kind, run, one: null, frames });
     if (reply.data) {

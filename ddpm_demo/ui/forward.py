@@ -14,6 +14,7 @@ from typing import Any
 
 import gradio as gr
 import numpy as np
+from gradio.utils import get_upload_folder
 
 from ddpm_demo.config import SEED_MAX, T_MAX, T_MIN, DiffusionConfig, number, one_of, require
 from ddpm_demo.images import ImageError, open_image, square
@@ -193,12 +194,29 @@ def _warn(error: ValueError) -> None:
     gr.Warning(html.escape(str(error)))
 
 
+def _uploaded(payload: dict[str, Any] | None) -> str | None:
+    """The path of an upload, if there is one.
+
+    Gradio looks where a file lies only if the payload says that it is a file, which a forged one
+    need not say; so we look again.
+
+    Raises:
+        ImageError: a file that nobody uploaded.
+    """
+    path = (payload or {}).get("path")
+    if not path:
+        return None
+    if not Path(path).resolve().is_relative_to(Path(get_upload_folder()).resolve()):
+        raise ImageError("the picture is not among the uploads")
+    return str(path)
+
+
 def _set_picture(
     upload: dict[str, Any] | None, last: str, size: int, noise: str, seed: int
 ) -> tuple[Any, Any, Any]:
     """Message, picture shown in the input, and the last good picture, which outlives a bad one."""
-    source = (upload or {}).get("path") or last
     try:
+        source = _uploaded(upload) or last
         message = json.dumps({"picture": picture_message(source, size, noise, seed)})
     except ImageError as error:
         _warn(error)
@@ -306,7 +324,7 @@ def build_forward_tab() -> None:
 
     last = gr.State(picture.value["path"])
     # preprocess=False: what people typed or uploaded comes as it is, so that a bad value is refused
-    # in one sentence of ours. Gradio has still checked that the file lies among the uploads.
+    # in one sentence of ours.
     raw: dict[str, Any] = {
         "preprocess": False,
         "show_progress": "hidden",

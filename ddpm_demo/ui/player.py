@@ -42,7 +42,7 @@ CHARS_PER_RUN = 32_000_000  # what a page holds, and sends back for a film
 
 FILM_FPS = 15
 FILM_FRAMES = 120
-FILM_WIDTH = 512  # pixels, at least
+FILM_WIDTH, PRINT_WIDTH = 512, 1024  # pixels, at least
 FILM_PIXELS = 80_000_000  # in all frames together, at most
 REQUEST_CHARS = 48_000_000
 STRIP_ROWS = 8
@@ -347,16 +347,18 @@ def _encode(
     if kind == "strip":
         rows = max(1, STRIP_ROWS // pictures.shape[1])
         shots = [_sheet(panels[:, :rows], 1, stacked=True) for panels in pictures]
-        labels = [f"step {f['step']}" if f["t"] is None else f"t = {f['t']}" for f in frames]
-        strip = images.strip(shots, labels, _scale(shots, len(shots) * shots[0].shape[1]))
+        labels = [str(f["step"]) if f["t"] is None else f"t = {f['t']}" for f in frames]
+        width = len(shots) * shots[0].shape[1]
+        strip = images.strip(shots, labels, _scale(shots, PRINT_WIDTH / width))
         return images.encode([strip], "png", metadata=metadata)
+    if kind == "png":
+        pictures = pictures[-1:]
     sheets = [_sheet(panels, min(run["columns"], pictures.shape[2])) for panels in pictures]
+    wanted = (PRINT_WIDTH if kind == "png" else FILM_WIDTH) / sheets[0].shape[1]
     # An MP4 has one colour for 2 x 2 pixels, so only an even scale keeps all of them.
-    scale = _scale(sheets, sheets[0].shape[1], multiple=2 if kind == "mp4" else 1)
+    scale = _scale(sheets, wanted, multiple=2 if kind == "mp4" else 1)
     sheets = [images.grid(sheet[None], scale=scale) for sheet in sheets]
-    return images.encode(
-        sheets[-1:] if kind == "png" else sheets, kind, fps=FILM_FPS, metadata=metadata
-    )
+    return images.encode(sheets, kind, fps=FILM_FPS, metadata=metadata)
 
 
 def _sheet(panels: Pictures, columns: int, *, stacked: bool = False) -> Pictures:
@@ -365,9 +367,9 @@ def _sheet(panels: Pictures, columns: int, *, stacked: bool = False) -> Pictures
     return images.grid(np.stack(grids), 1 if stacked else len(grids), pad=4)
 
 
-def _scale(sheets: Sequence[Pictures], width: int, multiple: int = 1) -> int:
-    """The multiple that makes `width` 512 or more, but 1 if the film would get too big."""
-    scale = multiple * math.ceil(FILM_WIDTH / width / multiple)
+def _scale(sheets: Sequence[Pictures], wanted: float, multiple: int = 1) -> int:
+    """The next multiple from `wanted` on, but 1 if that would make the film too big."""
+    scale = multiple * math.ceil(wanted / multiple)
     return scale if scale**2 * sum(s[..., 0].size for s in sheets) <= FILM_PIXELS else 1
 
 

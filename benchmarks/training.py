@@ -1,0 +1,111 @@
+"""Pictures a second in training, beside diffusers and denoising-diffusion-pytorch.
+
+    pip install denoising-diffusion-pytorch
+    python -m benchmarks.training
+
+Each trains its own U-Net in its default settings (the peers: fp32, Adam or AdamW), as wide as comes
+closest to our forward FLOPs; what difference is left is scaled out, by FLOPs. The three take turns,
+and medians are compared. Nothing else should be running.
+"""
+
+from __future__ import annotations
+
+import argparse
+import statistics
+import time
+from collections.abc import Callable
+
+import torch
+import torch.nn.functional as F
+from denoising_diffusion_pytorch import GaussianDiffusion, Unet
+from diffusers import DDPMScheduler, UNet2DModel
+from torch import Tensor, nn
+from torch.utils.flop_counter import FlopCounterMode
+
+from ddpm_demo.config import DiffusionConfig, ModelConfig, TrainConfig
+from ddpm_demo.data import Images
+from ddpm_demo.devices import bf16_pays
+from ddpm_demo.train import Trainer
+from ddpm_demo.unet import UNet
+
+SIZE = 32
+
+
+def gflop(net: nn.Module, *inputs: Tensor) -> float:
+    """Forward cost of one picture."""
+    with torch.no_grad(), FlopCounterMode(display=False) as counter:
+        net(*inputs)
+    return counter.get_total_flops() / len(inputs[0]) / 1e9
+
+
+def ours(batch: int) -> tuple[float, Callable[[], object]]:
+    pictures = torch.randint(0, 256, (4 * batch, 3, SIZE, SIZE), dtype=torch.uint8)
+    data = Images(pictures, torch.zeros(len(pictures), dtype=torch.long))
+    net, device = UNet(ModelConfig()), torch.device("cpu")
+    config = TrainConfig(batch_size=batch)
+    run = Trainer(net, DiffusionConfig(), config, data, None, device, bf16_pays(device))
+    cost = gflop(net, torch.randn(1, 3, SIZE, SIZE), torch.zeros(1, dtype=torch.long))
+    return cost, lambda: run.advance(config.lr)
+
+
+def diffusers(batch: int, width: int) -> tuple[float, Callable[[], object]]:
+    net = UNet2DModel(sample_size=SIZE, block_out_channels=(width, 2 * width, 3 * width, 4 * width))
+    schedule, optimizer = DDPMScheduler(), torch.optim.AdamW(net.parameters())
+
+    def step() -> None:
+        x_0, eps = torch.randn(2, batch, 3, SIZE, SIZE)
+        t = torch.randint(0, 1000, (batch,))
+        F.mse_loss(net(schedule.add_noise(x_0, eps, t), t).sample, eps).backward()
+        optimizer.step()
+        optimizer.zero_grad()
+
+    return gflop(net, torch.randn(1, 3, SIZE, SIZE), torch.zeros(1, dtype=torch.long)), step
+
+
+def lucidrains(batch: int, width: int) -> tuple[float, Callable[[], object]]:
+    net = Unet(dim=width)
+    diffusion = GaussianDiffusion(net, image_size=SIZE)
+    optimizer = torch.optim.Adam(diffusion.parameters())
+
+    def step() -> None:
+        diffusion(torch.rand(batch, 3, SIZE, SIZE)).backward()
+        optimizer.step()
+        optimizer.zero_grad()
+
+    return gflop(net, torch.randn(1, 3, SIZE, SIZE), torch.zeros(1)), step
+
+
+def closest(
+    make: Callable[[int, int], tuple[float, Callable[[], object]]], batch: int, wanted: float
+) -> tuple[float, Callable[[], object]]:
+    """The width, a multiple of 32, whose forward pass costs nearest to `wanted` GFLOP."""
+    made = [make(batch, width) for width in (32, 64, 96)]
+    return min(made, key=lambda m: abs(m[0] - wanted))
+
+
+def main() -> None:
+    p = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    p.add_argument("--batch", type=int, default=64)
+    p.add_argument("--rounds", type=int, default=5)
+    o = p.parse_args()
+    mine = ours(o.batch)
+    sides = {
+        "ddpm_demo": mine,
+        "diffusers UNet2DModel": closest(diffusers, o.batch, mine[0]),
+        "denoising-diffusion-pytorch": closest(lucidrains, o.batch, mine[0]),
+    }
+    times: dict[str, list[float]] = {name: [] for name in sides}
+    for _ in range(o.rounds + 1):
+        for name, (_, step) in sides.items():
+            start = time.perf_counter()
+            step()
+            times[name].append(time.perf_counter() - start)
+    print(f"batch {o.batch}, {torch.get_num_threads()} threads, {SIZE} x {SIZE} RGB")
+    print(f"{'':<28} {'GFLOP':>6} {'images/s':>9} {'at our GFLOP':>13}")
+    for name, (cost, _) in sides.items():
+        rate = o.batch / statistics.median(times[name][1:])
+        print(f"{name:<28} {cost:>6.2f} {rate:>9.1f} {rate * cost / mine[0]:>13.1f}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,68 @@
+"""What several test files need: tiny networks with weights of their own, and their checkpoints."""
+
+import math
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, TypeVar
+
+import pytest
+import torch
+from torch import nn
+
+from ddpm_demo.checkpoint import Checkpoint, save_checkpoint
+from ddpm_demo.config import DiffusionConfig, ModelConfig
+from ddpm_demo.unet import UNet
+
+N = TypeVar("N", bound=nn.Module)
+TINY: dict[str, Any] = {
+    "size": 8,
+    "channels": 1,
+    "width": 8,
+    "multipliers": (1, 2),
+    "attention": (4,),
+    "time_dim": 16,
+}
+
+
+@pytest.fixture
+def filled() -> Callable[..., N]:
+    """Gives a network random weights, drawn from a generator of its own.
+
+    A fresh network is zero at the end of every block, so it would hide most of what can be wrong.
+    """
+
+    def fill(net: N, seed: int = 0) -> N:
+        g = torch.Generator().manual_seed(seed)
+        with torch.no_grad():
+            for p in net.parameters():
+                fan_in = p[0].numel() if p.ndim > 1 else 16
+                p.copy_(torch.randn(p.shape, generator=g) / math.sqrt(fan_in))
+                if p.ndim == 1:
+                    p += 0.5
+        return net.eval()
+
+    return fill
+
+
+@pytest.fixture
+def tiny(filled: Callable[..., UNet]) -> Callable[..., Checkpoint]:
+    """Makes a checkpoint of a tiny network: 8 x 8 pixels, T = 20, changed as asked."""
+
+    def make(T: int = 20, schedule: str = "cosine", seed: int = 0, **changes: Any) -> Checkpoint:
+        process = {k: changes.pop(k) for k in ("noise", "predict") if k in changes}
+        net = filled(UNet(ModelConfig(**(TINY | changes))), seed)
+        names = [f"kind {i}" for i in range(net.config.num_classes)]
+        info = {"dataset": "none", "classes": names, "images": 123}
+        return Checkpoint(net, DiffusionConfig(T, schedule, **process), info, "tiny")
+
+    return make
+
+
+@pytest.fixture
+def zoo(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, tiny: Callable[..., Checkpoint]) -> Path:
+    """Shipped models of the test's own: "tiny", and "classy", which knows three classes."""
+    folder = tmp_path / "checkpoints"
+    monkeypatch.setattr("ddpm_demo.checkpoint.ZOO", folder)
+    for name, classes in (("tiny", 0), ("classy", 3)):
+        save_checkpoint(folder / name, tiny(num_classes=classes))
+    return folder
