@@ -11,7 +11,8 @@ slow each other down, and every thread that has run one keeps the memory of its 
 A batch starts as soon as the last one is done, with the calls that have come by then. A run that is
 alone waits for nobody, and its calls are never split. Otherwise
 
-- whoever has waited for the most batches comes first, and so a newcomer before all others;
+- whoever has waited for the most batches comes first, and so a newcomer before all others; of
+  those who have waited for as many, who wants least;
 - a call takes its share of the batch, and what it leaves free goes to those that want more;
 - calls that can't share a batch, such as those of another network, take turns by the same rule.
 
@@ -172,7 +173,7 @@ class Batcher:
                 if not self._changed.wait_for(lambda: self._waiting, IDLE):
                     self._working = False
                     return {}
-            calls = sorted(self._waiting, key=lambda call: call.visitor.turn)
+            calls = sorted(self._waiting, key=lambda call: (call.visitor.turn, call.left))
             alone = len({call.visitor for call in calls} | self._last) == 1
             calls = [call for call in calls if call.batch_key == calls[0].batch_key]
             room = min(self.most, self._paces[calls[0].kind].limit())
@@ -215,10 +216,12 @@ class Batcher:
 def share(calls: list[_Call], room: int) -> dict[_Call, int]:
     """How many pictures of each call go into a batch of `room`.
 
-    A call may take as many as the smallest wants, or an equal share if that is more, in the order
-    of `calls`; what is left then, the same way, goes to those that want more.
+    In the order of `calls`, each may take an equal share, or as many as the smallest call wants if
+    that is more: rather some steps whole now than slivers of all. What is then left goes to those
+    that want more.
     """
-    fair = max(room // len(calls), min(call.left for call in calls))
+    smallest = min(call.left for call in calls)
+    fair = max(room // len(calls), smallest if smallest <= room else 1)
     batch = dict.fromkeys(calls, 0)
     for most in (fair, room):
         for call in calls:

@@ -181,7 +181,7 @@ def _model_config(config: Mapping[str, Any]) -> ModelConfig:
     )
     told = [model.has_attention(i) for i in range(len(widths))] == attends
     where = "attention at all levels of 1 × 1 pixel or at none"
-    _require(told, "down_block_types", config["down_block_types"], where)
+    _require(told, "down_block_types", config.get("down_block_types"), where)
     return model
 
 

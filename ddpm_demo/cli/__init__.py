@@ -1,0 +1,83 @@
+"""The command line: `python -m ddpm_demo --help`.
+
+Torch is imported by the commands that need it, so that help is instant.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from typing import NoReturn
+
+from ddpm_demo.cli.pictures import noise_arguments, sample_arguments
+from ddpm_demo.cli.training import train_arguments
+from ddpm_demo.cli.zoo import models_arguments, ship_arguments
+
+EXAMPLES = """examples:
+  python -m ddpm_demo sample --model mnist --sampler ddim --steps 50 -n 64 --seed 0 --out grid.png
+  python -m ddpm_demo sample --model mnist --steps 100 -n 16 --out film.mp4
+  python -m ddpm_demo noise --image face.png --schedule cosine --t 100,200,999 --out strip.png
+  python -m ddpm_demo train --dataset mnist --minutes 40 --out runs/mnist
+  python -m ddpm_demo train --dataset folder:photos --size 64 --images 1000000 --out runs/photos
+"""
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one command. Returns 0, 2 for a wrong argument, or 1 for a failure; both say why."""
+    options = parser().parse_args(arguments)
+    try:
+        return options.run_command(options) or 0
+    except ValueError as error:  # also CheckpointError, DataError, ImageError
+        return _fail(error, 2)
+    except (OSError, FloatingPointError) as error:
+        return _fail(error, 1)
+    except KeyboardInterrupt:
+        return _fail("Interrupted.", 130)
+
+
+def _fail(message: object, code: int) -> int:
+    print(f"ddpm_demo: {message}", file=sys.stderr)
+    return code
+
+
+def parser() -> argparse.ArgumentParser:
+    top = _Parser(
+        prog="python -m ddpm_demo",
+        description="See how a diffusion model works: sample, noise, train and inspect DDPMs.",
+        epilog=EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    commands = top.add_subparsers(title="commands", required=True, metavar="COMMAND")
+    for add, name, text in (
+        (sample_arguments, "sample", "draw pictures from a model: a grid, a film or an archive"),
+        (noise_arguments, "noise", "dissolve a picture into noise: the forward process"),
+        (train_arguments, "train", "train a model from scratch, or go on with one"),
+        (models_arguments, "models", "list the shipped models"),
+        (ship_arguments, "ship", "make a training run a shipped model, with its card"),
+    ):
+        add(
+            commands.add_parser(
+                name,
+                help=text,
+                description=text[0].upper() + text[1:] + ".",
+                formatter_class=_Help,
+            )
+        )
+    return top
+
+
+class _Help(argparse.ArgumentDefaultsHelpFormatter):
+    """Adds the default to each line of help, where there is one to tell."""
+
+    def _get_help_string(self, action: argparse.Action) -> str | None:
+        if action.default in (None, False, argparse.SUPPRESS):
+            return action.help
+        return f"{action.help or ''} (default: %(default)s)".lstrip()
+
+
+class _Parser(argparse.ArgumentParser):
+    """Says what is wrong in one line, without the usage before it."""
+
+    def error(self, message: str) -> NoReturn:
+        self.exit(2, f"{self.prog}: {message}\n")

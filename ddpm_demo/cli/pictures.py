@@ -1,0 +1,184 @@
+"""The commands that make pictures: sample and noise."""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ddpm_demo import config as c
+from ddpm_demo.cli.common import device_argument, progress_bar, suffix, text
+
+if TYPE_CHECKING:
+    from ddpm_demo.checkpoint import Checkpoint
+    from ddpm_demo.walk import Step
+
+PAGE = 64  # pictures sampled at a time
+
+
+def sample_arguments(p: argparse.ArgumentParser) -> None:
+    d = c.SampleConfig()
+    p.add_argument(
+        "--model", default="mnist", help="a shipped model, a .safetensors file, a folder"
+    )
+    p.add_argument("--sampler", default=d.sampler, choices=c.SAMPLER_NAMES)
+    p.add_argument("--steps", type=int, default=d.steps, help="how many of the T steps to take")
+    p.add_argument("-n", type=int, default=d.n, help="number of pictures")
+    p.add_argument("--seed", type=int, default=d.seed, help="picture k has the seed SEED + k")
+    p.add_argument("--spacing", default=d.spacing, choices=c.SPACINGS, help="which steps to take")
+    p.add_argument("--variance", default=d.variance, choices=c.VARIANCES, help="sigma^2 of ddpm")
+    p.add_argument("--eta", type=float, default=d.eta, help="noise of ddim: 0 none, 1 as ddpm")
+    p.add_argument("--no-clip", action="store_true", help="leave x0_hat outside [-1, 1]")
+    p.add_argument("--class", dest="label", help="class by name or number (default: any)")
+    p.add_argument("--guidance", type=float, default=d.guidance, help="classifier-free guidance")
+    p.add_argument(
+        "--out",
+        type=Path,
+        default=Path("samples.png"),
+        help="*.png: the grid, or with 'strip' in the name ten snapshots of the way; "
+        "*.gif, *.mp4: the film; *.npz: uint8 (N, H, W, C) as arr_0",
+    )
+    p.add_argument("--scale", type=int, default=4, help="pixels of the file per pixel")
+    device_argument(p)
+    p.set_defaults(run_command=_sample)
+
+
+def noise_arguments(p: argparse.ArgumentParser) -> None:
+    d = c.DiffusionConfig()
+    p.add_argument("--image", type=Path, required=True, help="any picture")
+    p.add_argument(
+        "--size", type=int, default=128, help="cut square and resized to this many pixels"
+    )
+    p.add_argument("--schedule", default=d.schedule, choices=c.SCHEDULES)
+    p.add_argument("--beta-start", type=float, default=d.beta_start, help="linear only")
+    p.add_argument("--beta-end", type=float, default=d.beta_end, help="linear only")
+    p.add_argument("--timesteps", type=int, default=d.T, metavar="T", help="length of the process")
+    p.add_argument("--t", help="list of timesteps, such as 100,200,999 (default: ten, evenly)")
+    p.add_argument("--noise", default=d.noise, choices=c.NOISES)
+    p.add_argument(
+        "--chain", action="store_true", help="step by step with fresh noise, not in one jump"
+    )
+    p.add_argument("--seed", type=int, default=0)
+    p.add_argument(
+        "--out", type=Path, default=Path("strip.png"), help="*.png: a strip; *.gif, *.mp4: a film"
+    )
+    p.set_defaults(run_command=_noise)
+
+
+def _sample(o: argparse.Namespace) -> None:
+    import numpy as np
+
+    from ddpm_demo import images
+    from ddpm_demo.checkpoint import load_checkpoint
+    from ddpm_demo.devices import pick
+    from ddpm_demo.files import write_atomically
+    from ddpm_demo.generate import generate, metadata
+
+    kind = suffix(o.out, ".png", ".gif", ".mp4", ".npz")
+    c.number("scale", o.scale, 1, 64, whole=True)
+    film = kind in (".gif", ".mp4") or (kind == ".png" and "strip" in o.out.stem)
+    c.require(not film or o.n <= 256, "n", o.n, "at most 256 for a film or strip")
+    checkpoint = load_checkpoint(o.model, pick(o.device))
+    run = c.SampleConfig(
+        o.sampler,
+        o.steps,
+        o.n,
+        o.seed,
+        o.spacing,
+        o.variance,
+        o.eta,
+        not o.no_clip,
+        _label(o.label, checkpoint),
+        o.guidance,
+    )
+    c.number("seed", o.seed, 0, c.SEED_MAX + 1 - o.n, whole=True)  # picture k's is seed + k
+    page = o.n if film else PAGE
+    shown = np.linspace(0, o.steps, min(10, o.steps + 1)).round().astype(int)  # of a strip
+    generate(checkpoint, dataclasses.replace(run, n=1))  # refuses before the bar appears
+    frames, parts = [], []
+    with progress_bar(total=-(-o.n // page) * o.steps, unit="step") as bar:
+        for start in range(0, o.n, page):
+            part = dataclasses.replace(run, n=min(page, o.n - start), seed=o.seed + start)
+            for step in generate(checkpoint, part, bf16=bool(o.bf16)):
+                bar.update(min(step.index, 1))
+                if film and (kind != ".png" or step.index in shown):
+                    frames.append(_frame(step, o.scale))
+            parts.append(images.to_uint8(step.x_t))
+    about = metadata(checkpoint.name, run)
+    pictures = np.concatenate(parts)
+    if kind == ".npz":
+        import io
+
+        buffer = io.BytesIO()
+        np.savez_compressed(buffer, pictures, metadata=json.dumps(about))
+        write_atomically(o.out, buffer.getvalue())
+    elif kind != ".png":
+        images.write(o.out, frames, metadata=about)
+    elif film:
+        times = [*_schedule_of(checkpoint).timesteps(o.steps, o.spacing), 0]
+        labels = [f"t = {times[i]}" for i in shown]
+        images.write(o.out, [images.strip(frames, labels)], metadata=about)
+    else:
+        images.write(o.out, [images.grid(pictures, scale=o.scale)], metadata=about)
+    print(o.out)
+
+
+def _schedule_of(checkpoint: Checkpoint) -> Any:
+    from ddpm_demo.schedule import Schedule
+
+    return Schedule.from_config(checkpoint.diffusion)
+
+
+def _frame(step: Step, scale: int) -> Any:
+    from ddpm_demo import images
+
+    return images.grid(images.to_uint8(step.x_t), scale=scale)
+
+
+def _label(text: str | None, checkpoint: Checkpoint) -> int | None:
+    if text is None or text == "any":
+        return None
+    classes = checkpoint.classes
+    if text in classes:
+        return classes.index(text)
+    allowed = "any" + (", 0 to " + str(len(classes) - 1) if classes else "")
+    number = int(text) if text.isdecimal() else -1
+    c.require(0 <= number < len(classes), "class", text, ", ".join([allowed, *classes]))
+    return number
+
+
+def _noise(o: argparse.Namespace) -> None:
+    import numpy as np
+
+    from ddpm_demo import images
+    from ddpm_demo.forward import chain
+    from ddpm_demo.noise import Noise
+    from ddpm_demo.schedule import Schedule
+    from ddpm_demo.timesteps import default_timesteps, parse_timesteps
+
+    kind = suffix(o.out, ".png", ".gif", ".mp4")
+    c.number("size", o.size, 8, 1024, whole=True)
+    c.number("seed", o.seed, 0, c.SEED_MAX, whole=True)
+    process = c.DiffusionConfig(o.timesteps, o.schedule, o.beta_start, o.beta_end, o.noise)
+    listed = default_timesteps(o.timesteps) if o.t is None else parse_timesteps(o.t, o.timesteps)
+    image = images.square(images.open_image(o.image), o.size)
+    x_0 = images.to_tensor(np.asarray(image)[None])
+    schedule, noise = Schedule.from_config(process), Noise(o.noise, [o.seed])
+    if kind == ".png":
+        shown = [0, *listed]
+    else:  # a film over all of t, at most 150 frames
+        shown = sorted({round(o.timesteps * k / 149) for k in range(150)})
+    if o.chain:
+        at = {0: x_0} | {s.t: s.x_t for s in chain(schedule, x_0, noise) if s.t in shown}
+    else:
+        eps = noise.like(x_0)
+        at = {t: schedule.q_sample(x_0, t, eps) for t in shown}
+    frames = [images.to_uint8(at[t])[0] for t in progress_bar(iterable=shown, unit="frame")]
+    about = {"program": "ddpm_demo", "seed": str(o.seed), "t": text(listed)}
+    about |= {k: str(v) for k, v in dataclasses.asdict(process).items()}
+    if kind == ".png":
+        frames = [images.strip(frames, [f"t = {t}" for t in shown])]
+    images.write(o.out, frames, metadata=about)
+    print(o.out)

@@ -1,0 +1,210 @@
+"""The command that trains."""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import json
+import os
+import signal
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from ddpm_demo import config as c
+from ddpm_demo.cli.common import count, device_argument, numbers, progress_bar, text
+
+if TYPE_CHECKING:
+    import torch
+
+    from ddpm_demo.train import Progress
+
+
+def train_arguments(p: argparse.ArgumentParser) -> None:
+    from_parts = ((c.ModelConfig(), "network"), (c.DiffusionConfig(), "process"))
+    (model, _), (process, _), run = *from_parts, c.TrainConfig()
+    size = "pixels a side (default: the data's own; 32 for folders)"
+    g = p.add_argument_group("data")
+    g.add_argument(
+        "--dataset", default=run.dataset, help="mnist, fashion_mnist, cifar10, folder:PATH"
+    )
+    g.add_argument("--data-dir", type=Path, help="where the data sets are or are downloaded to")
+    g.add_argument("--size", type=int, help=size)
+    g.add_argument("--grey", action="store_true", help="train on grey pictures")
+    g.add_argument("--only", metavar="CLASS", help="train on one class")
+    g.add_argument(
+        "--flip", action=argparse.BooleanOptionalAction, help="mirror half of the pictures"
+    )
+    g = p.add_argument_group("run")
+    g.add_argument(
+        "--out", type=Path, required=True, help="folder for weights, state, log, previews"
+    )
+    g.add_argument("--resume", action="store_true", help="go on from the state in --out")
+    g.add_argument("--init", help="start from a model's weights: fine-tune a copy")
+    g.add_argument("--images", type=count, help="stop after this many pictures seen")
+    g.add_argument("--epochs", type=float, help="stop after this many passes over the data")
+    g.add_argument("--minutes", type=float, help="stop after this many minutes")
+    g.add_argument("--preview-every", type=count, default=run.preview_every, metavar="IMAGES")
+    g.add_argument("--seed", type=int, default=run.seed)
+    device_argument(p)
+    g = p.add_argument_group("optimisation")
+    g.add_argument("--loss", default=run.loss, choices=c.LOSSES)
+    g.add_argument("--weighting", default=run.weighting, choices=c.WEIGHTINGS)
+    g.add_argument("--batch-size", type=int, default=run.batch_size)
+    g.add_argument("--lr", type=float, default=run.lr)
+    g.add_argument("--warmup", type=int, default=run.warmup, help="steps of learning rate warm-up")
+    g.add_argument("--decay", type=float, default=run.decay, help="last part over which lr falls")
+    g.add_argument("--weight-decay", type=float, default=run.weight_decay)
+    g.add_argument("--beta2", type=float, default=run.beta2, help="of AdamW")
+    g.add_argument("--grad-clip", type=float, default=run.grad_clip)
+    g.add_argument("--ema", type=float, default=run.ema)
+    g = p.add_argument_group("process")
+    g.add_argument("--noise", default=process.noise, choices=c.NOISES)
+    g.add_argument("--schedule", default="cosine", choices=c.SCHEDULES)
+    g.add_argument("--beta-start", type=float, default=process.beta_start, help="linear only")
+    g.add_argument("--beta-end", type=float, default=process.beta_end, help="linear only")
+    g.add_argument("--timesteps", type=int, default=process.T, metavar="T")
+    g.add_argument("--predict", default=process.predict, choices=c.PREDICTIONS)
+    g = p.add_argument_group("network")
+    g.add_argument(
+        "--paper", action="store_true", help="Ho et al.'s 35.7 M network as the defaults"
+    )
+    g.add_argument("--width", type=int, help=f"default: {model.width}")
+    g.add_argument(
+        "--multipliers", type=numbers, help=f"of the levels; default: {text(model.multipliers)}"
+    )
+    g.add_argument("--blocks", type=int, help=f"a level; default: {model.blocks}")
+    g.add_argument("--attention", type=numbers, help="resolutions, or 'none'; default: the lowest")
+    g.add_argument("--norm", choices=c.NORMS, help=f"default: {model.norm}")
+    g.add_argument("--dropout", type=float, help=f"default: {model.dropout}")
+    g.add_argument("--class-conditional", action="store_true", help="learn the classes, and 'any'")
+    g.add_argument("--label-dropout", type=float, default=run.label_dropout)
+    p.set_defaults(run_command=_train)
+
+
+def _network(o: argparse.Namespace, size: int, channels: int, classes: int) -> c.ModelConfig:
+    """The network that the arguments ask for, at the size of the data."""
+    given = {
+        k: getattr(o, k)
+        for k in ("width", "multipliers", "blocks", "attention", "norm", "dropout")
+        if getattr(o, k) is not None
+    }
+    given |= {"size": size, "channels": channels, "num_classes": classes}
+    if o.paper:
+        return c.ModelConfig.paper(**given)
+    levels = len(given.get("multipliers", c.ModelConfig.multipliers))
+    lowest = -(-size // 2 ** (levels - 1))
+    return c.ModelConfig(**({"attention": (lowest,)} | given))
+
+
+def _train(o: argparse.Namespace) -> None:
+    from ddpm_demo import data as d
+    from ddpm_demo.checkpoint import load_checkpoint
+    from ddpm_demo.devices import pick
+    from ddpm_demo.train import train
+
+    names = {f.name for f in dataclasses.fields(c.TrainConfig)}
+    config = c.TrainConfig(**{k: v for k, v in vars(o).items() if k in names})
+    c.require(
+        o.resume or not (o.out / "state.safetensors").exists(),
+        "--out",
+        str(o.out),
+        "a folder without a run in it, or --resume to go on with that run",
+    )
+    c.require(not o.out.is_file(), "--out", str(o.out), "a folder")
+    config.require_length()
+    process = c.DiffusionConfig(
+        o.timesteps, o.schedule, o.beta_start, o.beta_end, o.noise, o.predict
+    )
+    folder = o.data_dir or d.DATA_DIR
+    init = load_checkpoint(o.init) if o.init else None
+    if init:
+        process, o.size, o.grey = (
+            init.diffusion,
+            init.model.config.size,
+            init.model.config.channels == 1,
+        )
+    sets = []
+    for train_split in (True, False):
+        images = d.load(
+            o.dataset, folder, train=train_split, size=o.size, channels=1 if o.grey else None
+        )
+        sets.append(images.only(o.only) if o.only else images)
+    for reason in sets[0].skipped:
+        print(f"skipped {reason}", file=sys.stderr)
+    n, channels, size = *sets[0].pixels.shape[:2], sets[0].pixels.shape[2]
+    classes = len(sets[0].classes) if o.class_conditional else 0
+    c.require(
+        not o.class_conditional or classes > 0, "class-conditional", True, "data that has classes"
+    )
+    model = init or _network(o, size, channels, classes)
+    stopped: list[int] = []
+    run = train(
+        model,
+        process,
+        config,
+        sets[0],
+        o.out,
+        held_out=sets[1],
+        resume=o.resume,
+        device=_own_device(pick(o.device)),
+        bf16=o.bf16,
+        should_stop=lambda: bool(stopped),
+    )
+    print(f"{n:,} pictures of {channels} x {size} x {size}", file=sys.stderr)
+    signals = (signal.SIGINT, signal.SIGTERM)
+    before = [signal.signal(n, lambda n, _frame: stopped.append(n)) for n in signals]
+    try:
+        _follow(run, o.out)
+    finally:
+        for number, handler in zip(signals, before, strict=True):
+            signal.signal(number, handler)
+    if stopped:
+        print(f"Stopped and saved; go on with --resume --out {o.out}.", file=sys.stderr)
+
+
+def _own_device(device: torch.device) -> torch.device:
+    """Each process of a node takes the GPU of its local rank."""
+    import torch
+
+    return (
+        torch.device("cuda", int(os.environ.get("LOCAL_RANK", 0)))
+        if device.type == "cuda"
+        else device
+    )
+
+
+def _follow(run: Iterator[Progress], out: Path) -> None:
+    """Drain a run: a bar, a line a report in log.jsonl, and a grid of samples."""
+    from ddpm_demo import images
+
+    leader = os.environ.get("RANK", "0") == "0"
+    with progress_bar(total=100.0, bar_format="{l_bar}{bar}| {postfix}", disable=not leader) as bar:
+        for p in run:
+            if not leader:
+                continue
+            bar.n = round(100 * p.done, 2)
+            hours, minutes = divmod(int(p.eta // 60), 60) if p.done else (0, 0)
+            bar.set_postfix_str(
+                f"{p.images:,} images, loss {p.loss:.4f}, {p.rate:.0f} images/s, "
+                f"{hours} h {minutes:02d} min to go"
+            )
+            if not p.report:
+                continue
+            r = p.report
+            line = {
+                "step": p.step,
+                "images": p.images,
+                "seconds": round(p.seconds),
+                "lr": p.lr,
+                "train": r.train_loss,
+                "held_out": r.held_out,
+                "loss_by_t": r.loss_by_t,
+            }
+            with (out / "log.jsonl").open("a") as log:
+                log.write(json.dumps(line) + "\n")
+            sheet = images.grid(images.to_uint8(r.preview), scale=4)
+            images.write(out / f"preview-{p.images:09d}.png", [sheet])
+            held_out = "" if r.held_out is None else f", held-out loss {r.held_out:.4f}"
+            bar.write(f"{p.images:>11,} images: loss {r.train_loss:.4f}{held_out}", file=sys.stderr)

@@ -1,0 +1,53 @@
+"""The commands for shipped models: models and ship."""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import json
+from pathlib import Path
+
+
+def models_arguments(p: argparse.ArgumentParser) -> None:
+    p.add_argument("--json", action="store_true", help="as JSON")
+    p.set_defaults(run_command=_models)
+
+
+def ship_arguments(p: argparse.ArgumentParser) -> None:
+    p.add_argument("run", type=Path, metavar="RUN", help="the folder of a training run")
+    p.add_argument("folder", type=Path, metavar="FOLDER", help="such as checkpoints/mnist")
+    p.add_argument("--commit", required=True, help="of the code that trained it")
+    p.add_argument("--limits", required=True, help="a sentence on what the model can't do")
+    p.add_argument("--history", default="", help="a sentence on interruptions")
+    p.set_defaults(run_command=_ship)
+
+
+def _models(o: argparse.Namespace) -> None:
+    from ddpm_demo.checkpoint import available, load_checkpoint
+
+    rows = []
+    for name in available():
+        m = load_checkpoint(name)
+        size, millions = m.model.config.size, sum(p.numel() for p in m.model.parameters()) / 1e6
+        shape = f"{m.model.config.channels} x {size} x {size}"
+        process, seen, n = m.diffusion, m.info.get("images") or 0, len(m.classes)
+        rows.append(
+            {"name": name, "shape": shape, "million_parameters": round(millions, 2)}
+            | dataclasses.asdict(process)
+            | {"images_seen": seen, "classes": m.classes}
+        )
+        if not o.json:
+            classes = f", {n} classes" if n else ""
+            print(
+                f"{name:<16} {shape:<12} {millions:5.1f} M parameters, {process.schedule}, "
+                f"T = {process.T}, {process.noise} noise, {seen:,} images seen{classes}"
+            )
+    if o.json:
+        print(json.dumps(rows, indent=1))
+
+
+def _ship(o: argparse.Namespace) -> None:
+    from ddpm_demo.card import ship
+
+    ship(o.run, o.folder, commit=o.commit, limits=o.limits, history=o.history)
+    print(o.folder)
