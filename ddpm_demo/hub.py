@@ -21,20 +21,18 @@ from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from huggingface_hub import HfApi, snapshot_download
 from huggingface_hub.errors import GatedRepoError, HFValidationError, RepositoryNotFoundError
 from safetensors.torch import load_file, save
 from torch import Tensor
+from tqdm.auto import tqdm
 
 from .checkpoint import Checkpoint, CheckpointError, check_parameters
 from .config import DiffusionConfig, ModelConfig, SampleConfig, from_dict
 from .unet import UNet
-
-if TYPE_CHECKING:
-    from tqdm.auto import tqdm
 
 LISTED = {
     "google/ddpm-cifar10-32": "CIFAR-10, ten classes of small photos, 32 × 32, 143 MB",
@@ -480,6 +478,11 @@ def cached(repo_id: str) -> Path | None:
     return Path(found) if _local_weights(Path(found)) else None
 
 
+class _Silent(tqdm[Any]):
+    def __init__(self, *args: Any, **options: Any) -> None:
+        super().__init__(*args, **options | {"disable": True})
+
+
 def download(
     repo_id: str, *, limit: int = LIMIT, tqdm_class: type[tqdm[Any]] | None = None
 ) -> Path:
@@ -490,7 +493,8 @@ def download(
 
     Args:
         limit: bytes; more is refused before the weights come.
-        tqdm_class: makes the progress bars; the Hub's own by default.
+        tqdm_class: makes the progress bars of the weights, two in bytes (unit "B") and one in
+            files; the Hub's own by default. They are updated from other threads.
 
     Raises:
         HubError: it isn't there, can't be used, is too big, or the way to it broke off.
@@ -499,20 +503,20 @@ def download(
         return folder
     about = describe(repo_id)
 
-    def fetch(names: list[str]) -> Path:
+    def fetch(names: list[str], bars: type[tqdm[Any]] | None) -> Path:
         with _sentences(repo_id):
-            folder = Path(snapshot_download(repo_id, allow_patterns=names, tqdm_class=tqdm_class))
+            folder = Path(snapshot_download(repo_id, allow_patterns=names, tqdm_class=bars))
         for name in names:
             if not (folder / name).is_file() or (folder / name).stat().st_size < about.files[name]:
                 raise HubError(f"{repo_id} came without the whole of {name}; download it again.")
         return folder
 
-    read_configs(fetch([n for n in about.files if n in CONFIGS]), repo_id)
+    read_configs(fetch([n for n in about.files if n in CONFIGS], _Silent), repo_id)
     if about.size > limit:
         raise HubError(
             f"{repo_id} has {about.size / 1e6:,.0f} MB; the limit is {limit / 1e6:,.0f} MB."
         )
-    return fetch(list(about.files))
+    return fetch(list(about.files), tqdm_class)
 
 
 # ---- any of them --------------------------------------------------------------------------------

@@ -133,12 +133,13 @@ def test_these_are_exact_for_a_single_picture(name: str, steps: int) -> None:
 def test_real_noise(kind: str) -> None:
     """The same with pixels drawn at random: 64 pictures, so that their streams have to differ."""
     best = Best(schedule("linear"), 0.3, 0.5)
+    timesteps = best.schedule.timesteps(20, "trailing")
+    *_, (_, mean, std) = moments("ddpm beta_tilde", best, timesteps)
     noise = Noise(kind, range(64))
-    x_T = noise.draw((64, 3, 16, 16))
-    *_, last = ddpm(best, x_T, best.schedule.timesteps(100, "trailing"), noise=noise)
-    assert abs(float(last.x_t.mean()) - 0.3) < 0.015
-    assert abs(float(last.x_t.std()) - 0.5) < 0.03
-    assert abs(float(last.x_t.mean(dim=0).std()) - 0.5 / 8) < 0.01
+    *_, last = ddpm(best, noise.draw((64, 3, 16, 16)), timesteps, noise=noise)
+    assert abs(float(last.x_t.mean()) - mean) < 0.01  # more than four standard errors each
+    assert abs(float(last.x_t.std()) - std) < 0.01
+    assert abs(float(last.x_t.mean(dim=0).std()) - std / 8) < 0.007
 
 
 # The same steps by another name
@@ -156,8 +157,8 @@ def fake(kind: str = "linear", predict: str = "eps", clip: bool = True) -> Denoi
 
 
 SUBSETS = {
-    "all": list(range(1000, 0, -1)),
-    "uniform 50": Schedule.linear().timesteps(50),
+    "one by one": [*range(1000, 985, -1), *range(15, 0, -1)],
+    "uniform": Schedule.linear().timesteps(15),
     "few and uneven": [1000, 640, 639, 310, 77, 5, 2],
     "from the middle": [400, 200, 3],
 }
@@ -169,12 +170,18 @@ def test_ddim_with_eta_1_is_ddpm_with_beta_tilde(kind: str, subset: str) -> None
     runs = []
     for sampler, options in ((ddim, {"eta": 1.0}), (ddpm, {"variance": "beta_tilde"})):
         noise = Noise("gaussian", [1, 2])
-        x_T = noise.draw((2, 1, 4, 4))
+        x_T = noise.draw((2, 1, 4, 4)).double()
         runs.append(list(sampler(fake(kind), x_T, SUBSETS[subset], noise=noise, **options)))
     for a, b in zip(*runs, strict=True):
         assert (a.index, a.total, a.t) == (b.index, b.total, b.t)
-        assert worst(a.x_t, b.x_t) < 1e-5
-        assert worst(a.x0_hat, b.x0_hat) < 1e-5
+        assert worst(a.x_t, b.x_t) < 1e-9
+        assert worst(a.x0_hat, b.x0_hat) < 1e-9
+
+
+def in_double(theirs: Any, kind: str) -> Any:
+    """Their tables are float32, which near T and 1 rounds more than what is compared here."""
+    theirs.alphas_cumprod = schedule(kind).alpha_bar[1:]
+    return theirs
 
 
 @pytest.mark.parametrize("subset", SUBSETS)
@@ -191,7 +198,7 @@ def test_ddpm_is_that_of_diffusers(
         prediction_type=PREDICT[predict],
         variance_type={"beta_tilde": "fixed_small", "beta": "fixed_large"}[variance],
     )
-    theirs.set_timesteps(timesteps=[t - 1 for t in SUBSETS[subset]])
+    in_double(theirs, kind).set_timesteps(timesteps=[t - 1 for t in SUBSETS[subset]])
     noise, same = Noise("gaussian", [1, 2]), Noise("gaussian", [1, 2])
     x_T = noise.draw((2, 1, 4, 4))
     same.draw(x_T.shape)
@@ -202,14 +209,12 @@ def test_ddpm_is_that_of_diffusers(
         t = step.t - 1
         said = theirs.step(network(step.x_t, torch.tensor([t])), t, step.x_t)
         assert worst(step.x0_hat, said.pred_original_sample) < 1e-5
-        # They scale float32's rounding of 1 - alpha_bar by a variance, where t is 0 or 1.
-        assert worst(after.x_t, said.prev_sample) < 1e-5
+        if after.t or t == 0:  # theirs adds noise to the sample itself, if that isn't from t = 1
+            assert worst(after.x_t, said.prev_sample) < 1e-5
 
 
 @pytest.mark.parametrize("predict", PREDICTIONS)
-@pytest.mark.parametrize(
-    ("spacing", "steps"), [("leading", 50), ("trailing", 20), ("leading", 1000)]
-)
+@pytest.mark.parametrize(("spacing", "steps"), [("leading", 20), ("trailing", 20)])
 @pytest.mark.parametrize("eta", [0.0, 0.5, 1.0])
 def test_ddim_is_that_of_diffusers(eta: float, spacing: str, steps: int, predict: str) -> None:
     kind = "cosine" if predict == "v" else "linear"
@@ -219,7 +224,7 @@ def test_ddim_is_that_of_diffusers(eta: float, spacing: str, steps: int, predict
         prediction_type=PREDICT[predict],
         timestep_spacing=spacing,
     )
-    theirs.set_timesteps(steps)
+    in_double(theirs, kind).set_timesteps(steps)
     noise, same = Noise("gaussian", [1, 2]), Noise("gaussian", [1, 2])
     x_T = noise.draw((2, 1, 4, 4))
     same.draw(x_T.shape)
@@ -375,7 +380,7 @@ def test_bad_timesteps_are_refused(name: str, timesteps: list[int]) -> None:
 
 def test_bad_options_are_refused() -> None:
     x_T, noise = torch.zeros(1, 1, 4, 4), Noise("gaussian", [0])
-    with pytest.raises(ValueError, match="eta is 1.5; allowed is from 0 to 1"):
+    with pytest.raises(ValueError, match=r"eta is 1\.5; allowed is from 0 to 1"):
         ddim(fake(), x_T, [1], noise=noise, eta=1.5)
     with pytest.raises(ValueError, match="variance is 'learned'; allowed is one of beta_tilde, be"):
         ddpm(fake(), x_T, [1], noise=noise, variance="learned")

@@ -19,8 +19,15 @@ INTRO = """# DDPM, live
 A real diffusion model at work: pictures come out of noise, and a picture dissolves into it
 (Ho, Jain & Abbeel 2020)."""
 
-# The default theme's fonts are served by the app itself: the page works with no network at all.
-THEME = gr.themes.Default(primary_hue="teal", neutral_hue="slate", radius_size="md")
+# The app serves its fonts itself, so the page works with no network at all. Of the default font's
+# weights, 600 lacks most letters.
+FONT = gr.themes.LocalFont("Source Sans Pro", weights=(400, 700))
+THEME = gr.themes.Default(
+    primary_hue="teal",
+    neutral_hue="slate",
+    radius_size="md",
+    font=[FONT, "ui-sans-serif", "system-ui", "sans-serif"],
+)
 CSS = """
 .gradio-container { max-width: 1440px !important; }
 #about-model { font-size: .85rem; color: var(--body-text-color-subdued); }

@@ -190,7 +190,7 @@ def test_what_is_no_picture_is_refused_and_the_old_one_stays(tab):
 
 def test_strip_and_films_are_saved_with_what_made_them(tab, tmp_path):
     def save(kind):
-        with tab.expect_download() as download:
+        with tab.expect_download(timeout=90_000) as download:
             tab.locator(f"#noiser [data-save={kind}]").click()
         name = download.value.suggested_filename
         download.value.save_as(tmp_path / name)
