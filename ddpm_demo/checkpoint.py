@@ -177,8 +177,10 @@ def load_checkpoint(source: str | Path, device: str | torch.device = "cpu") -> C
         config = from_dict(ModelConfig, about["model"])
         diffusion = from_dict(DiffusionConfig, about["diffusion"])
         info = dict(about.get("info") or {})
-    except (ValueError, TypeError, KeyError, AttributeError) as error:
+    except ValueError as error:
         raise CheckpointError(f"The configuration in {name} can't be used: {error}") from None
+    except (TypeError, KeyError, AttributeError) as error:
+        raise CheckpointError(f"The configuration in {name} is garbled ({error!r}).") from None
     with torch.device("meta"):  # no memory for a network whose weights turn out not to fit
         model = UNet(config)
     check_parameters(name, model.state_dict(), state)

@@ -1,6 +1,6 @@
 """Small classifiers of MNIST, Fashion-MNIST and CIFAR-10, trained here to judge samples.
 
-    python -m ddpm_demo.classifier --dataset cifar10 --out checkpoints/classifiers/cifar10.safetensors
+    python -m ddpm_demo.classifier --dataset mnist --out checkpoints/classifiers/mnist.safetensors
 
 The network is a narrow ResNet-9 whose last layer but one is short, so that a few hundred pictures
 are enough for the Fréchet distance in its features (see `metrics.py`).
@@ -23,14 +23,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from . import data as d
-from .checkpoint import (
-    ZOO,
-    CheckpointError,
-    check_parameters,
-    load_tensors,
-    save_tensors,
-)
-from .config import SEED_MAX, from_dict, number, require
+from .checkpoint import ZOO, CheckpointError, check_parameters, load_tensors, save_tensors
+from .config import SEED_MAX, from_dict, number, require, whole_numbers
 from .devices import bf16_pays, pick
 from .files import write_atomically
 from .train import DivergedError, Shuffle, generator
@@ -42,20 +36,20 @@ SHIFT = 2  # pixels that training pictures are moved by, at most, for every 16 o
 
 @dataclass(frozen=True)
 class ClassifierConfig:
-    """The network. `widths` are the channels at the first picture size and after one halving, two."""
+    """The network. `widths` are the channels of the stem and after each of the three halvings."""
 
     classes: tuple[str, ...]
     size: int = 28
     channels: int = 1
-    widths: tuple[int, ...] = (32, 64, 128)
+    widths: tuple[int, ...] = (32, 64, 128, 256)
     dim: int = 64  # of the features
 
     def __post_init__(self) -> None:
         require(len(self.classes) > 1, "classes", self.classes, "2 or more names")
         number("size", self.size, 8, 1024, whole=True)
         require(self.channels in (1, 3), "channels", self.channels, "1 or 3")
-        ok = len(self.widths) == 3 and all(type(w) is int and 1 <= w <= 1024 for w in self.widths)
-        require(ok, "widths", self.widths, "three whole numbers from 1 to 1024")
+        ok = whole_numbers(self.widths, 1, 1024) and len(self.widths) == 4
+        require(ok, "widths", self.widths, "four whole numbers from 1 to 1024")
         number("dim", self.dim, 1, 1024, whole=True)
 
 
@@ -78,19 +72,17 @@ class Recipe:
 
 
 SHAPES: dict[str, dict[str, Any]] = {
-    "mnist": {"widths": (16, 32, 64), "dim": 64},
-    "fashion_mnist": {"widths": (32, 64, 128), "dim": 64},
-    "cifar10": {"widths": (64, 128, 256), "dim": 128},
+    "mnist": {"widths": (16, 32, 64, 64), "dim": 64},
+    "fashion_mnist": {"widths": (32, 64, 128, 128), "dim": 64},
+    "cifar10": {"widths": (32, 64, 128, 256), "dim": 128},
 }
-EPOCHS = {"mnist": 4, "fashion_mnist": 12, "cifar10": 15}
+EPOCHS = {"mnist": 3, "fashion_mnist": 12, "cifar10": 20}
 
 
-def _conv(c_in: int, c_out: int, kernel: int = 3) -> nn.Sequential:
-    return nn.Sequential(
-        nn.Conv2d(c_in, c_out, kernel, padding=kernel // 2, bias=False),
-        nn.BatchNorm2d(c_out),
-        nn.ReLU(inplace=True),
-    )
+def _conv(c_in: int, c_out: int, kernel: int = 3, *, halve: bool = False) -> nn.Sequential:
+    pool = [nn.MaxPool2d(2)] * halve  # before the norm, which then has a quarter to do
+    convolution = nn.Conv2d(c_in, c_out, kernel, padding=kernel // 2, bias=False)
+    return nn.Sequential(convolution, *pool, nn.BatchNorm2d(c_out), nn.ReLU(inplace=True))
 
 
 class _Residual(nn.Module):
@@ -112,16 +104,13 @@ class Classifier(nn.Module):
     def __init__(self, config: ClassifierConfig, info: dict[str, Any] | None = None) -> None:
         super().__init__()
         self.config, self.info = config, info or {}
-        a, b, c = config.widths
+        stem, a, b, c = config.widths
         self.body = nn.Sequential(
-            _conv(config.channels, a),
-            _conv(a, b),
-            nn.MaxPool2d(2),
-            _Residual(b),
-            _conv(b, c),
-            nn.MaxPool2d(2),
-            _conv(c, c),
-            nn.MaxPool2d(2),
+            _conv(config.channels, stem),
+            _conv(stem, a, halve=True),
+            _Residual(a),
+            _conv(a, b, halve=True),
+            _conv(b, c, halve=True),
             _Residual(c),
             _conv(c, config.dim, 1),
             nn.AdaptiveAvgPool2d(1),
@@ -275,7 +264,7 @@ def fit(model: Classifier, data: d.Images, recipe: Recipe) -> Iterator[Progress]
         model.eval()
         right = float((logits.argmax(1) == y).float().mean())
         seconds = max(time.monotonic() - started, 1e-9)
-        yield Progress(step + 1, steps, float(loss), right, (step + 1) * batch / seconds)
+        yield Progress(step + 1, steps, loss.item(), right, (step + 1) * batch / seconds)
 
 
 @dataclass(frozen=True)
@@ -284,7 +273,8 @@ class Report:
 
     Attributes:
         accuracy: share that it gets right.
-        sure: share with a probability above 0.9; `sure_accuracy`: of these, the share that is right.
+        sure: share with a probability above 0.9.
+        sure_accuracy: share of these that it gets right.
         by_class: share of each class that it gets right.
     """
 
@@ -295,8 +285,8 @@ class Report:
     by_class: dict[str, float] = field(default_factory=dict)
 
 
-def test(model: Classifier, data: d.Images, batch_size: int = 500) -> Report:
-    """Judge labelled pictures."""
+def assess(model: Classifier, data: d.Images, batch_size: int = 500) -> Report:
+    """Compare what it says of labelled pictures with their labels."""
     parts = [model.extract(part)[1].cpu() for part in data.pixels.split(batch_size)]
     best, said = torch.cat(parts).softmax(1).max(1)
     right, sure = said == data.labels, best > SURE
@@ -324,7 +314,9 @@ def card(name: str, model: Classifier) -> str:
     rows = "\n".join(f"| {k} | {100 * v:.1f} % |" for k, v in result["by_class"].items())
     parameters = sum(p.numel() for p in model.parameters())
     recipe = info["recipe"]
-    flags = " ".join(f"--{k.replace('_', '-')} {v:g}" for k, v in recipe.items())
+    words = ["python -m ddpm_demo.classifier", f"--dataset {info['dataset']}"]
+    words += [f"--{k.replace('_', '-')} {v:g}" for k, v in recipe.items()]
+    command = " ".join([*words, f"--out {name}.safetensors"])
     return f"""# {name}
 
 A classifier of {len(config.classes)} classes, {config.channels} x {config.size} x {config.size}
@@ -332,7 +324,7 @@ pictures, {parameters / 1e6:.2f} M parameters, {config.dim} features, trained by
 scratch to judge samples. The weights are in half precision.
 
 - Data: {DATA[info["dataset"]]}
-- Command: `python -m ddpm_demo.classifier --dataset {info["dataset"]} {flags} --out {name}.safetensors`
+- Command: `{command}`
 - Training: {info["images"]:,} pictures seen in {info["seconds"] / 60:.1f} minutes
 - **Test accuracy: {100 * result["accuracy"]:.2f} %** of {result["n"]:,} pictures
 - Sure (a probability above {SURE}) of {100 * result["sure"]:.1f} % of them, and right about
@@ -342,7 +334,7 @@ scratch to judge samples. The weights are in half precision.
 | --- | --- |
 {rows}
 
-Distances in its features are no FID, and compare only with others in the features of this very file.
+Distances in its features are no FID, and compare only with others in the features of these weights.
 """
 
 
@@ -389,7 +381,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         }
         save_classifier(o.out, model)
         model = load_classifier(o.out, pick(o.device))  # as people get it, rounding included
-        model.info["test"] = dataclasses.asdict(test(model, sets[1]))
+        model.info["test"] = dataclasses.asdict(assess(model, sets[1]))
         save_classifier(o.out, model)
         write_atomically(o.out.with_suffix(".md"), card(o.out.stem, model).encode())
         tqdm.write(f"{o.out}: {100 * model.info['test']['accuracy']:.2f} % of the test pictures")

@@ -478,7 +478,7 @@ def cached(repo_id: str) -> Path | None:
     return Path(found) if _local_weights(Path(found)) else None
 
 
-class _Silent(tqdm[Any]):
+class _Silent(tqdm):  # type: ignore[type-arg]  # not subscriptable when run
     def __init__(self, *args: Any, **options: Any) -> None:
         super().__init__(*args, **options | {"disable": True})
 

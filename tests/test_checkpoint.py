@@ -61,16 +61,16 @@ def test_round_trip(
     dtype: torch.dtype, sharded: bool, tmp_path: Path, tiny: Tiny, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     if sharded:
-        monkeypatch.setattr(cp, "MAX_SHARD", 6000)
+        monkeypatch.setattr(cp, "MAX_SHARD", 20_000)
     given = tiny(num_classes=3, noise="laplace", predict="v", norm="group", groups=4)
     path = save_checkpoint(tmp_path / "run", given, dtype)
     files = sorted(p.name for p in (tmp_path / "run").iterdir())
     if sharded:
         assert path.name == INDEX
-        assert len(files) > 5
+        assert len(files) > 3
         for file in (tmp_path / "run").glob("*.safetensors"):
-            # No tensor here is larger than a shard may be; the header comes on top.
-            assert file.stat().st_size < 6000 + 4000
+            tensors, _ = cp.load_tensors(file)
+            assert sum(v.nbytes for v in tensors.values()) <= 20_000
     else:
         assert files == ["model.safetensors"] == [path.name]
     sources = [path.parent] if sharded else [path.parent, path]
@@ -151,9 +151,7 @@ def test_a_shipped_model_has_a_name(zoo: Path, monkeypatch: pytest.MonkeyPatch) 
     assert load_checkpoint("tiny").model.config.num_classes == 0
 
 
-@pytest.mark.parametrize(
-    "name", ["mnits", "", "..", "runs/none", "a.safetensors", "x" * 300, "a\0b"]
-)
+@pytest.mark.parametrize("name", ["mnits", "", "..", "/no/such/folder", "a.safetensors", "a\0b"])
 def test_an_unknown_name_lists_the_shipped_ones(
     name: str, zoo: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -236,11 +234,11 @@ def test_one_of_somebody_else_s_is_refused(tmp_path: Path) -> None:
         ({"model": {"multipliers": [1.5]}}, "multipliers is (1.5,)"),
         ({"model": {"time_dim": 10**12}}, "time_dim is 1000000000000"),
         ({"model": {"groups": 0, "norm": "group"}}, "groups is 0"),
-        ({"model": [1, 2]}, "can't be used"),
-        ({"model": None}, "can't be used"),
+        ({"model": [1, 2]}, "is garbled"),
+        ({"model": None}, "is garbled"),
         ({"diffusion": {"T": 5}}, "T is 5; allowed is a whole number from 10 to 4,000"),
         ({"diffusion": {"noise": "uniform"}}, "noise is 'uniform'"),
-        ({"info": 5}, "can't be used"),
+        ({"info": 5}, "is garbled"),
     ],
 )
 def test_a_bad_configuration_is_refused(saved: Path, about: dict[str, Any], says: str) -> None:
@@ -249,14 +247,14 @@ def test_a_bad_configuration_is_refused(saved: Path, about: dict[str, Any], says
             said[key] = said[key] | value if isinstance(value, dict) else value
 
     message = refused(rewrite(saved, about=change))
-    assert message.startswith(f"The configuration in {saved} can't be used: ")
+    assert message.startswith(f"The configuration in {saved} ")
     assert says in message
 
 
 def test_a_list_for_a_configuration_is_refused(saved: Path) -> None:
     state, _ = cp.load_tensors(saved)
     save_tensors(saved, state, [1])  # type: ignore[arg-type]
-    assert "can't be used" in refused(saved)
+    assert "is garbled" in refused(saved)
 
 
 def test_a_huge_network_is_refused_before_it_takes_memory(saved: Path) -> None:

@@ -125,7 +125,7 @@ def build_generate_tab() -> None:
         with gr.Column(scale=3, min_width=320):
             screen = player.Player(elem_id="player")
         with gr.Column(scale=1, min_width=280):
-            with gr.Row():
+            with gr.Row(elem_id="act"):
                 go = gr.Button(
                     "Generate", variant="primary", size="lg", elem_id="go", min_width=120
                 )
