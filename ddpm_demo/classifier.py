@@ -176,13 +176,12 @@ def load_classifier(source: str | Path, device: torch.device | str = "cpu") -> C
     Raises:
         CheckpointError: it isn't there or can't be used; the message says why.
     """
-    shipped = ZOO / "classifiers" / f"{source}.safetensors"
-    path = shipped if Path(source).name == str(source) and shipped.is_file() else Path(source)
+    shipped = {p.stem: p for p in (ZOO / "classifiers").glob("*.safetensors")}
+    path = shipped.get(str(source), Path(source))
     if not path.is_file():
-        names = sorted(p.stem for p in shipped.parent.glob("*.safetensors"))
         raise CheckpointError(
             f"There is no classifier {str(source)!r}; allowed is a .safetensors file, "
-            f"or a shipped one: {', '.join(names) or 'none'}."
+            f"or a shipped one: {', '.join(sorted(shipped)) or 'none'}."
         )
     state, about = load_tensors(path)
     try:
@@ -347,7 +346,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     p.add_argument("--dataset", choices=d.NAMES, default="mnist")
     p.add_argument("--data-dir", type=Path, default=d.DATA_DIR)
     p.add_argument("--out", type=Path, required=True, help="*.safetensors; the card is *.md beside")
-    p.add_argument("--epochs", type=int, help=f"default: {EPOCHS}")
+    usual = ", ".join(f"{n} for {name}" for name, n in EPOCHS.items())
+    p.add_argument("--epochs", type=int, help=f"default: {usual}")
     p.add_argument("--batch-size", type=int, default=default.batch_size)
     p.add_argument("--lr", type=float, default=default.lr)
     p.add_argument("--weight-decay", type=float, default=default.weight_decay)
@@ -364,6 +364,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         with torch.random.fork_rng():
             torch.manual_seed(recipe.seed)
             model = Classifier(config).to(pick(o.device))
+        o.out.parent.mkdir(parents=True, exist_ok=True)  # refused now, if at all
         started = time.monotonic()
         with tqdm(unit="step", dynamic_ncols=True) as bar:
             for at in fit(model, sets[0], recipe):

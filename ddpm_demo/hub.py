@@ -88,8 +88,6 @@ SPACINGS = {"leading": "leading", "trailing": "trailing", "linspace": "uniform"}
 VARIANCES = {"fixed_small": "beta_tilde", "fixed_large": "beta", "fixed_small_log": "beta_tilde"}
 THEIRS = {ours: theirs for theirs, (ours, _) in SAME.items()} | {
     "size": "sample_size",
-    "width": "block_out_channels",
-    "multipliers": "block_out_channels",
     "T": "num_train_timesteps",
 }
 # Weights from before diffusers 0.12 have these names in their attentions.
@@ -119,8 +117,8 @@ def _levels(config: Mapping[str, Any]) -> tuple[list[int], list[bool]]:
     """Widths of the levels, and which have attention."""
     widths = config.get("block_out_channels", [224, 448, 672, 896])
     ok = isinstance(widths, list) and 1 <= len(widths) <= 8
-    ok = ok and all(type(w) is int and 1 <= w <= 16_384 for w in widths)
-    _require(ok, "block_out_channels", widths, "1 to 8 whole numbers from 1 to 16,384")
+    ok = ok and all(type(w) is int and w > 0 for w in widths)
+    _require(ok, "block_out_channels", widths, "1 to 8 whole numbers above 0")
 
     def attends(key: str, plain: str, default: list[bool]) -> list[bool]:
         blocks = config.get(key, ["Attn" * a + plain for a in default])
@@ -167,6 +165,8 @@ def _model_config(config: Mapping[str, Any]) -> ModelConfig:
         size = size[0]
     _require(type(size) is int, "sample_size", size, "one whole number, or the same twice")
     width = math.gcd(*widths)
+    ok = 8 <= width <= 1024 and max(widths) <= 16 * width
+    _require(ok, "block_out_channels", widths, "1 to 16 times one width from 8 to 1,024")
     levels = [-(-size // 2**i) for i in range(len(widths))]
     model = ModelConfig(
         size=size,

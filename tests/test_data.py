@@ -1,0 +1,303 @@
+"""Folders with all sorts of files, torchvision's layouts, and what is said when all is missing."""
+
+import hashlib
+import io
+import pickle
+import struct
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from torchvision import datasets
+
+from ddpm_demo.data import DataError, Images, load
+
+
+def picture(seed: int, size: tuple[int, int] = (40, 30)) -> Image.Image:
+    rng = np.random.default_rng(seed)
+    return Image.fromarray(rng.integers(0, 256, (size[1], size[0], 3), dtype=np.uint8))
+
+
+def flat(colour: object, mode: str, size: tuple[int, int] = (9, 9)) -> Image.Image:
+    return Image.new(mode, size, colour)
+
+
+@pytest.fixture
+def offline(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: object, **__: object) -> None:
+        raise OSError("<urlopen error: no network>\nsecond line")
+
+    for module in (datasets.mnist, datasets.cifar):
+        monkeypatch.setattr(module, "download_and_extract_archive", fail)
+
+
+# Folders
+
+
+def test_a_folder_of_all_sorts(tmp_path: Path) -> None:
+    deep = tmp_path / "a" / "ü b"
+    deep.mkdir(parents=True)
+    red, grey, clear = (200, 10, 10), (77,) * 3, (255,) * 3  # transparency is laid on white
+    flat(red, "RGB", (20, 9)).save(tmp_path / "1.png")
+    flat((0, 255, 255, 0), "CMYK").save(deep / "2.JPG", quality=100)
+    flat((9, 9, 9, 0), "RGBA").save(deep / "3.webp", lossless=True)
+    flat(77, "L").save(deep / "4.png")
+    flat(77 * 257, "I;16").save(tmp_path / "5.png")
+    (tmp_path / "6.png").write_bytes(b"")
+    (tmp_path / "7.jpg").write_text("not a picture")
+    whole = io.BytesIO()
+    picture(0, (200, 200)).save(whole, "JPEG")
+    (tmp_path / "8.jpeg").write_bytes(whole.getvalue()[:900])
+    (tmp_path / "notes.txt").write_text("no picture, and nobody said so")
+    (tmp_path / "9.png").mkdir()  # a folder
+
+    got = load(f"folder:{tmp_path}", size=8)
+    assert got.pixels.shape == (5, 3, 8, 8)
+    assert (got.pixels.dtype, got.pixels.is_contiguous()) == (torch.uint8, True)
+    assert (got.labels.tolist(), got.classes, got.flip) == ([0] * 5, (), True)
+    wanted = [red, grey, (255, 0, 0), clear, grey]  # by path: 1, 5, then those deeper down
+    for pixels, colour in zip(got.pixels, wanted, strict=True):
+        gap = (pixels.int() - torch.tensor(colour).view(3, 1, 1)).abs().max()
+        assert gap <= 3  # JPEG
+    assert [line.split(":")[0] for line in got.skipped] == [
+        str(tmp_path / name) for name in ("6.png", "7.jpg", "8.jpeg")
+    ]
+    for line, reason in zip(got.skipped, ("empty", "not a picture", "damaged"), strict=True):
+        assert reason in line
+
+
+def test_pictures_are_cut_square_from_the_middle(tmp_path: Path) -> None:
+    wide = np.zeros((10, 30, 3), np.uint8)
+    wide[:, 10:20] = 255
+    Image.fromarray(wide).save(tmp_path / "wide.png")
+    got = load(f"folder:{tmp_path}", size=10)
+    assert (got.pixels == 255).all()
+    assert load(f"folder:{tmp_path}").pixels.shape == (1, 3, 32, 32)
+
+
+def test_grey_folders(tmp_path: Path) -> None:
+    flat((255, 0, 0), "RGB").save(tmp_path / "red.png")
+    got = load(f"folder:{tmp_path}", size=8, channels=1)
+    assert got.pixels.shape == (1, 1, 8, 8)
+    assert (got.pixels == 76).all()  # 0.299 of 255
+
+
+def test_held_out_pictures_are_others_and_stay_so(tmp_path: Path) -> None:
+    def sets() -> tuple[set[bytes], set[bytes]]:
+        both = (load(f"folder:{tmp_path}", size=8, train=split) for split in (True, False))
+        return tuple({p.numpy().tobytes() for p in s.pixels} for s in both)  # type: ignore[return-value]
+
+    for i in range(300):
+        picture(i, (8, 8)).save(tmp_path / f"{i:03}.png")
+    train, held_out = sets()
+    assert len(train) + len(held_out) == 300
+    assert not train & held_out
+    assert 5 <= len(held_out) <= 30
+    for i in range(300, 330):
+        picture(i, (8, 8)).save(tmp_path / f"more {i}.png")
+    more, still = sets()
+    assert train < more
+    assert held_out <= still
+
+
+def test_a_small_folder_holds_nothing_out(tmp_path: Path) -> None:
+    for i in range(5):
+        picture(i).save(tmp_path / f"{i}.png")
+    both = [load(f"folder:{tmp_path}", size=8, train=train) for train in (True, False)]
+    assert torch.equal(both[0].pixels, both[1].pixels)
+
+
+def test_that_none_happens_to_be_held_out_is_no_error(tmp_path: Path) -> None:
+    """One name in twenty is held out; with fifty pictures there may be none, or a broken one."""
+    names = (f"{i}.png" for i in range(10_000))
+    chance = {n: hashlib.sha1(n.encode()).digest()[0] <= 12 for n in names}
+    kept, held = ([n for n, h in chance.items() if h is wanted][:50] for wanted in (False, True))
+    for name in kept:
+        picture(0, (8, 8)).save(tmp_path / name)
+    assert load(f"folder:{tmp_path}", size=8, train=False).pixels.shape == (0, 3, 8, 8)
+    (tmp_path / held[0]).write_bytes(b"broken")
+    got = load(f"folder:{tmp_path}", size=8, train=False)
+    assert (len(got), len(got.skipped)) == (0, 1)
+    assert len(load(f"folder:{tmp_path}", size=8)) == 50
+
+
+@pytest.mark.parametrize(
+    ("files", "says"),
+    [
+        ({}, "but it has none"),
+        ({"a.txt": b"x"}, "but it has none"),
+        ({"a.png": b"x", "b.jpg": b""}, "but none of its 2 pictures can be read"),
+    ],
+)
+def test_a_folder_without_pictures(files: dict[str, bytes], says: str, tmp_path: Path) -> None:
+    for name, data in files.items():
+        (tmp_path / name).write_bytes(data)
+    with pytest.raises(DataError, match=says):
+        load(f"folder:{tmp_path}")
+
+
+def test_no_folder(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=r"There is no folder .*nowhere\."):
+        load(f"folder:{tmp_path / 'nowhere'}")
+
+
+@pytest.mark.parametrize("size", [0, 7, 1025, -8])
+def test_a_bad_size(size: int, tmp_path: Path) -> None:
+    picture(0).save(tmp_path / "a.png")
+    with pytest.raises(
+        ValueError, match=f"size is {size}; allowed is a whole number from 8 to 1,0"
+    ):
+        load(f"folder:{tmp_path}", size=size)
+
+
+# torchvision's data sets
+
+
+def idx(array: np.ndarray) -> bytes:
+    """The format of the MNIST files."""
+    return struct.pack(f">HBB{array.ndim}I", 0, 8, array.ndim, *array.shape) + array.tobytes()
+
+
+@pytest.fixture
+def mnist(tmp_path: Path) -> Callable[[str], np.ndarray]:
+    def write(name: str = "MNIST") -> np.ndarray:
+        raw = tmp_path / name / "raw"
+        raw.mkdir(parents=True, exist_ok=True)
+        rng = np.random.default_rng(0)
+        pixels = rng.integers(0, 256, (7, 28, 28), dtype=np.uint8)
+        for split, n in (("train", 7), ("t10k", 3)):
+            (raw / f"{split}-images-idx3-ubyte").write_bytes(idx(pixels[:n]))
+            (raw / f"{split}-labels-idx1-ubyte").write_bytes(idx(np.arange(n, dtype=np.uint8)))
+        return pixels
+
+    return write
+
+
+@pytest.mark.parametrize(
+    ("dataset", "name"), [("mnist", "MNIST"), ("fashion_mnist", "FashionMNIST")]
+)
+def test_mnist(
+    dataset: str, name: str, tmp_path: Path, mnist: Callable[[str], np.ndarray], offline: None
+) -> None:
+    pixels = mnist(name)
+    got = load(dataset, tmp_path)
+    assert got.pixels.shape == (7, 1, 28, 28)
+    assert np.array_equal(got.pixels[:, 0].numpy(), pixels)
+    assert got.labels.tolist() == list(range(7))
+    assert len(got.classes) == 10
+    assert got.flip == (dataset == "fashion_mnist")  # a mirrored 2 is no digit; a coat is a coat
+    assert len(load(dataset, tmp_path, train=False)) == 3
+
+    framed = load(dataset, tmp_path, size=32).pixels
+    assert np.array_equal(framed[:, 0, 2:-2, 2:-2].numpy(), pixels)
+    assert int(framed.sum()) == int(pixels.sum())  # black around it
+    assert load(dataset, tmp_path, size=14).pixels.shape == (7, 1, 14, 14)
+    colour = load(dataset, tmp_path, channels=3).pixels
+    assert torch.equal(colour, got.pixels.expand(-1, 3, -1, -1))
+
+
+def test_cifar10(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, offline: None) -> None:
+    folder = tmp_path / "cifar-10-batches-py"
+    folder.mkdir()
+    rng = np.random.default_rng(0)
+    planes = rng.integers(0, 256, (6, 2, 3, 32, 32), dtype=np.uint8)
+    files = [f"data_batch_{i}" for i in range(1, 6)] + ["test_batch"]
+    contents = {
+        f: {"data": p.reshape(2, -1), "labels": [3, 9]} for f, p in zip(files, planes, strict=True)
+    }
+    contents["batches.meta"] = {"label_names": [f"class {i}" for i in range(10)]}
+    sums = {}
+    for name, content in contents.items():
+        data = pickle.dumps(content)
+        (folder / name).write_bytes(data)
+        sums[name] = hashlib.md5(data).hexdigest()
+    monkeypatch.setattr(datasets.CIFAR10, "train_list", [[f, sums[f]] for f in files[:5]])
+    monkeypatch.setattr(datasets.CIFAR10, "test_list", [["test_batch", sums["test_batch"]]])
+    monkeypatch.setitem(datasets.CIFAR10.meta, "md5", sums["batches.meta"])
+
+    got = load("cifar10", tmp_path)
+    assert np.array_equal(got.pixels.numpy(), planes[:5].reshape(10, 3, 32, 32))
+    assert got.labels.tolist() == [3, 9] * 5
+    assert (got.classes[3], got.flip) == ("class 3", True)
+    assert np.array_equal(load("cifar10", tmp_path, train=False).pixels.numpy(), planes[5])
+    grey = load("cifar10", tmp_path, channels=1).pixels[:, 0].numpy()
+    wanted = np.tensordot(planes[:5].reshape(10, 3, 32, 32), [0.299, 0.587, 0.114], ((1,), (0,)))
+    assert np.abs(grey - wanted).max() <= 0.5 + 1e-9
+    larger = load("cifar10", tmp_path, size=36).pixels  # resized: a black frame is for digits only
+    assert larger[:, :, 0].float().mean() > 60
+
+    (folder / "data_batch_2").write_bytes(b"other")  # its sum is wrong now
+    with pytest.raises(DataError, match="not whole"):
+        load("cifar10", tmp_path)
+
+
+@pytest.mark.parametrize("dataset", ["mnist", "fashion_mnist", "cifar10"])
+def test_offline_and_absent(dataset: str, tmp_path: Path, offline: None) -> None:
+    with pytest.raises(DataError) as caught:
+        load(dataset, tmp_path / "data")
+    message = str(caught.value)
+    assert message.startswith(f"{dataset} is not in {tmp_path / 'data'}")
+    assert "connect once" in message
+    assert "\n" not in message
+
+
+@pytest.mark.parametrize("keep", [0, 10, 500])
+def test_a_truncated_file(
+    keep: int, tmp_path: Path, mnist: Callable[..., object], offline: None
+) -> None:
+    mnist()
+    file = tmp_path / "MNIST" / "raw" / "train-images-idx3-ubyte"
+    file.write_bytes(file.read_bytes()[:keep])
+    with pytest.raises(DataError, match=r"mnist is not in .*, or not whole"):
+        load("mnist", tmp_path)
+
+
+def test_a_download_is_used(
+    tmp_path: Path, mnist: Callable[..., object], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What torchvision fetches is read at once; here the files appear instead."""
+    fetched = []
+
+    def fetch(_url: str, download_root: str, filename: str, **_: object) -> None:
+        if not fetched:
+            mnist()
+        assert Path(download_root) == tmp_path / "MNIST" / "raw"
+        fetched.append(filename)
+
+    monkeypatch.setattr(datasets.mnist, "download_and_extract_archive", fetch)
+    assert len(load("mnist", tmp_path)) == 7
+    assert "train-images-idx3-ubyte.gz" in fetched
+
+
+def test_an_unknown_data_set() -> None:
+    with pytest.raises(DataError, match=r"dataset is 'imagenet'; allowed is mnist, .* or folder:P"):
+        load("imagenet")
+
+
+# What is done with them
+
+
+def images(classes: tuple[str, ...] = ("cat", "dog", "elk")) -> Images:
+    pixels = torch.arange(6 * 4, dtype=torch.uint8).reshape(6, 1, 2, 2)
+    return Images(pixels, torch.tensor([0, 1, 2, 1, 0, 1]), classes)
+
+
+def test_only() -> None:
+    dogs = images().only("dog")
+    assert torch.equal(dogs.pixels, images().pixels[[1, 3, 5]])
+    assert dogs.labels.tolist() == [1, 1, 1]
+    assert dogs.classes == ("cat", "dog", "elk")
+    with pytest.raises(ValueError, match=r"class is 'cow'; allowed is cat, dog, elk\."):
+        images().only("cow")
+    with pytest.raises(ValueError, match=r"class is 'cow'; allowed is none\."):
+        images(()).only("cow")
+
+
+def test_batch() -> None:
+    x = Images(torch.tensor([0, 255, 51]).byte().reshape(3, 1, 1, 1), torch.zeros(3))
+    got = x.batch(torch.tensor([2, 0, 1, 1]))
+    assert got.dtype == torch.float32
+    assert (got.flatten() - torch.tensor([-0.6, -1, 1, 1])).abs().max() < 1e-6
