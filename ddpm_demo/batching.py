@@ -39,8 +39,9 @@ from .denoiser import Denoiser
 from .unet import UNet
 
 MOST = 64  # pictures in a batch that several runs share
-WORTH = 0.95  # a batch twice the size is worth it where a picture takes this part of the time
-TRY = 16  # every so many batches, one of twice the size is tried
+FIRST = 4  # the same, while nothing is known
+WORTH = 0.98  # a batch twice the size is worth it where a picture takes this part of the time
+TRY = 8  # every so many batches, one of twice the size is tried
 LINGER = 0.1  # how long to wait for those of the last batch, as a part of what that took
 IDLE = 10.0  # seconds after which the thread of an idle batcher ends
 
@@ -48,24 +49,28 @@ IDLE = 10.0  # seconds after which the thread of an idle batcher ends
 class Pace:
     """Learns from the batches themselves how many pictures are worth running together.
 
-    Sizes count by their powers of two. Of each size the least time is kept: whatever else the
-    machine does can only make a batch slower.
+    Sizes count by their powers of two. Of each the least time is kept, as whatever else the machine
+    does can only make a batch slower, and the first batch of a size, for which kernels are made, is
+    left out.
     """
 
     def __init__(self) -> None:
         self._seconds: dict[int, float] = {}  # a picture, in batches of size 2**k to 2**(k+1) - 1
+        self._sizes: set[int] = set()
         self._batches = 0
 
     def note(self, size: int, seconds: float) -> None:
         """A batch of `size` pictures took `seconds`."""
         k, each = size.bit_length() - 1, seconds / size
-        self._seconds[k] = min(each, self._seconds.get(k, each))
+        if size in self._sizes:
+            self._seconds[k] = min(each, self._seconds.get(k, each))
+        self._sizes.add(size)
         self._batches += 1
 
     def limit(self) -> int:
         """The smallest size that is about as good as any; twice that if it's time to try."""
         if not self._seconds:
-            return 1
+            return FIRST
         enough = min(self._seconds.values()) / WORTH
         k = min(k for k, seconds in self._seconds.items() if seconds <= enough)
         return 2 ** (k + (k + 1 not in self._seconds or self._batches % TRY == 0))
@@ -193,7 +198,10 @@ class Batcher:
         first, *others = batch
         parts = [call.inputs(n) for call, n in batch.items()]
         inputs = [torch.cat(i) for i in zip(*parts, strict=True)] if others else parts[0]
-        device, autocast, start = first.device, first.autocast, time.perf_counter()
+        device, autocast = first.device, first.autocast
+        # On a CPU the thread's own time, which doesn't count what else the machine does.
+        clock = time.thread_time if device.type == "cpu" else time.perf_counter
+        start = clock()
         try:
             with torch.no_grad(), torch.autocast(device.type, autocast, autocast is not None):
                 raw = first.model(*inputs)
@@ -208,7 +216,7 @@ class Batcher:
             for call, n in batch.items():
                 self._forward({call: n})
             return
-        self._paces[first.kind].note(len(raw), time.perf_counter() - start)
+        self._paces[first.kind].note(len(raw), clock() - start)
         for call, part in zip(batch, raw.split(list(batch.values())), strict=True):
             call.receive(part)
 

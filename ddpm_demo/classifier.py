@@ -318,9 +318,9 @@ def card(name: str, model: Classifier) -> str:
     command = " ".join([*words, f"--out {name}.safetensors"])
     return f"""# {name}
 
-A classifier of {len(config.classes)} classes, {config.channels} x {config.size} x {config.size}
-pictures, {parameters / 1e6:.2f} M parameters, {config.dim} features, trained by this project from
-scratch to judge samples. The weights are in half precision.
+A classifier of {config.channels} x {config.size} x {config.size} pictures in {len(config.classes)}
+classes, trained by this project from scratch to judge samples. It has {parameters / 1e6:.2f} M
+parameters, in half precision, and decides by {config.dim} features.
 
 - Data: {DATA[info["dataset"]]}
 - Command: `{command}`

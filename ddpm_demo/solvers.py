@@ -113,7 +113,7 @@ def unipc(
         mean = (x0_r + x0) / 2
         if len(past) == 2:
             # The mean of the parabola through x0_hat at q, r and t. In units of the step h from r
-            # to t they are at place p, 0 and 1; tau and tau2 are the mean place and its square.
+            # to t they lie at p, 0 and 1; tau and tau2 are the means of the place and its square.
             _, x0_q, q = past[0]
             h = lam[t] - lam[r]
             p = (lam[q] - lam[r]) / h

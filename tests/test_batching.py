@@ -392,28 +392,30 @@ def test_alone_the_way_through_the_batcher_costs_next_to_nothing(batcher):
 # --- the size of a batch --------------------------------------------------------------------------
 
 
-def learn(pace, each, demand=64, batches=40):
-    """Run batches at the pace's limit on a machine that takes `each(n)` seconds a picture."""
+def learn(pace, each, batches=60):
+    """Run full batches on a machine that takes `each(n)` seconds a picture."""
     limits = []
     for _ in range(batches):
-        limits.append(pace.limit())
-        n = min(pace.limit(), demand)
-        pace.note(n, n * each(n))
+        n = min(pace.limit(), 64)
+        slow = 10 * (n not in limits)  # the first time
+        limits.append(n)
+        pace.note(n, n * (each(n) + slow))
     return limits
 
 
 def test_batches_double_as_long_as_it_pays():
     limits = learn(Pace(), lambda n: 1 / min(n, 16))
-    assert limits[:6] == [1, 2, 4, 8, 16, 32]
-    assert set(limits[6:]) == {16, 32}
-    assert limits[6:].count(32) <= 4
-    assert learn(Pace(), lambda n: 1 / n)[-1] >= 64
+    assert limits[:8] == [4, 4, 8, 8, 16, 16, 32, 32]
+    assert set(limits[8:]) == {16, 32}
+    assert limits[8:].count(32) <= 7
+    assert learn(Pace(), lambda n: 1 / n)[10:] == [64] * 50
+    assert set(learn(Pace(), lambda n: 1)) == {4, 8}
 
 
 def test_one_slow_batch_does_not_keep_batches_small():
     pace = Pace()
-    for n in (1, 2, 4):
-        pace.note(n, n)
+    for n in (4, 4, 8):
+        pace.note(n, 1)
     pace.note(8, 1000)  # something else ran
-    assert pace.limit() == 1
-    assert learn(pace, lambda n: 1 / n, batches=150)[-1] >= 64
+    assert pace.limit() == 4
+    assert learn(pace, lambda n: 1 / n)[-1] == 64

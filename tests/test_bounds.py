@@ -257,6 +257,11 @@ def test_batches_change_nothing_and_each_one_is_reported(batch_size):
     for r in reports:
         assert r.n == int(r.done * 3 + 1e-9) or batch_size > 9
         assert math.isnan(r.total) == (r.n == 0)
+    assert len(reports) == {1: 27, 7: 6, 64: 1, 1000: 1}[batch_size]
+    if batch_size < 9:  # what each picture alone adds, from the running mean
+        sums = [0.0, *(next(r.total * k for r in reports if r.n == k) for k in (1, 2, 3))]
+        wanted = float(np.diff(sums).std(ddof=1)) / math.sqrt(3)
+        assert whole.error == pytest.approx(wanted, rel=1e-4)
     one = drain(Gaussian(SHORT, 0, 1), x_0[:1], steps=9, seed=5)
     first = next(r for r in reports if r.n)
     if first.n == 1:  # a run that was stopped is the run of fewer pictures

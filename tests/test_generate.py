@@ -92,9 +92,7 @@ def test_a_picture_is_its_seed_s(sampler: str, tiny: Tiny) -> None:
         (3, {"label": -1}, "label is -1; allowed is a class of the model, 0 to 2."),
     ],
 )
-def test_refused_by_the_call(
-    classes: int, settings: dict[str, Any], says: str, tiny: Tiny
-) -> None:
+def test_refused_by_the_call(classes: int, settings: dict[str, Any], says: str, tiny: Tiny) -> None:
     checkpoint = tiny(num_classes=classes)
     with pytest.raises(ValueError) as caught:  # noqa: PT011
         generate(checkpoint, SampleConfig(**({"steps": 5} | settings)))

@@ -1,0 +1,535 @@
+"""The command line: what it writes, that seeds mean pictures, and one line for what is wrong."""
+
+import itertools
+import json
+import math
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import imageio.v3 as iio
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from ddpm_demo import images
+from ddpm_demo.checkpoint import Checkpoint, load_checkpoint, load_tensors, save_checkpoint
+from ddpm_demo.cli import main
+from ddpm_demo.config import SampleConfig
+from ddpm_demo.generate import generate
+from ddpm_demo.noise import Noise
+from ddpm_demo.schedule import Schedule
+from ddpm_demo.train import Trainer
+
+Capture = pytest.CaptureFixture[str]
+ROOT = Path(__file__).parent.parent
+
+
+@pytest.fixture(autouse=True)
+def here(zoo: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An empty folder to work in, with the models "tiny" and "classy"."""
+    folder = zoo.parent / "here"
+    folder.mkdir()
+    monkeypatch.chdir(folder)
+    return folder
+
+
+def run(line: str, *more: object) -> int:
+    try:
+        return main([*line.split(), *map(str, more)])
+    except SystemExit as left:  # argparse's own
+        return int(left.code or 0)
+
+
+def sample(line: str, out: str) -> Path:
+    assert run(f"sample --model tiny --steps 4 -n 5 {line} --out {out}") == 0
+    return Path(out)
+
+
+def expected(n: int = 5, steps: int = 4, **settings: Any) -> np.ndarray:
+    config = SampleConfig(steps=steps, n=n, **settings)
+    *_, last = generate(load_checkpoint("tiny"), config)
+    return images.to_uint8(last.x_t)
+
+
+def film(path: Path) -> np.ndarray:
+    """(N, H, W, 3) frames."""
+    plugin, index = ("pyav", ...) if path.suffix == ".mp4" else ("pillow", None)
+    data = path.read_bytes()
+    return iio.imread(data, extension=path.suffix, plugin=plugin, index=index)[..., :3]
+
+
+# sample
+
+
+def test_a_grid(here: Path, capsys: Capture) -> None:
+    path = sample("--seed 3 --scale 2", "grid.png")
+    assert capsys.readouterr().out == "grid.png\n"
+    with Image.open(path) as image:
+        assert image.text["seed"] == "3"  # type: ignore[attr-defined]
+        assert image.text["model"] == "tiny"  # type: ignore[attr-defined]
+        assert np.array_equal(np.array(image), images.grid(expected(seed=3), scale=2))
+    assert sorted(p.name for p in here.iterdir()) == ["grid.png"]
+
+
+def test_an_archive() -> None:
+    with np.load(sample("--seed 3", "samples.npz")) as file:
+        pictures = file["arr_0"]
+        about = json.loads(str(file["metadata"]))
+    assert (pictures.dtype, pictures.shape) == (np.uint8, (5, 8, 8, 1))
+    assert np.array_equal(pictures, expected(seed=3))
+    assert (about["seed"], about["steps"], about["sampler"]) == ("3", "4", "ddim")
+
+
+@pytest.mark.parametrize("steps", [4, 15])
+def test_a_strip(steps: int) -> None:
+    """Ten snapshots or all there are; the first is noise, and the last the sample."""
+    path = sample(f"--steps {steps} --scale 3", "strip.png")
+    strip = np.array(Image.open(path))
+    frames = [
+        images.to_uint8(s.x_t)
+        for s in generate(load_checkpoint("tiny"), SampleConfig(steps=steps, n=5))
+    ]
+    first, last = (images.grid(f, scale=3) for f in (frames[0], frames[-1]))
+    h, w, _ = first.shape
+    shown = min(10, steps + 1)
+    assert strip.shape[0] > h  # labels
+    assert strip.shape[1] >= shown * w
+    tiles = strip.shape[1] // shown  # with gaps
+
+    def stands(tile: np.ndarray, columns: slice) -> bool:
+        part = strip[:h, columns]
+        windows = np.lib.stride_tricks.sliding_window_view(part, (h, w, 3)).reshape(-1, *tile.shape)
+        return any(np.array_equal(tile, window) for window in windows)
+
+    assert stands(first, slice(0, tiles + 8))
+    assert stands(last, slice(strip.shape[1] - tiles - 8, None))
+
+
+@pytest.mark.parametrize("kind", ["gif", "mp4"])
+def test_a_film(kind: str) -> None:
+    path = sample("--seed 1 --steps 6 --scale 8", f"film.{kind}")
+    frames = film(path)
+    assert 7 <= len(frames) <= 7 + 25  # seven states; an MP4 repeats the last, to hold it
+    sheet = images.grid(expected(seed=1, steps=6), scale=8).astype(int)
+    last = frames[-1][..., :3].astype(int)
+    if kind == "gif":  # grey, so exact
+        assert np.array_equal(last, sheet)
+    else:  # perhaps enlarged, and compressed
+        k = last.shape[0] // sheet.shape[0]
+        big = sheet.repeat(k, 0).repeat(k, 1)
+        assert np.abs(last[: big.shape[0], : big.shape[1]] - big).mean() < 12
+    assert np.abs(frames[0].astype(int) - frames[-1]).mean() > 10
+
+
+@pytest.mark.parametrize("out", ["grid.png", "strip.png", "film.gif", "samples.npz"])
+def test_the_same_seed_gives_the_same_bytes(out: str) -> None:
+    first = sample("--seed 5", out).read_bytes()
+    assert sample("--seed 5", out).read_bytes() == first
+    assert sample("--seed 6", out).read_bytes() != first
+
+
+def test_pages_do_not_show(monkeypatch: pytest.MonkeyPatch) -> None:
+    whole = np.load(sample("-n 7 --sampler ddpm", "a.npz"))["arr_0"]
+    monkeypatch.setattr("ddpm_demo.cli.pictures.PAGE", 3)
+    paged = np.load(sample("-n 7 --sampler ddpm", "b.npz"))["arr_0"]
+    assert np.abs(whole.astype(int) - paged).max() <= 1  # rounding of float32
+    alone = np.load(sample("-n 1 --seed 4 --sampler ddpm", "c.npz"))["arr_0"]
+    assert np.abs(whole[4].astype(int) - alone[0]).max() <= 1
+
+
+def test_options_arrive() -> None:
+    given = "--sampler ddpm --variance beta --spacing quadratic --no-clip --seed 2"
+    got = np.load(sample(given, "a.npz"))["arr_0"]
+    wanted = expected(sampler="ddpm", variance="beta", spacing="quadratic", clip=False, seed=2)
+    assert np.array_equal(got, wanted)
+    got = np.load(sample("--sampler ddim --eta 0.5", "a.npz"))["arr_0"]
+    assert np.array_equal(got, expected(eta=0.5))
+
+
+def test_classes_by_name_and_number() -> None:
+    def drawn(*label: str) -> np.ndarray:
+        assert run("sample --model classy --steps 3 -n 2 --out a.npz", *label) == 0
+        return np.load("a.npz")["arr_0"]
+
+    named = drawn("--class", "kind 1")
+    assert np.array_equal(named, drawn("--class", "1"))
+    assert not np.array_equal(named, drawn("--class", "kind 2"))
+    assert np.array_equal(drawn("--class", "any"), drawn())
+    assert not np.array_equal(named, drawn("--class", "1", "--guidance", "5"))
+
+
+def test_a_model_by_its_file(tiny: Callable[..., Checkpoint]) -> None:
+    file = save_checkpoint(Path("run"), tiny())
+    by_name = sample("", "a.npz").read_bytes()
+    for path in (file, file.parent):
+        assert run(f"sample --model {path} --steps 4 -n 5 --out b.npz") == 0
+        got, wanted = (np.load(f)["arr_0"] for f in ("b.npz", "a.npz"))
+        assert np.array_equal(got, wanted)
+    assert by_name
+
+
+# noise
+
+
+@pytest.fixture
+def photo(here: Path) -> Path:
+    """In another folder, as the commands' output is looked at in this one."""
+    pixels = np.linspace(0, 255, 24 * 16 * 3).reshape(16, 24, 3).astype(np.uint8)
+    Image.fromarray(pixels).save(path := here.parent / "photo.png")
+    return path
+
+
+def test_noise_strip(photo: Path) -> None:
+    line = "noise --size 16 --schedule cosine --timesteps 50 --noise laplace --seed 3 --t 1,20,50"
+    assert run(f"{line} --out strip.png --image", photo) == 0
+    x_0 = images.to_tensor(np.array(images.square(images.open_image(photo), 16))[None])
+    eps = Noise("laplace", [3]).draw(x_0.shape)
+    table = Schedule.cosine(50)
+    frames = [images.to_uint8(table.q_sample(x_0, t, eps))[0] for t in (0, 1, 20, 50)]
+    wanted = images.strip(frames, ["t = 0", "t = 1", "t = 20", "t = 50"])
+    with Image.open("strip.png") as strip:
+        assert np.array_equal(np.array(strip), wanted)
+        assert strip.text["t"] == "1,20,50"  # type: ignore[attr-defined]
+        assert strip.text["schedule"] == "cosine"  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize("kind", ["gif", "mp4"])
+@pytest.mark.parametrize("chain", ["", "--chain"])
+def test_noise_film(kind: str, chain: str, photo: Path) -> None:
+    assert run(f"noise --size 16 --timesteps 30 {chain} --out film.{kind} --image", photo) == 0
+    frames = film(Path(f"film.{kind}"))
+    assert len(frames) >= 31
+    clean = np.array(images.square(images.open_image(photo), 16)).astype(int)
+    k = frames[0].shape[0] // 16
+    assert np.abs(frames[0][: 16 * k : k, : 16 * k : k, :3].astype(int) - clean).mean() < 12
+    assert np.abs(frames[-1][: 16 * k : k, : 16 * k : k, :3].astype(int) - clean).mean() > 12
+
+
+# models
+
+
+def test_models(capsys: Capture) -> None:
+    assert run("models") == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.split()[0] for line in lines] == ["classy", "tiny"]
+    assert "1 x 8 x 8" in lines[1]
+    assert "cosine, T = 20, gaussian noise, 123 images seen" in lines[1]
+    assert "3 classes" in lines[0]
+    assert run("models --json") == 0
+    rows = json.loads(capsys.readouterr().out)
+    assert [row["name"] for row in rows] == ["classy", "tiny"]
+    assert rows[0]["classes"] == ["kind 0", "kind 1", "kind 2"]
+
+
+# train
+
+
+@pytest.fixture
+def folder(here: Path) -> Path:
+    path = here.parent / "pictures"
+    path.mkdir()
+    rng = np.random.default_rng(0)
+    for i in range(6):
+        Image.fromarray(rng.integers(0, 256, (9, 9, 3), dtype=np.uint8)).save(path / f"{i}.png")
+    (path / "broken.jpg").write_bytes(b"broken")
+    return path
+
+
+SMALL = (
+    "--size 8 --width 8 --multipliers 1,2 --attention 4 --timesteps 10 --batch-size 4 "
+    "--warmup 2 --decay 0 --no-bf16"
+)
+
+
+def test_train_and_resume(folder: Path, here: Path, capsys: Capture) -> None:
+    line = f"train --dataset folder:{folder} {SMALL} --grey --preview-every 8"
+    assert run(f"{line} --images 24 --out whole") == 0
+    said = capsys.readouterr().err
+    assert "6 pictures of 1 x 8 x 8" in said
+    assert "broken.jpg" in said
+    assert sorted(p.name for p in Path("whole").iterdir()) == [
+        "log.jsonl",
+        "model.safetensors",
+        *(f"preview-{n:09d}.png" for n in (8, 16, 24)),
+        "state.safetensors",
+    ]
+    log = [json.loads(text) for text in Path("whole/log.jsonl").read_text().splitlines()]
+    assert [row["images"] for row in log] == [8, 16, 24]
+    assert all(math.isfinite(row["train"]) and math.isfinite(row["held_out"]) for row in log)
+    with Image.open("whole/preview-000000024.png") as preview:
+        assert preview.size == (4 * (4 * 8 + 3),) * 2
+
+    assert run(f"{line} --images 12 --out parts") == 0
+    capsys.readouterr()
+    assert run(f"{line} --images 24 --out parts") == 2  # not without being told to
+    error = capsys.readouterr().err
+    assert "--resume to go on with that run" in error
+    assert error.count("\n") == 1
+    assert run(f"{line} --images 24 --out parts --resume") == 0
+    a, b = (load_tensors(Path(out) / "state.safetensors")[0] for out in ("whole", "parts"))
+    assert max(float((a[k] - b[k]).abs().max()) for k in a) == 0
+
+    assert run("sample --model whole --steps 4 -n 1 --out a.png") == 0
+    tune = f"train --dataset folder:{folder} --batch-size 4 --images 4 --no-bf16 --init whole"
+    assert run(f"{tune} --out tuned") == 0
+    assert load_checkpoint("tuned").model.config == load_checkpoint("whole").model.config
+
+
+def test_train_options_arrive(folder: Path) -> None:
+    line = (
+        f"train --dataset folder:{folder} {SMALL} --images 4 --out run --blocks 2 --norm group "
+        "--width 32 --dropout 0.1 --schedule linear --beta-start 0.001 --beta-end 0.1 --predict v "
+        "--noise laplace --loss huber --weighting min-snr --lr 2e-4 --ema 0.9 --seed 5 --flip "
+        "--weight-decay 0.01 --beta2 0.95 --grad-clip 0.5 --label-dropout 0.2"
+    )
+    assert run(line) == 0
+    got = load_checkpoint("run")
+    model, process, config = got.model.config, got.diffusion, got.info["train"]
+    assert (model.blocks, model.norm, model.width, model.dropout) == (2, "group", 32, 0.1)
+    assert (model.size, model.channels, model.attention) == (8, 3, (4,))
+    assert (process.T, process.schedule, process.predict, process.noise) == (
+        10,
+        "linear",
+        "v",
+        "laplace",
+    )
+    assert (process.beta_start, process.beta_end) == (0.001, 0.1)
+    wanted = {
+        "loss": "huber",
+        "weighting": "min-snr",
+        "lr": 2e-4,
+        "ema": 0.9,
+        "seed": 5,
+        "flip": True,
+        "weight_decay": 0.01,
+        "beta2": 0.95,
+        "grad_clip": 0.5,
+        "label_dropout": 0.2,
+        "dataset": f"folder:{folder}",
+    }
+    assert {k: config[k] for k in wanted} == wanted
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_saves_and_leaves(
+    number: int, folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: Capture
+) -> None:
+    right, handlers = (
+        Trainer.advance,
+        [signal.getsignal(n) for n in (signal.SIGINT, signal.SIGTERM)],
+    )
+
+    def advance(self: Trainer, lr: float) -> Any:
+        if self.step == 2:
+            signal.raise_signal(number)
+        return right(self, lr)
+
+    monkeypatch.setattr(Trainer, "advance", advance)
+    line = f"train --dataset folder:{folder} {SMALL} --images 1e9 --out run"
+    assert run(line) == 0
+    assert "go on with --resume --out run" in capsys.readouterr().err
+    assert load_tensors(Path("run/state.safetensors"))[1]["step"] == 3
+    assert [signal.getsignal(n) for n in (signal.SIGINT, signal.SIGTERM)] == handlers
+
+
+def test_a_diverged_run_is_a_failure(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: Capture
+) -> None:
+    nan = torch.tensor([torch.nan] * 4)
+    monkeypatch.setattr(Trainer, "losses", lambda self, *_: nan * self.model.conv_out.bias.sum())
+    assert run(f"train --dataset folder:{folder} {SMALL} --images 99 --out run") == 1
+    assert "The loss is nan" in capsys.readouterr().err.splitlines()[-1]
+
+
+# What is wrong
+
+
+def poison(zoo: Path) -> None:
+    checkpoint = load_checkpoint("tiny")
+    with torch.no_grad():
+        checkpoint.model.conv_out.bias += torch.nan
+    save_checkpoint(zoo / "nan", checkpoint)
+
+
+BAD = {
+    "sample": [
+        ("--sampler euler", "'euler'"),
+        ("--steps 0", "steps is 0; allowed is a whole number from 1"),
+        ("--steps 21", "steps is 21; allowed is a whole number from 1 to 20."),
+        ("--steps many", "'many'"),
+        ("-n 0", "n is 0"),
+        ("--seed -1", "seed is -1; allowed is a whole number from 0"),
+        ("--seed 4294967296", "seed is 4294967296"),
+        ("--seed 4294967295 -n 2", "seed is 4294967295"),
+        ("--eta 1.5", "eta is 1.5; allowed is from 0 to 1."),
+        ("--eta nan", "eta is nan"),
+        ("--guidance -1", "guidance is -1.0"),
+        ("--variance learned", "'learned'"),
+        ("--spacing log", "'log'"),
+        ("--class 1", "class is '1'; allowed is any."),
+        ("--model nothing", "There is no model 'nothing'"),
+        (
+            "--model classy --class 3",
+            "class is '3'; allowed is any, 0 to 2, kind 0, kind 1, kind 2.",
+        ),
+        ("--model nan", "holds NaN"),
+        ("--device tpu", "device is 'tpu'; allowed is auto or one of"),
+        ("--device cpu:x", "device is 'cpu:x'"),
+        ("--out a.txt", "suffix of --out is '.txt'; allowed is one of .png, .gif, .mp4, .npz."),
+        ("--out nowhere/a.png", "folder of --out is 'nowhere'"),
+        ("--out film.gif -n 257", "n is 257; allowed is at most 256"),
+        ("--scale 0", "scale is 0"),
+        ("--nonsense", "--nonsense"),
+    ],
+    "noise": [
+        ("--image none.png", "none.png"),
+        ("--image {here}", "cannot be read"),
+        ("--image {empty}", "is empty"),
+        ("--image {text}", "not a picture"),
+        ("--image {cut}", "damaged"),
+        ("--image {photo} --t", "expected one argument"),
+        (
+            "--image {photo} --t 0",
+            "'0' is not a timestep; allowed are whole numbers from 1 to T = 1000.",
+        ),
+        ("--image {photo} --t 5,1001", "'1001' is not a timestep"),
+        ("--image {photo} --t 1,x,3", "'x' is not a timestep"),
+        ("--image {photo} --t ,", "The list of timesteps is empty"),
+        ("--image {photo} --t 1.5", "'1.5' is not a timestep"),
+        ("--image {photo} --t=-5", "'-5' is not a timestep"),
+        ("--image {photo} --t " + ",".join(["1"] * 41), "41 timesteps; allowed are at most 40"),
+        ("--image {photo} --timesteps 9", "T is 9; allowed is a whole number from 10 to 4,000."),
+        ("--image {photo} --timesteps 4001", "T is 4001"),
+        ("--image {photo} --beta-end nan", "beta_end is nan"),
+        ("--image {photo} --beta-start 0.5", "beta_end is 0.02; allowed is from 0.5 to 0.999."),
+        ("--image {photo} --size 7", "size is 7"),
+        ("--image {photo} --size 99999", "size is 99999"),
+        ("--image {photo} --seed 99999999999999999999", "seed is 99999999999999999999"),
+        ("--image {photo} --seed -1", "seed is -1"),
+        ("--image {photo} --noise uniform", "'uniform'"),
+        ("--image {photo} --out a.bmp", "suffix of --out is '.bmp'"),
+        ("--image {photo} --out nowhere/a.gif", "folder of --out is 'nowhere'"),
+        ("", "--image"),
+    ],
+    "train --out run": [
+        ("", "length of the run"),
+        ("--images 0", "images is 0"),
+        ("--images lots", "'lots' is not a number like 500000 or 500k"),
+        ("--images inf", "'inf' is not a number"),
+        ("--epochs nan", "epochs is nan"),
+        ("--images 9 --dataset imagenet", "dataset is 'imagenet'"),
+        ("--images 9 --dataset folder:nowhere", "There is no folder nowhere."),
+        (
+            "--images 9 --dataset folder:{here}",
+            "should hold jpg, png or webp pictures, but it has none",
+        ),
+        ("--images 9 {data} --size 0", "size is 0; allowed is a whole number from 8 to 1,024."),
+        ("--images 9 {data} --lr 0", "lr is 0.0; allowed is above 0 to 0.1."),
+        ("--images 9 {data} --batch-size 0", "batch_size is 0"),
+        ("--images 9 {data} --ema 1", "ema is 1.0"),
+        ("--images 9 {data} --multipliers 1,x", "'1,x' is not a list like 1,2,2"),
+        ("--images 9 {data} --multipliers 0", "multipliers is (0,)"),
+        ("--images 9 {data} --norm group --width 40", "groups is 32; allowed is a divisor"),
+        ("--images 9 {data} --dropout 2", "dropout is 2.0"),
+        ("--images 9 {data} --class-conditional", "data that has classes"),
+        ("--images 9 {data} --only cat", "class is 'cat'; allowed is none."),
+        ("--images 9 {data} --init nothing", "There is no model 'nothing'"),
+        ("--images 9 {data} --device tpu", "device is 'tpu'"),
+        ("--images 9 {data} --out {photo}", "--out is"),
+        ("--images 9 --loss l2", "'l2'"),
+    ],
+    "": [("", "COMMAND"), ("dance", "'dance'")],
+    "models": [("--nonsense", "--nonsense")],
+}
+
+
+@pytest.mark.parametrize(
+    ("command", "arguments", "says"),
+    [(command, *case) for command, cases in BAD.items() for case in cases],
+)
+def test_a_bad_argument_is_one_line_and_code_2(
+    command: str, arguments: str, says: str, here: Path, zoo: Path, photo: Path, capsys: Capture
+) -> None:
+    files = {"empty": b"", "text": b"hello", "cut": photo.read_bytes()[:-60]}
+    for name, data in files.items():
+        (here.parent / f"{name}.png").write_bytes(data)
+    single = here.parent / "single"
+    single.mkdir()
+    photo.rename(single / photo.name)
+    if "--model nan" in arguments:
+        poison(zoo)
+    places = {name: str(here.parent / f"{name}.png") for name in files}
+    places |= {
+        "photo": str(single / photo.name),
+        "here": str(here),
+        "data": f"--dataset folder:{single}",
+    }
+    line = f"{command} {arguments.format(**places)}"
+    if command == "sample":
+        line = line.replace("sample", "sample --model tiny --steps 4 -n 1 --out a.png", 1)
+    capsys.readouterr()
+    assert run(line) == 2
+    said = capsys.readouterr()
+    assert says in said.err
+    assert said.err.count("\n") == 1
+    assert said.err.endswith("\n")
+    assert said.out == ""
+    assert not list(here.iterdir())
+
+
+def test_a_disk_that_is_full_is_code_1(monkeypatch: pytest.MonkeyPatch, capsys: Capture) -> None:
+    def full(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, "replace", full)
+    monkeypatch.setattr(Path, "replace", full)
+    for out in ("a.png", "a.npz"):
+        assert run(f"sample --model tiny --steps 4 -n 1 --out {out}") == 1
+        assert (
+            "was not written: No space left on device" in capsys.readouterr().err.splitlines()[-1]
+        )
+    assert not list(Path().iterdir())
+
+
+# Help
+
+
+@pytest.mark.parametrize("command", ["sample", "noise", "train", "models"])
+def test_help_explains_every_option(command: str, capsys: Capture) -> None:
+    assert run(f"{command} --help") == 0
+    text = capsys.readouterr().out
+    assert "usage: python -m ddpm_demo " + command in text
+    assert max(map(len, text.splitlines())) < 120
+
+
+def test_help_is_quick() -> None:
+    """No torch, no gradio: those take seconds."""
+    code = (
+        "import sys; sys.argv[:] = ['ddpm_demo', '--help']; import runpy\n"
+        "try: runpy.run_module('ddpm_demo', run_name='__main__')\n"
+        "except SystemExit as left: assert not left.code, left.code\n"
+        "heavy = {'torch', 'gradio', 'numpy', 'torchvision', 'diffusers'} & set(sys.modules)\n"
+        "assert not heavy, heavy"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, timeout=60
+    )
+    assert done.returncode == 0, done.stderr
+    for word in ("sample", "noise", "train", "models", "examples:"):
+        assert word in done.stdout
+
+
+def test_every_example_of_the_help_parses() -> None:
+    from ddpm_demo.cli import EXAMPLES, parser
+
+    lines = [line.split() for line in EXAMPLES.splitlines() if "python -m" in line]
+    assert len(lines) >= 4
+    for words in lines:
+        rest = list(itertools.dropwhile(lambda word: word != "ddpm_demo", words))[1:]
+        assert parser().parse_args(rest)
