@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import http.client
 import math
 import urllib.error
 from collections.abc import Iterator
@@ -320,7 +321,13 @@ def hub(fidelity, tmp_path, monkeypatch) -> Path:
 
 
 @pytest.mark.parametrize(
-    "error", [urllib.error.URLError("no route"), TimeoutError("timed out"), RuntimeError("invalid")]
+    "error",
+    [
+        urllib.error.URLError("no route"),
+        TimeoutError("timed out"),
+        http.client.IncompleteRead(b""),
+        RuntimeError("invalid hash"),
+    ],
 )
 def test_weights_that_cannot_be_had(hub, monkeypatch, error):
     def fail(*_):

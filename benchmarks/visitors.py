@@ -1,0 +1,168 @@
+"""Many visitors at once: shared batches, beside Gradio's one-at-a-time queue and a thread for each.
+
+    python -m benchmarks.visitors --model mnist
+
+Each way of serving is the real app in a process of its own; the visitors are gradio_client
+connections that press Generate at the same moment. The last rows are the yardstick: all the
+pictures as one run of a single visitor. Nothing else should be running.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import statistics
+import subprocess
+import sys
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
+from typing import NamedTuple
+
+os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")
+
+from gradio_client import Client
+
+SERVING = {
+    "queue": "one at a time",
+    "threads": "a thread each",
+    "batched": "shared batches",
+}
+PATIENCE = 600.0
+
+
+def serve(how: str) -> None:
+    """The app in this process, until stdin ends; its address is printed."""
+    from ddpm_demo.denoiser import Denoiser
+    from ddpm_demo.ui import runtime
+    from ddpm_demo.ui.app import LAUNCH, build_app
+
+    if how != "batched":
+        runtime.denoiser = Denoiser
+    if how == "queue":
+        runtime.RUNS = 1
+    _, url, _ = build_app().launch(**LAUNCH, prevent_thread_lock=True, quiet=True)
+    print(url, flush=True)
+    sys.stdin.read()
+
+
+class Visit(NamedTuple):
+    """Seconds after pressing Generate."""
+
+    first: float
+    last: float
+
+
+class Visitor:
+    """A page of the app whose controls can be set, and whose Generate button can be pressed."""
+
+    def __init__(self, url: str) -> None:
+        self.client = Client(url, verbose=False)
+        config = self.client.config
+        parts = {part["id"]: part["props"] for part in config["components"]}
+        button = next(i for i, props in parts.items() if props.get("elem_id") == "go")
+        press = next(
+            d for d in config["dependencies"] if [button, "click"] in map(list, d["targets"])
+        )
+        self.run = press["id"]
+        self.client.endpoints[self.run].is_valid = True  # the page's own, hidden from clients
+        self.controls = {parts[i]["elem_id"]: parts[i].get("value") for i in press["inputs"]}
+
+    def generate(self, go: threading.Barrier, **controls: object) -> Visit:
+        """Press Generate when all are ready, and wait for the last frame.
+
+        Raises:
+            RuntimeError: the run ended without its last frame.
+        """
+        assert set(controls) <= set(self.controls)
+        values = (self.controls | controls).values()
+        go.wait()
+        start = time.perf_counter()
+        job = self.client.submit(*values, fn_index=self.run)
+        seen, first, step, done = 0, None, -1, False
+        while not done:
+            time.sleep(0.005)
+            done = job.done()
+            now, outputs = time.perf_counter() - start, job.outputs()
+            for value in outputs[seen:]:  # a skipped message is no string
+                frames = json.loads(value).get("frames") if isinstance(value, str) else None
+                if frames:
+                    first, step = now if first is None else first, frames[-1]["step"]
+            seen = len(outputs)
+        if step != controls["steps"]:
+            raise RuntimeError(
+                f"A run ended at step {step} of {controls['steps']}: {job.exception()}"
+            )
+        return Visit(first, now)
+
+
+def visit(visitors: list[Visitor], **controls: object) -> tuple[float, list[Visit]]:
+    """All at the same moment: the seconds until all are done, and what each saw."""
+    go = threading.Barrier(len(visitors) + 1)
+    with ThreadPoolExecutor(len(visitors)) as pool:
+        jobs = [
+            pool.submit(v.generate, go, seed=1000 * k, **controls) for k, v in enumerate(visitors)
+        ]
+        go.wait()
+        start = time.perf_counter()
+        seen = [job.result(PATIENCE) for job in jobs]
+        return time.perf_counter() - start, seen
+
+
+def percentile(values: list[float], part: float) -> float:
+    return sorted(values)[min(int(part * len(values)), len(values) - 1)]
+
+
+def main() -> None:
+    p = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    p.add_argument("--model", default="mnist")
+    p.add_argument("--visitors", type=int, nargs="+", default=[1, 2, 4, 8, 16])
+    p.add_argument("--pictures", type=int, default=4, help="of each visitor")
+    p.add_argument("--steps", type=int, default=20)
+    p.add_argument("--rounds", type=int, default=3, help="the ways of serving take turns")
+    p.add_argument("--serve", choices=SERVING, help=argparse.SUPPRESS)
+    o = p.parse_args()
+    if o.serve:
+        return serve(o.serve)
+
+    servers, urls = [], {}
+    try:
+        for how in SERVING:
+            command = [sys.executable, "-m", "benchmarks.visitors", "--serve", how]
+            server = subprocess.Popen(
+                command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+            )
+            servers.append(server)
+            urls[how] = server.stdout.readline().strip()
+        pages = {how: [Visitor(url) for _ in range(max(o.visitors))] for how, url in urls.items()}
+        each = {"model": o.model, "steps": o.steps, "n": o.pictures}
+        for page in pages.values():  # loads the model, and learns the size of batches
+            visit(page[:1], **each)
+            visit(page, **each)
+        print(f"{o.pictures} pictures of {o.model} each, {o.steps} steps; seconds\n")
+        print("| visitors | served | images/s | first frame p50 | p95 | last p50 | p95 |")
+        print("| --: | :-- | --: | --: | --: | --: | --: |")
+        for n in o.visitors:
+            runs = [(label, pages[how][:n], each) for how, label in SERVING.items()] + [
+                ("one run of all", pages["queue"][:1], each | {"n": n * o.pictures})
+            ]
+            results = [[visit(page, **c) for _, page, c in runs] for _ in range(o.rounds)]
+            for (label, _, _), column in zip(runs, zip(*results, strict=True), strict=True):
+                speed = n * o.pictures / statistics.median(seconds for seconds, _ in column)
+                seen = [v for _, visits in column for v in visits]
+                first, last = [v.first for v in seen], [v.last for v in seen]
+                cells = [percentile(x, part) for x in (first, last) for part in (0.5, 0.95)]
+                print(
+                    f"| {n} | {label} | {speed:.1f} | " + " | ".join(f"{c:.2f}" for c in cells), "|"
+                )
+            sys.stdout.flush()
+    finally:
+        for server in servers:
+            server.stdin.close()
+        for server in servers:
+            server.wait(30)
+
+
+if __name__ == "__main__":
+    main()
