@@ -77,7 +77,7 @@ def streaming(model: str, rounds: int) -> None:
     client = Client(url, verbose=False)
     run = next(i for i, f in demo.fns.items() if f.name == "run")
     client.endpoints[run].is_valid = True  # the page's own listener, hidden from clients
-    controls = [model, "ddim", 50, 16, 0, "trailing", "beta_tilde", 0.0, True, "any", 1.0]
+    controls = [model, "ddim", 50, 16, 0, "trailing", "beta_tilde", 0.0, True, "any", 1.0, 1000]
 
     def bare() -> None:
         for _ in generate(checkpoint, config):

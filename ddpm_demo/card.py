@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,9 +13,9 @@ import torch
 
 from . import images
 from .checkpoint import Checkpoint, load_checkpoint, save_checkpoint
-from .config import DiffusionConfig, ModelConfig, SampleConfig, TrainConfig
+from .config import DiffusionConfig, ModelConfig, TrainConfig
 from .files import write_atomically
-from .generate import generate, metadata
+from .generate import defaults, generate, metadata
 
 DATA = {
     "mnist": "MNIST (LeCun, Bottou, Bengio & Haffner 1998), commonly taken to be CC BY-SA 3.0: "
@@ -25,35 +25,45 @@ DATA = {
     "cifar10": "CIFAR-10 (Krizhevsky 2009), no explicit licence, its authors ask to be cited: "
     "50,000 training pictures of ten classes.",
 }
-SAMPLES = SampleConfig(sampler="ddpm", steps=250, n=100)
+SHOWN: dict[str, Any] = {"sampler": "ddpm", "steps": 250, "n": 100}  # the samples on a card
 
 
-def ship(run: Path, folder: Path, *, commit: str, limits: str, history: str = "") -> Checkpoint:
+def ship(
+    run: Path,
+    folder: Path,
+    *,
+    commit: str,
+    limits: str,
+    history: str = "",
+    sample: Mapping[str, Any] | None = None,
+) -> Checkpoint:
     """Make `folder` a shipped model out of the finished or paused run in `run`.
 
     Args:
         commit: of the code that trained it.
         limits: a sentence or two on what the model can't do.
         history: a sentence on interruptions, if there were any.
+        sample: how the model is best sampled, in the names of `SampleConfig`.
 
     Returns:
         The checkpoint as shipped, read back from its file.
     """
     name = folder.name
     checkpoint = load_checkpoint(run)
+    checkpoint.info["sample"] = dict(sample or {})
     log = [json.loads(line) for line in (run / "log.jsonl").read_text().splitlines()]
     save_checkpoint(folder, checkpoint, torch.float16)
     shipped = load_checkpoint(folder)  # what people get, rounding included
     write_atomically(folder / "loss.svg", loss_curve(log).encode())
     write_atomically(folder / "log.jsonl", (run / "log.jsonl").read_bytes())
 
-    parts = []
-    for start in range(0, SAMPLES.n, 50):
-        part = dataclasses.replace(SAMPLES, n=50, seed=start)
+    parts, shown = [], dataclasses.replace(defaults(shipped), **SHOWN)
+    for start in range(0, shown.n, 50):
+        part = dataclasses.replace(shown, n=50, seed=start)
         *_, last = generate(shipped, part)
         parts.append(images.to_uint8(last.x_t))
     sheet = images.grid(np.concatenate(parts), 10, scale=2)
-    images.write(folder / "samples.png", [sheet], metadata=metadata(name, SAMPLES))
+    images.write(folder / "samples.png", [sheet], metadata=metadata(name, shown))
     write_atomically(
         folder / "README.md", card(name, shipped, log, commit, limits, history).encode()
     )
@@ -111,7 +121,7 @@ def card(
         "diffusion": dataclasses.asdict(checkpoint.diffusion),
     }
     again = (
-        f"python -m ddpm_demo sample --model {name} --sampler ddpm --steps {SAMPLES.steps} -n 100"
+        f"python -m ddpm_demo sample --model {name} --sampler ddpm --steps {SHOWN['steps']} -n 100"
     )
     return f"""---
 license: mit
@@ -125,7 +135,7 @@ scratch. The weights are the exponential moving average, in half precision.
 
 ![100 samples](samples.png)
 
-100 samples, not chosen: seeds 0 to 99, {SAMPLES.steps} steps of DDPM, made by
+100 samples, not chosen: seeds 0 to 99, {SHOWN["steps"]} steps of DDPM, made by
 
     {again}
 

@@ -241,6 +241,7 @@ class SampleConfig:
     clip: bool = True
     label: int | None = None  # None: the null class
     guidance: float = 1.0
+    start: int | None = None  # t of the first step; None: T
 
     def __post_init__(self) -> None:
         one_of("sampler", self.sampler, SAMPLER_NAMES)
@@ -251,3 +252,5 @@ class SampleConfig:
         one_of("variance", self.variance, VARIANCES)
         number("eta", self.eta, 0, 1)
         number("guidance", self.guidance, 0, 20)
+        if self.start is not None:
+            number("start", self.start, 1, T_MAX, whole=True)

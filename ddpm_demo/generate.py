@@ -9,10 +9,15 @@ from typing import Any
 import torch
 
 from .checkpoint import Checkpoint
-from .config import SampleConfig, number, require
+from .config import SampleConfig, from_dict, require
 from .denoiser import Denoiser
 from .noise import Noise
 from .sampling import SAMPLERS, Step
+
+
+def defaults(checkpoint: Checkpoint) -> SampleConfig:
+    """How a model is best sampled, as far as its checkpoint says so."""
+    return from_dict(SampleConfig, checkpoint.info.get("sample") or {})
 
 
 def generate(checkpoint: Checkpoint, config: SampleConfig, *, bf16: bool = False) -> Iterator[Step]:
@@ -23,7 +28,6 @@ def generate(checkpoint: Checkpoint, config: SampleConfig, *, bf16: bool = False
             call itself, before the first step is asked for.
     """
     model, diffusion = checkpoint.model.config, checkpoint.diffusion
-    number("steps", config.steps, 1, diffusion.T, whole=True)
     if config.label is not None:
         names = f"a class of the model, 0 to {model.num_classes - 1}"
         allowed = names if model.num_classes else "none, as the model has no classes"
@@ -37,7 +41,7 @@ def generate(checkpoint: Checkpoint, config: SampleConfig, *, bf16: bool = False
     )
     noise = Noise(diffusion.noise, range(config.seed, config.seed + config.n))
     x_T = noise.draw((config.n, model.channels, model.size, model.size)).to(device)
-    timesteps = denoiser.schedule.timesteps(config.steps, config.spacing)
+    timesteps = denoiser.schedule.timesteps(config.steps, config.spacing, config.start)
     own: dict[str, dict[str, Any]] = {
         "ddpm": {"variance": config.variance},
         "ddim": {"eta": config.eta},

@@ -118,8 +118,14 @@ class Schedule:
         # MPS has no float64; float32 is what the result is rounded to anyway.
         return value.float().to(x.device) if x.device.type == "mps" else value.to(x.device)
 
-    def timesteps(self, steps: int, spacing: str = "uniform") -> list[int]:
-        """A descending subset of T..1 with `steps` entries.
+    def timesteps(
+        self, steps: int, spacing: str = "uniform", start: int | None = None
+    ) -> list[int]:
+        """A descending subset of start..1 with `steps` entries; start is T unless given.
+
+        A later start than T pays for eps-prediction on the cosine schedule: near T a small error of
+        eps_hat is divided by sqrt(alpha_bar), 5e-5 at T = 1000, and x0_hat is noise clipped to
+        -1 and 1. In runs of few steps much of that stays.
 
         uniform: equal gaps from T to 1, both included. quadratic: gaps that grow with t, so that
         more steps fall where the picture is nearly clean (Song et al. 2020, appendix D.2).
@@ -127,9 +133,10 @@ class Schedule:
         T // steps; it never sees T, and is here because published models are sampled so.
 
         Raises:
-            ValueError: `steps` outside 1..T, or an unknown spacing.
+            ValueError: `start` outside 1..T, `steps` outside 1..start, or an unknown spacing.
         """
-        T = self.T
+        T = self.T if start is None else start
+        number("start", T, 1, self.T, whole=True)
         number("steps", steps, 1, T, whole=True)
         one_of("spacing", spacing, SPACINGS)
         if spacing == "trailing":

@@ -100,7 +100,7 @@ def test_refused_by_the_call(classes: int, settings: dict[str, Any], says: str, 
 
 
 def test_metadata_says_how_to_make_it_again() -> None:
-    config = SampleConfig("ddpm", 77, 3, 42, "uniform", "beta", 0.0, False, 2, 1.5)
+    config = SampleConfig("ddpm", 77, 3, 42, "uniform", "beta", 0.0, False, 2, 1.5, 15)
     about = metadata("mnist", config)
     assert about == {
         "program": "ddpm_demo",
@@ -115,4 +115,5 @@ def test_metadata_says_how_to_make_it_again() -> None:
         "clip": "False",
         "label": "2",
         "guidance": "1.5",
+        "start": "15",
     }

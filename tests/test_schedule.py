@@ -221,3 +221,13 @@ def test_a_bad_number_of_steps_is_refused(steps: int) -> None:
 def test_an_unknown_spacing_is_refused() -> None:
     with pytest.raises(ValueError, match="spacing is 'log'; allowed is one of uniform, quadratic"):
         schedule().timesteps(10, "log")
+
+
+@pytest.mark.parametrize("spacing", SPACINGS)
+def test_a_later_start_is_a_shorter_way(spacing: str) -> None:
+    schedule = Schedule.cosine(1000)
+    assert schedule.timesteps(10, spacing, 40) == Schedule.cosine(40).timesteps(10, spacing)
+    with pytest.raises(ValueError, match=r"start is 1001; allowed is a whole number from 1 to"):
+        schedule.timesteps(10, spacing, 1001)
+    with pytest.raises(ValueError, match=r"steps is 41; allowed is a whole number from 1 to 40"):
+        schedule.timesteps(41, spacing, 40)

@@ -20,17 +20,21 @@ PAGE = 64  # pictures sampled at a time
 
 def sample_arguments(p: argparse.ArgumentParser) -> None:
     d = c.SampleConfig()
+    own = "default: what the model's checkpoint says, else"
     p.add_argument(
         "--model", default="mnist", help="a shipped model, a .safetensors file, a folder"
     )
-    p.add_argument("--sampler", default=d.sampler, choices=c.SAMPLER_NAMES)
-    p.add_argument("--steps", type=int, default=d.steps, help="how many of the T steps to take")
+    p.add_argument("--sampler", choices=c.SAMPLER_NAMES, help=f"{own} {d.sampler}")
+    p.add_argument("--steps", type=int, help=f"how many of the T steps to take; {own} {d.steps}")
     p.add_argument("-n", type=int, default=d.n, help="number of pictures")
     p.add_argument("--seed", type=int, default=d.seed, help="picture k has the seed SEED + k")
-    p.add_argument("--spacing", default=d.spacing, choices=c.SPACINGS, help="which steps to take")
-    p.add_argument("--variance", default=d.variance, choices=c.VARIANCES, help="sigma^2 of ddpm")
+    p.add_argument("--spacing", choices=c.SPACINGS, help=f"which steps to take; {own} {d.spacing}")
+    p.add_argument("--start", type=int, help=f"t of the first step; {own} T")
+    p.add_argument("--variance", choices=c.VARIANCES, help=f"sigma^2 of ddpm; {own} {d.variance}")
     p.add_argument("--eta", type=float, default=d.eta, help="noise of ddim: 0 none, 1 as ddpm")
-    p.add_argument("--no-clip", action="store_true", help="leave x0_hat outside [-1, 1]")
+    p.add_argument(
+        "--clip", action=argparse.BooleanOptionalAction, help=f"x0_hat to [-1, 1]; {own} yes"
+    )
     p.add_argument("--class", dest="label", help="class by name or number (default: any)")
     p.add_argument("--guidance", type=float, default=d.guidance, help="classifier-free guidance")
     p.add_argument(
@@ -74,31 +78,24 @@ def _sample(o: argparse.Namespace) -> None:
     from ddpm_demo.checkpoint import load_checkpoint
     from ddpm_demo.devices import pick
     from ddpm_demo.files import write_atomically
-    from ddpm_demo.generate import generate, metadata
+    from ddpm_demo.generate import defaults, generate, metadata
 
     kind = suffix(o.out, ".png", ".gif", ".mp4", ".npz")
     c.number("scale", o.scale, 1, 64, whole=True)
     film = kind in (".gif", ".mp4") or (kind == ".png" and "strip" in o.out.stem)
     c.require(not film or o.n <= 256, "n", o.n, "at most 256 for a film or strip")
     checkpoint = load_checkpoint(o.model, pick(o.device))
-    run = c.SampleConfig(
-        o.sampler,
-        o.steps,
-        o.n,
-        o.seed,
-        o.spacing,
-        o.variance,
-        o.eta,
-        not o.no_clip,
-        _label(o.label, checkpoint),
-        o.guidance,
-    )
+    given = {k: getattr(o, k) for k in ("sampler", "steps", "spacing", "start", "variance", "clip")}
+    given |= {"n": o.n, "seed": o.seed, "eta": o.eta, "guidance": o.guidance}
+    given["label"] = _label(o.label, checkpoint)
+    chosen = {k: v for k, v in given.items() if v is not None}
+    run = dataclasses.replace(defaults(checkpoint), **chosen)
     c.number("seed", o.seed, 0, c.SEED_MAX + 1 - o.n, whole=True)  # picture k's is seed + k
     page = o.n if film else PAGE
-    shown = np.linspace(0, o.steps, min(10, o.steps + 1)).round().astype(int)  # of a strip
+    shown = np.linspace(0, run.steps, min(10, run.steps + 1)).round().astype(int)  # of a strip
     generate(checkpoint, dataclasses.replace(run, n=1))  # refuses before the bar appears
     frames, parts = [], []
-    with progress_bar(total=-(-o.n // page) * o.steps, unit="step") as bar:
+    with progress_bar(total=-(-o.n // page) * run.steps, unit="step") as bar:
         for start in range(0, o.n, page):
             part = dataclasses.replace(run, n=min(page, o.n - start), seed=o.seed + start)
             for step in generate(checkpoint, part, bf16=bool(o.bf16)):
@@ -117,7 +114,7 @@ def _sample(o: argparse.Namespace) -> None:
     elif kind != ".png":
         images.write(o.out, frames, metadata=about)
     elif film:
-        times = [*_schedule_of(checkpoint).timesteps(o.steps, o.spacing), 0]
+        times = [*_schedule_of(checkpoint).timesteps(run.steps, run.spacing, run.start), 0]
         labels = [f"t = {times[i]}" for i in shown]
         images.write(o.out, [images.strip(frames, labels)], metadata=about)
     else:

@@ -7,6 +7,8 @@ import dataclasses
 import json
 from pathlib import Path
 
+from ddpm_demo import config as c
+
 
 def models_arguments(p: argparse.ArgumentParser) -> None:
     p.add_argument("--json", action="store_true", help="as JSON")
@@ -18,6 +20,7 @@ def ship_arguments(p: argparse.ArgumentParser) -> None:
     p.add_argument("folder", type=Path, metavar="FOLDER", help="such as checkpoints/mnist")
     p.add_argument("--commit", required=True, help="of the code that trained it")
     p.add_argument("--limits", required=True, help="a sentence on what the model can't do")
+    p.add_argument("--sample", default="{}", help='how to sample it, as JSON: {"start": 940}')
     p.add_argument("--history", default="", help="a sentence on interruptions")
     p.set_defaults(run_command=_ship)
 
@@ -49,5 +52,10 @@ def _models(o: argparse.Namespace) -> None:
 def _ship(o: argparse.Namespace) -> None:
     from ddpm_demo.card import ship
 
-    ship(o.run, o.folder, commit=o.commit, limits=o.limits, history=o.history)
+    try:
+        sample = json.loads(o.sample)
+    except json.JSONDecodeError as error:
+        raise ValueError(f"--sample is not JSON: {error}.") from None
+    c.from_dict(c.SampleConfig, sample)
+    ship(o.run, o.folder, commit=o.commit, limits=o.limits, history=o.history, sample=sample)
     print(o.folder)

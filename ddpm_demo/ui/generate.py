@@ -9,7 +9,7 @@ import gradio as gr
 
 from ddpm_demo.checkpoint import Checkpoint, available
 from ddpm_demo.config import SAMPLER_NAMES, SEED_MAX, SPACINGS, SampleConfig, number, one_of
-from ddpm_demo.generate import generate, metadata
+from ddpm_demo.generate import defaults, generate, metadata
 from ddpm_demo.ui import player
 from ddpm_demo.ui.runtime import GPU, friendly, model
 
@@ -64,6 +64,7 @@ def sample_config(
     clip: Any,
     label: Any = ANY,
     guidance: Any = 1.0,
+    start: Any = None,
 ) -> SampleConfig:
     """The run that the controls, or a raw API call, ask for.
 
@@ -84,6 +85,7 @@ def sample_config(
         bool(clip),
         None if label == ANY else classes.index(label),
         guidance,
+        start,
     )
 
 
@@ -99,13 +101,17 @@ def run(name: Any, *controls: Any) -> Iterator[Any]:
 
 
 def _chosen(name: str) -> tuple[Any, ...]:
-    """What changes with the model: its line, the longest run, and whether there are classes."""
+    """What changes with the model: its line, how it is best sampled, and whether it has classes."""
     checkpoint = model(name)
-    classes = checkpoint.classes
-    T = checkpoint.diffusion.T
+    classes, best, T = checkpoint.classes, defaults(checkpoint), checkpoint.diffusion.T
     return (
         about(checkpoint),
-        gr.update(maximum=T),
+        best.sampler,
+        gr.update(maximum=T, value=best.steps),
+        best.spacing,
+        best.variance,
+        best.clip,
+        gr.update(maximum=T, value=best.start or T),
         gr.update(choices=[ANY, *classes], value=ANY, visible=bool(classes)),
         gr.update(visible=bool(classes)),
     )
@@ -121,6 +127,7 @@ def build_generate_tab() -> None:
         )
         return
     first = "mnist" if "mnist" in names else names[0]
+    T, best = model(first).diffusion.T, defaults(model(first))
     with gr.Row(elem_classes="stage-and-controls"):
         with gr.Column(scale=3, min_width=320):
             screen = player.Player(elem_id="player")
@@ -161,15 +168,15 @@ def build_generate_tab() -> None:
             )
             sampler = gr.Radio(
                 [(SAMPLERS[k], k) for k in SAMPLER_NAMES],
-                value=DEFAULT.sampler,
+                value=best.sampler,
                 label="Sampler",
                 info="How x_s follows from x_t: DDPM adds fresh noise, DDIM goes straight.",
                 elem_id="sampler",
             )
             steps = gr.Slider(
                 1,
-                model(first).diffusion.T,
-                value=DEFAULT.steps,
+                T,
+                value=best.steps,
                 step=1,
                 label="Steps",
                 info="How many of the T steps to take: more is slower and finer.",
@@ -189,14 +196,23 @@ def build_generate_tab() -> None:
             with gr.Accordion("More settings", open=False, elem_id="more"):
                 spacing = gr.Dropdown(
                     [(SPACING_NAMES[k], k) for k in SPACINGS],
-                    value=DEFAULT.spacing,
+                    value=best.spacing,
                     label="Timestep spacing",
                     info="τ: which of the T steps are taken.",
                     elem_id="spacing",
                 )
+                start = gr.Slider(
+                    1,
+                    T,
+                    best.start or T,
+                    step=1,
+                    label="Start",
+                    info="t of x_T: T is the whole way; some models do better a little below.",
+                    elem_id="start",
+                )
                 variance = gr.Radio(
                     [(v, k) for k, v in VARIANCES.items()],
-                    value=DEFAULT.variance,
+                    value=best.variance,
                     label="Variance (DDPM)",
                     info="σₜ²: how much fresh noise a DDPM step adds.",
                     elem_id="variance",
@@ -204,21 +220,21 @@ def build_generate_tab() -> None:
                 eta = gr.Slider(
                     0,
                     1,
-                    DEFAULT.eta,
+                    best.eta,
                     step=0.05,
                     label="η (DDIM)",
                     info="0 adds no noise on the way, 1 as much as DDPM.",
                     elem_id="eta",
                 )
                 clip = gr.Checkbox(
-                    DEFAULT.clip,
+                    best.clip,
                     label="Clip x̂₀",
                     info="Keeps the predicted picture within [−1, 1] at every step.",
                     elem_id="clip",
                 )
 
     quiet: dict[str, Any] = {"show_progress": "hidden", "api_visibility": "private"}
-    controls = [sampler, steps, n, seed, spacing, variance, eta, clip, label, guidance]
+    controls = [sampler, steps, n, seed, spacing, variance, eta, clip, label, guidance, start]
     event = go.click(
         run, [name, *controls], screen, concurrency_id="model", concurrency_limit=1, **quiet
     )
@@ -230,4 +246,5 @@ def build_generate_tab() -> None:
         **quiet,
     )
     dice.click(None, outputs=seed, js=DICE, **quiet)
-    name.change(_chosen, name, [line, steps, label, guidance], **quiet)
+    shown = [line, sampler, steps, spacing, variance, clip, start, label, guidance]
+    name.change(_chosen, name, shown, **quiet)

@@ -1,0 +1,51 @@
+"""A shipped model is its weights, its card, and nothing that can't be made again."""
+
+import dataclasses
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from PIL import Image
+
+from ddpm_demo import card
+from ddpm_demo.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
+from ddpm_demo.config import TrainConfig
+from ddpm_demo.generate import defaults
+
+
+@pytest.fixture
+def run(tmp_path: Path, tiny: Callable[..., Checkpoint]) -> Path:
+    folder, checkpoint = tmp_path / "run", tiny()
+    checkpoint.info = {
+        "dataset": "mnist",
+        "images": 12_345,
+        "seconds": 1800,
+        "train": dataclasses.asdict(TrainConfig(lr=5e-4, minutes=30)),
+    }
+    save_checkpoint(folder, checkpoint)
+    lines = [
+        {"images": n, "train": 1 / n, "held_out": 2 / n, "loss_by_t": [0.5] * 9 + [None]}
+        for n in (100, 12_345)
+    ]
+    (folder / "log.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    return folder
+
+
+def test_ship(run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(card.SHOWN, "steps", 2)
+    folder = tmp_path / "tiny"
+    shipped = card.ship(run, folder, commit="abc123", limits="It is tiny.", sample={"start": 7})
+
+    trained = load_checkpoint(run).model.state_dict()
+    for name, weight in shipped.model.state_dict().items():
+        assert torch.equal(weight, trained[name].half().float()), name
+    assert defaults(load_checkpoint(folder)).start == 7
+    text = (folder / "README.md").read_text()
+    for said in ("12,345", "0.50 hours", "--lr 0.0005", "--minutes 30", "abc123", "It is tiny."):
+        assert said in text
+    grid = Image.open(folder / "samples.png")
+    assert grid.width == grid.height
+    assert grid.text["start"] == "7"
+    assert (folder / "loss.svg").read_text().count("<polyline") == 2
