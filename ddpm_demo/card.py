@@ -25,7 +25,7 @@ DATA = {
     "cifar10": "CIFAR-10 (Krizhevsky 2009), no explicit licence, its authors ask to be cited: "
     "50,000 training pictures of ten classes.",
 }
-SHOWN: dict[str, Any] = {"sampler": "ddpm", "steps": 250, "n": 100}  # the samples on a card
+SHOWN = 100  # samples on a card
 
 
 def ship(
@@ -57,7 +57,7 @@ def ship(
     write_atomically(folder / "loss.svg", loss_curve(log).encode())
     write_atomically(folder / "log.jsonl", (run / "log.jsonl").read_bytes())
 
-    parts, shown = [], dataclasses.replace(defaults(shipped), **SHOWN)
+    parts, shown = [], dataclasses.replace(defaults(shipped), n=SHOWN)
     for start in range(0, shown.n, 50):
         part = dataclasses.replace(shown, n=50, seed=start)
         *_, last = generate(shipped, part)
@@ -120,9 +120,8 @@ def card(
         "model": dataclasses.asdict(model),
         "diffusion": dataclasses.asdict(checkpoint.diffusion),
     }
-    again = (
-        f"python -m ddpm_demo sample --model {name} --sampler ddpm --steps {SHOWN['steps']} -n 100"
-    )
+    shown = defaults(checkpoint)
+    start = f" from t = {shown.start}" if shown.start else ""
     return f"""---
 license: mit
 library_name: ddpm_demo
@@ -135,9 +134,10 @@ scratch. The weights are the exponential moving average, in half precision.
 
 ![100 samples](samples.png)
 
-100 samples, not chosen: seeds 0 to 99, {SHOWN["steps"]} steps of DDPM, made by
+{SHOWN} samples, not chosen: seeds 0 to {SHOWN - 1}, {shown.steps} steps of {shown.sampler}{start},
+made by
 
-    {again}
+    python -m ddpm_demo sample --model {name} -n {SHOWN}
 
 ## Training
 

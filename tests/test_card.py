@@ -34,9 +34,11 @@ def run(tmp_path: Path, tiny: Callable[..., Checkpoint]) -> Path:
 
 
 def test_ship(run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(card.SHOWN, "steps", 2)
+    monkeypatch.setattr(card, "SHOWN", 4)
     folder = tmp_path / "tiny"
-    shipped = card.ship(run, folder, commit="abc123", limits="It is tiny.", sample={"start": 7})
+    shipped = card.ship(
+        run, folder, commit="abc123", limits="It is tiny.", sample={"start": 7, "steps": 2}
+    )
 
     trained = load_checkpoint(run).model.state_dict()
     for name, weight in shipped.model.state_dict().items():

@@ -75,8 +75,18 @@ def test_training_is_the_same_every_time_and_leaves_the_global_generator_alone()
         losses = [p.loss for p in k.fit(model, stripes(60), k.Recipe(1, 20, seed=seed))]
         assert torch.equal(torch.get_rng_state(), state)
         runs.append((losses, model.name))
-    assert runs[0] == runs[1] != runs[2]
+    assert runs[0] == runs[1]
+    assert runs[0][0] != runs[2][0]
+    assert runs[0][1] != runs[2][1]  # other weights have another name
     assert runs[0][1].startswith("mnist-")
+
+
+@pytest.mark.parametrize("fixed", ["augment", "Shuffle"])
+def test_the_seed_decides_both_order_and_augmentation(monkeypatch, fixed):
+    other = {"augment": lambda x, *_: x, "Shuffle": lambda n, _, kind=k.Shuffle: kind(n, 0)}
+    monkeypatch.setattr(k, fixed, other[fixed])
+    first = [next(k.fit(made(), stripes(60), k.Recipe(1, 20, seed=seed))).loss for seed in (0, 1)]
+    assert first[0] != first[1]
 
 
 def test_the_learning_rate_rises_for_a_fifth_and_falls_to_nothing(monkeypatch):
@@ -153,6 +163,7 @@ def test_file_and_back(trained, tmp_path):
     k.save_classifier(tmp_path / "twice.safetensors", again)
     assert (tmp_path / "twice.safetensors").read_bytes() == path.read_bytes()
     with safe_open(path, "pt") as file:
+        assert set(file.keys()) == {n for n in model.state_dict() if "batches" not in n}
         assert {file.get_tensor(name).dtype for name in file.keys()} == {torch.float16}  # noqa: SIM118
         assert json.loads(file.metadata()["ddpm_demo"])["classifier"]["classes"] == list(NAMES)
 
@@ -167,6 +178,13 @@ def test_features_are_what_the_last_layer_decides_by(trained):
         assert torch.equal(model(x), logits)
         assert torch.allclose(features @ model.head.weight.T + model.head.bias, logits, atol=1e-5)
     assert features.min() >= 0
+
+
+def test_a_residual_block_that_does_nothing_is_the_identity():
+    block = k._Residual(3).eval()
+    torch.nn.init.zeros_(block.body[1][0].weight)
+    x = torch.randn(2, 3, 4, 4, generator=torch.Generator().manual_seed(0))
+    assert torch.equal(block(x), x)
 
 
 def test_a_shipped_one_by_name_and_one_that_is_not_there(tmp_path, monkeypatch):
@@ -265,13 +283,18 @@ def test_command_line(tmp_path, monkeypatch, capsys):
     assert model.info["test"]["accuracy"] == right
     assert model.info["recipe"]["epochs"] == 2
     assert model.info["images"] == 240
+    assert k.main([*common, "--out", str(tmp_path / "b.safetensors"), "--epochs", "1"]) == 0
+    again = ["--out", str(tmp_path / "c.safetensors"), "--epochs", "1", "--seed", "1"]
+    assert k.main([*common, *again]) == 0
+    stems = [load_tensors(tmp_path / f"{n}.safetensors")[0]["body.0.0.weight"] for n in "bc"]
+    assert (stems[0] - stems[1]).abs().mean() > 0.05  # the seed decides the first weights too
     text = out.with_suffix(".md").read_text()
     assert text.startswith("# mine\n")
     assert f"**Test accuracy: {100 * right:.2f} %** of 60 pictures" in text
     assert "--dataset cifar10 --epochs 2 --batch-size 30 --lr 0.1 --weight-decay 0.0005" in text
     assert "| dots |" in text
     printed = capsys.readouterr()
-    assert f"{100 * right:.2f} %" in printed.out
+    assert f"mine.safetensors: {100 * right:.2f} %" in printed.out
     assert "8/8" in printed.err  # the bar
     assert "images/s" in printed.err
 
@@ -296,6 +319,14 @@ def test_command_line_refuses_in_one_line(monkeypatch, capsys, arguments, code, 
     assert said in error
     assert error.startswith("ddpm_demo: ")
     assert error.count("\n") == 1
+
+
+def test_a_folder_that_cannot_be_made_is_refused_before_training(tmp_path, monkeypatch, capsys):
+    (tmp_path / "file").touch()
+    monkeypatch.setattr(k.d, "load", lambda *_, **__: stripes(30))
+    monkeypatch.setattr(k, "fit", None)
+    assert k.main(["--out", str(tmp_path / "file" / "a.safetensors"), "--device", "cpu"]) == 1
+    assert str(tmp_path / "file") in capsys.readouterr().err
 
 
 def test_help(capsys):
