@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import torch
@@ -20,8 +20,17 @@ def defaults(checkpoint: Checkpoint) -> SampleConfig:
     return from_dict(SampleConfig, checkpoint.info.get("sample") or {})
 
 
-def generate(checkpoint: Checkpoint, config: SampleConfig, *, bf16: bool = False) -> Iterator[Step]:
+def generate(
+    checkpoint: Checkpoint,
+    config: SampleConfig,
+    *,
+    bf16: bool = False,
+    denoiser: Callable[..., Denoiser] = Denoiser,
+) -> Iterator[Step]:
     """The steps of one run, on the device that the checkpoint's network is on.
+
+    Args:
+        denoiser: makes what the sampler asks; `batching.BatchedDenoiser` shares passes with others.
 
     Raises:
         ValueError: more steps than the model's T, or a label that it doesn't have. Raised by the
@@ -36,18 +45,18 @@ def generate(checkpoint: Checkpoint, config: SampleConfig, *, bf16: bool = False
     y = None
     if config.label is not None:
         y = torch.full((config.n,), config.label, device=device)
-    denoiser = Denoiser(
+    denoise = denoiser(
         checkpoint.model, diffusion, clip=config.clip, y=y, guidance=config.guidance, bf16=bf16
     )
     noise = Noise(diffusion.noise, range(config.seed, config.seed + config.n))
     x_T = noise.draw((config.n, model.channels, model.size, model.size)).to(device)
-    timesteps = denoiser.schedule.timesteps(config.steps, config.spacing, config.start)
+    timesteps = denoise.schedule.timesteps(config.steps, config.spacing, config.start)
     own: dict[str, dict[str, Any]] = {
         "ddpm": {"variance": config.variance},
         "ddim": {"eta": config.eta},
     }
     return SAMPLERS[config.sampler](
-        denoiser, x_T, timesteps, noise=noise, **own.get(config.sampler, {})
+        denoise, x_T, timesteps, noise=noise, **own.get(config.sampler, {})
     )
 
 

@@ -10,7 +10,7 @@ import gradio as gr
 from ddpm_demo.checkpoint import Checkpoint, available
 from ddpm_demo.config import SAMPLER_NAMES, SEED_MAX, SPACINGS, SampleConfig, number, one_of
 from ddpm_demo.generate import defaults, generate, metadata
-from ddpm_demo.ui import player
+from ddpm_demo.ui import player, runtime
 from ddpm_demo.ui.runtime import GPU, friendly, model
 
 MOST = 64  # pictures in one run of the app
@@ -97,7 +97,8 @@ def run(name: Any, *controls: Any) -> Iterator[Any]:
     checkpoint = model(name)
     config = sample_config(checkpoint, *controls)
     title = f"{name} · {SAMPLERS[config.sampler]}, {config.steps} steps, seed {config.seed}"
-    yield from player.stream(generate(checkpoint, config), title=title, meta=metadata(name, config))
+    steps = generate(checkpoint, config, denoiser=runtime.denoiser)
+    yield from player.stream(steps, title=title, meta=metadata(name, config))
 
 
 def _chosen(name: str) -> tuple[Any, ...]:
@@ -236,7 +237,12 @@ def build_generate_tab() -> None:
     quiet: dict[str, Any] = {"show_progress": "hidden", "api_visibility": "private"}
     controls = [sampler, steps, n, seed, spacing, variance, eta, clip, label, guidance, start]
     event = go.click(
-        run, [name, *controls], screen, concurrency_id="model", concurrency_limit=1, **quiet
+        run,
+        [name, *controls],
+        screen,
+        concurrency_id="model",
+        concurrency_limit=runtime.RUNS,
+        **quiet,
     )
     stop.click(
         lambda: player.note("Stopped."),
