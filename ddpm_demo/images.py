@@ -295,7 +295,13 @@ def _gif(
 ) -> bytes:
     n = len(frames)
     if all((frame == frame[..., :1]).all() for frame in frames):
-        images = [Image.fromarray(frame[..., 0].copy()) for frame in frames]
+        # White first: a ramp from black up is read as a grey picture, and so a film whose frames
+        # don't all have the same ramp can't be read by everybody.
+        ramp = bytes(255 - i // 3 for i in range(768))
+        images = []
+        for frame in frames:
+            images.append(Image.fromarray(255 - frame[..., 0]).convert("P"))
+            images[-1].putpalette(ramp)
     else:
         # One palette for all: a palette for each frame takes 30 times as long and flickers. The
         # last frame is what people look at, so it makes up half of the sample.
@@ -318,6 +324,7 @@ def _gif(
         duration=durations,
         loop=0,
         comment=_json(metadata).encode(),
+        optimize=False,  # else each frame gets the palette of what it uses
     )
     return buffer.getvalue()
 

@@ -360,6 +360,7 @@ def poison(zoo: Path) -> None:
 BAD = {
     "sample": [
         ("--sampler euler", "'euler'"),
+        ("--start 21", "start is 21; allowed is a whole number from "),
         ("--steps 0", "steps is 0; allowed is a whole number from 1"),
         ("--steps 21", "steps is 21; allowed is a whole number from 1 to 20."),
         ("--steps many", "'many'"),

@@ -31,7 +31,7 @@ def by_hand(
     denoiser = Denoiser(checkpoint.model, checkpoint.diffusion, clip=clip, y=y, guidance=guidance)
     noise = Noise(checkpoint.diffusion.noise, seeds)
     x_T = noise.draw((len(seeds), 1, 8, 8))
-    timesteps = denoiser.schedule.timesteps(5, spacing)
+    timesteps = denoiser.schedule.timesteps(5, spacing, options.pop("start", None))
     *_, last = SAMPLERS[sampler](denoiser, x_T, timesteps, noise=noise, **options)
     return last.x_t
 
@@ -52,6 +52,7 @@ def test_every_sampler_with_every_noise(sampler: str, noise: str, tiny: Tiny) ->
         ({"sampler": "ddim", "eta": 0.5}, {"eta": 0.5}),
         ({"sampler": "ddim", "clip": False}, {"clip": False}),
         ({"sampler": "ddim", "spacing": "quadratic"}, {"spacing": "quadratic"}),
+        ({"sampler": "ddim", "start": 15}, {"start": 15}),
     ],
 )
 def test_settings_arrive(settings: dict[str, Any], options: dict[str, Any], tiny: Tiny) -> None:
