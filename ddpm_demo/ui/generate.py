@@ -108,7 +108,7 @@ def _chosen(name: str) -> tuple[Any, ...]:
     return (
         about(checkpoint),
         best.sampler,
-        gr.update(maximum=T, value=best.steps),
+        gr.update(maximum=best.start or T, value=best.steps),
         best.spacing,
         best.variance,
         best.clip,
@@ -167,7 +167,7 @@ def build_generate_tab() -> None:
             n = gr.Slider(
                 1, MOST, DEFAULT.n, step=1, label="Pictures", info="How many.", elem_id="n"
             )
-            sampler = gr.Radio(
+            sampler = gr.Dropdown(
                 [(SAMPLERS[k], k) for k in SAMPLER_NAMES],
                 value=best.sampler,
                 label="Sampler",
@@ -176,7 +176,7 @@ def build_generate_tab() -> None:
             )
             steps = gr.Slider(
                 1,
-                T,
+                best.start or T,
                 value=best.steps,
                 step=1,
                 label="Steps",
@@ -253,4 +253,5 @@ def build_generate_tab() -> None:
     )
     dice.click(None, outputs=seed, js=DICE, **quiet)
     shown = [line, sampler, steps, spacing, variance, clip, start, label, guidance]
+    start.change(lambda t: gr.update(maximum=t), start, steps, **quiet)
     name.change(_chosen, name, shown, **quiet)
