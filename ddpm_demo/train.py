@@ -50,7 +50,7 @@ class Progress:
         loss: of this step, the mean over its batch and the devices.
         lr: learning rate of this step.
         seconds: spent so far, over all sessions.
-        rate: images per second of this session.
+        rate: images per second since it was last started.
         done: share of the run, 0 to 1.
         report: at the end of a stretch of `preview_every` images, else None.
     """
