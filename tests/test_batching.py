@@ -371,7 +371,7 @@ def test_runs_that_share_batches_give_the_pictures_of_runs_alone(batcher, tiny):
     with ThreadPoolExecutor(8) as pool:
         together = list(pool.map(sample, runs, range(8), timeout=PATIENCE))
     for a, b in zip(alone, together, strict=True):
-        assert float((a - b).abs().max()) < 1e-4
+        assert float((a - b).abs().max()) < 1e-3
     # Alone again, the very same kernels run: bit for bit.
     again = sample(BatchedDenoiser(batcher, model, PROCESS, **options(5)), 5)
     assert torch.equal(again, alone[5])
