@@ -47,7 +47,6 @@ def test_ship(run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Non
     text = (folder / "README.md").read_text()
     for said in ("12,345", "0.50 hours", "--lr 0.0005", "--minutes 30", "abc123", "It is tiny."):
         assert said in text
-    grid = Image.open(folder / "samples.png")
-    assert grid.width == grid.height
-    assert grid.text["start"] == "7"
+    with Image.open(folder / "samples.png") as grid:
+        assert grid.text["start"] == "7"
     assert (folder / "loss.svg").read_text().count("<polyline") == 2
