@@ -58,9 +58,9 @@ def ship(
     write_atomically(folder / "log.jsonl", (run / "log.jsonl").read_bytes())
 
     parts, shown = [], dataclasses.replace(defaults(shipped), n=SHOWN)
-    for start in range(0, shown.n, 50):
-        part = dataclasses.replace(shown, n=50, seed=start)
-        *_, last = generate(shipped, part)
+    for start in range(0, SHOWN, 10):  # a row for each class, where there are classes
+        label = start // 10 % len(shipped.classes) if shipped.classes else None
+        *_, last = generate(shipped, dataclasses.replace(shown, n=10, seed=start, label=label))
         parts.append(images.to_uint8(last.x_t))
     sheet = images.grid(np.concatenate(parts), 10, scale=2)
     images.write(folder / "samples.png", [sheet], metadata=metadata(name, shown))
@@ -122,6 +122,12 @@ def card(
     }
     shown = defaults(checkpoint)
     start = f" from t = {shown.start}" if shown.start else ""
+    guided = f", guidance {shown.guidance:g}" if shown.guidance != 1 else ""
+    sample = f"python -m ddpm_demo sample --model {name}"
+    made = f"made by\n\n    {sample} -n {SHOWN}"
+    if classes := checkpoint.classes:
+        names = ", ".join(classes)
+        made = f"a row each of {names}; the first row by\n\n    {sample} --class {classes[0]} -n 10"
     return f"""---
 license: mit
 library_name: ddpm_demo
@@ -134,10 +140,8 @@ scratch. The weights are the exponential moving average, in half precision.
 
 ![100 samples](samples.png)
 
-{SHOWN} samples, not chosen: seeds 0 to {SHOWN - 1}, {shown.steps} steps of {shown.sampler}{start},
-made by
-
-    python -m ddpm_demo sample --model {name} -n {SHOWN}
+{SHOWN} samples, not chosen: seeds 0 to {SHOWN - 1}, {shown.steps} steps of
+{shown.sampler}{start}{guided}, {made}
 
 ## Training
 

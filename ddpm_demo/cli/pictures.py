@@ -36,7 +36,9 @@ def sample_arguments(p: argparse.ArgumentParser) -> None:
         "--clip", action=argparse.BooleanOptionalAction, help=f"x0_hat to [-1, 1]; {own} yes"
     )
     p.add_argument("--class", dest="label", help="class by name or number (default: any)")
-    p.add_argument("--guidance", type=float, default=d.guidance, help="classifier-free guidance")
+    p.add_argument(
+        "--guidance", type=float, help=f"classifier-free, with --class; {own} {d.guidance}"
+    )
     p.add_argument(
         "--out",
         type=Path,
@@ -85,8 +87,8 @@ def _sample(o: argparse.Namespace) -> None:
     film = kind in (".gif", ".mp4") or (kind == ".png" and "strip" in o.out.stem)
     c.require(not film or o.n <= 256, "n", o.n, "at most 256 for a film or strip")
     checkpoint = load_checkpoint(o.model, pick(o.device))
-    given = {k: getattr(o, k) for k in ("sampler", "steps", "spacing", "start", "variance", "clip")}
-    given |= {"n": o.n, "seed": o.seed, "eta": o.eta, "guidance": o.guidance}
+    own = ("sampler", "steps", "spacing", "start", "variance", "clip", "guidance")
+    given = {k: getattr(o, k) for k in own} | {"n": o.n, "seed": o.seed, "eta": o.eta}
     given["label"] = _label(o.label, checkpoint)
     chosen = {k: v for k, v in given.items() if v is not None}
     run = dataclasses.replace(defaults(checkpoint), **chosen)
