@@ -114,7 +114,7 @@ def _chosen(name: str) -> tuple[Any, ...]:
         best.clip,
         gr.update(maximum=T, value=best.start or T),
         gr.update(choices=[ANY, *classes], value=ANY, visible=bool(classes)),
-        gr.update(visible=bool(classes)),
+        gr.update(value=best.guidance, visible=bool(classes)),
     )
 
 
@@ -157,7 +157,7 @@ def build_generate_tab() -> None:
             guidance = gr.Slider(
                 0,
                 8,
-                value=1,
+                value=best.guidance,
                 step=0.5,
                 visible=bool(model(first).classes),
                 label="Guidance",
