@@ -5,10 +5,12 @@ from __future__ import annotations
 import functools
 import html
 import os
+import threading
 from collections.abc import Callable, Iterator
 from typing import Any, TypeVar
 
 import gradio as gr
+import torch
 
 from ddpm_demo.batching import BatchedDenoiser, Batcher
 from ddpm_demo.checkpoint import Checkpoint, load_checkpoint
@@ -24,11 +26,14 @@ except ImportError:
         return fn if callable(fn) else lambda f: f
 
 
+MODEL_BYTES = 10**9  # of loaded models together; a network of the paper's size has 143 MB
 RUNS = 8  # of visitors at the same time; the next ones wait in Gradio's queue
 # The steps of all runs share forward passes, all on one thread: Gradio resumes a run on whatever
 # thread is free, and each thread that runs a network would bring up OpenMP threads of its own. On
 # ZeroGPU each run has a process of its own, and shares nothing.
-denoiser: Callable[..., Denoiser] = functools.partial(BatchedDenoiser, Batcher())
+denoiser: Callable[..., Denoiser] = functools.partial(
+    BatchedDenoiser, Batcher(cores=torch.get_num_threads())
+)
 if os.environ.get("SPACES_ZERO_GPU"):
     denoiser = Denoiser
 
@@ -41,10 +46,34 @@ def device() -> Any:
     return pick()
 
 
-@functools.lru_cache(maxsize=8)
-def model(name: str) -> Checkpoint:
-    """A shipped model, loaded once."""
-    return load_checkpoint(name, device())
+class Models:
+    """Models by name, loaded when asked for; those used last stay in memory.
+
+    Args:
+        load: makes a model from its name.
+        most: bytes of weights that are kept. The model used last stays even if it has more, and
+            one that a run has begun with stays until the run ends.
+    """
+
+    def __init__(self, load: Callable[[str], Checkpoint], most: int) -> None:
+        self._load, self._most = load, most
+        self._lock = threading.Lock()
+        self._kept: dict[str, Checkpoint] = {}  # the one used last comes last
+
+    def __call__(self, name: str) -> Checkpoint:
+        with self._lock:  # while loading, too: nobody loads the same model a second time
+            checkpoint = self._kept.pop(name) if name in self._kept else self._load(name)
+            self._kept[name] = checkpoint
+            while len(self._kept) > 1 and sum(map(_size, self._kept.values())) > self._most:
+                del self._kept[next(iter(self._kept))]
+            return checkpoint
+
+
+def _size(checkpoint: Checkpoint) -> int:
+    return sum(weight.nbytes for weight in checkpoint.model.state_dict().values())
+
+
+model = Models(lambda name: load_checkpoint(name, device()), MODEL_BYTES)
 
 
 def friendly(handler: F) -> F:

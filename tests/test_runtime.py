@@ -1,0 +1,72 @@
+"""Which models the app keeps in memory."""
+
+import threading
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+
+from ddpm_demo.checkpoint import Checkpoint, CheckpointError
+from ddpm_demo.ui.runtime import Models
+
+
+@pytest.fixture
+def size(tiny: Callable[..., Checkpoint]) -> int:
+    """Bytes of a tiny model."""
+    return sum(p.numel() * 4 for p in tiny().model.parameters())
+
+
+def test_the_models_used_last_stay(tiny: Callable[..., Checkpoint], size: int) -> None:
+    loads: list[str] = []
+    models = Models(lambda name: (loads.append(name), tiny())[1], 2 * size)
+    first = models("a")
+    models("b")
+    assert models("a") is first
+    models("c")  # no room for b
+    assert models("a") is first
+    models("b")
+    assert loads == ["a", "b", "c", "b"]
+
+
+def test_a_model_over_the_limit_stays_alone(tiny: Callable[..., Checkpoint], size: int) -> None:
+    loads: list[str] = []
+    models = Models(lambda name: (loads.append(name), tiny())[1], size - 1)
+    for name in "aabba":
+        models(name)
+    assert loads == ["a", "b", "a"]
+
+
+def test_visitors_at_once_load_a_model_once(tiny: Callable[..., Checkpoint], size: int) -> None:
+    loads: list[str] = []
+    go = threading.Barrier(8)
+
+    def load(name: str) -> Checkpoint:
+        loads.append(name)
+        time.sleep(0.05)
+        return tiny()
+
+    models = Models(load, size)
+
+    def visit(_: int) -> Checkpoint:
+        go.wait()
+        return models("a")
+
+    with ThreadPoolExecutor(8) as pool:
+        assert len(set(map(id, pool.map(visit, range(8))))) == 1
+    assert loads == ["a"]
+
+
+def test_a_model_that_fails_is_tried_again(tiny: Callable[..., Checkpoint], size: int) -> None:
+    answers = [CheckpointError("cut short"), tiny()]
+
+    def load(name: str) -> Checkpoint:
+        answer = answers.pop(0)
+        if isinstance(answer, Exception):
+            raise answer
+        return answer
+
+    models = Models(load, size)
+    with pytest.raises(CheckpointError):
+        models("a")
+    assert models("a") is models("a")
