@@ -22,6 +22,7 @@ from diffusers import UNet2DModel
 
 from ddpm_demo.checkpoint import available, load_checkpoint
 from ddpm_demo.config import ModelConfig, SampleConfig
+from ddpm_demo.devices import keep_memory
 from ddpm_demo.generate import generate
 from ddpm_demo.unet import UNet
 
@@ -111,5 +112,6 @@ if __name__ == "__main__":
     p.add_argument("--rounds", type=int, default=7)
     p.add_argument("--model", default="mnist", choices=available())
     o = p.parse_args()
+    keep_memory()  # as the app does; the peer gains by it too
     networks(o.rounds)
     streaming(o.model, o.rounds)

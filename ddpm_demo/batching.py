@@ -38,6 +38,7 @@ from torch import Tensor
 
 from .config import DiffusionConfig
 from .denoiser import Denoiser
+from .devices import claim_cores
 from .unet import UNet
 
 MOST = 64  # pictures in a batch that several runs share
@@ -121,10 +122,12 @@ class Batcher:
 
     Args:
         most: pictures in a shared batch, at most; how many up to that is learned.
+        cores: that networks run on, while threads that start later have one each (see
+            `devices.claim_cores`); None leaves this as it is.
     """
 
-    def __init__(self, most: int = MOST) -> None:
-        self.most = most
+    def __init__(self, most: int = MOST, cores: int | None = None) -> None:
+        self.most, self.cores = most, cores
         self._changed = threading.Condition()  # guards the next two; the rest is the thread's own
         self._waiting: list[_Call] = []
         self._working = False
@@ -156,6 +159,8 @@ class Batcher:
     def _work(self) -> None:
         """What the thread does: batch after batch, until there are no more."""
         try:
+            if self.cores:
+                claim_cores(self.cores)
             while batch := self._next():
                 self._last = {call.visitor for call in batch}
                 start = time.perf_counter()

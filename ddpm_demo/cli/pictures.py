@@ -78,7 +78,7 @@ def _sample(o: argparse.Namespace) -> None:
 
     from ddpm_demo import images
     from ddpm_demo.checkpoint import load_checkpoint
-    from ddpm_demo.devices import pick
+    from ddpm_demo.devices import keep_memory, pick
     from ddpm_demo.files import write_atomically
     from ddpm_demo.generate import defaults, generate, metadata
 
@@ -86,6 +86,7 @@ def _sample(o: argparse.Namespace) -> None:
     c.number("scale", o.scale, 1, 64, whole=True)
     film = kind in (".gif", ".mp4") or (kind == ".png" and "strip" in o.out.stem)
     c.require(not film or o.n <= 256, "n", o.n, "at most 256 for a film or strip")
+    keep_memory()
     checkpoint = load_checkpoint(o.model, pick(o.device))
     own = ("sampler", "steps", "spacing", "start", "variance", "clip", "guidance")
     given = {k: getattr(o, k) for k in own} | {"n": o.n, "seed": o.seed, "eta": o.eta}

@@ -10,7 +10,9 @@ from typing import Any
 os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")  # nothing is sent anywhere
 
 import gradio as gr
+import torch
 
+from ddpm_demo.devices import keep_memory
 from ddpm_demo.ui.forward import build_forward_tab
 from ddpm_demo.ui.generate import build_generate_tab
 
@@ -75,6 +77,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     p.add_argument("--share", action="store_true", help="also through a public gradio.live address")
     p.add_argument("--open", action="store_true", help="open the page in the browser")
     o = p.parse_args(arguments)
+    keep_memory()
+    torch.set_num_threads(1)  # but for the thread that runs the networks
     build_app().launch(
         server_name=o.host, server_port=o.port, share=o.share, inbrowser=o.open, **LAUNCH
     )
