@@ -149,6 +149,7 @@ class Trainer:
             fused=device.type in ("cpu", "cuda"),
         )
         self.step = self.images = 0
+        self.inherited: dict[str, Any] = {}  # what the result's `info` has from its base
         self.seconds = 0.0
         self.history: list[dict[str, Any]] = []  # held-out losses, for the card and the curve
 
@@ -273,22 +274,17 @@ class Trainer:
             total += float(self.losses(self.ema, x, t[part], e, labels).sum())
         return total / n
 
-    def preview(self, n: int = 16, steps: int = 25) -> Tensor:
-        """(n, C, H, W) EMA samples from the seeds 0..n-1 by DDIM; classes in turn."""
-        config = self.model.config
-        noise = Noise(self.diffusion.noise, range(n))
-        x_T = noise.draw((n, config.channels, config.size, config.size)).to(self.device)
-        y = torch.arange(n, device=self.device) % config.num_classes if config.num_classes else None
-        denoiser = Denoiser(self.ema, self.diffusion, y=y, bf16=self.bf16)
-        steps = min(steps, self.diffusion.T)
-        *_, last = ddim(denoiser, x_T, denoiser.schedule.timesteps(steps), noise=noise)
-        return last.x_t
+    def preview(self) -> Tensor:
+        """`preview` of the EMA weights; classes in turn, or none where the data is of one class:
+        what moves then is what the model draws when it is asked for none."""
+        several = len(self.data.labels.unique()) > 1
+        return preview(self.ema, self.diffusion, by_class=several, bf16=self.bf16)
 
     # ---- files --------------------------------------------------------------------------------
 
     def checkpoint(self) -> Checkpoint:
         """The EMA weights with what they were trained on."""
-        info = {
+        info = self.inherited | {
             "dataset": self.config.dataset,
             "classes": list(self.data.classes) if self.model.config.num_classes else [],
             "images": self.images,
@@ -357,6 +353,28 @@ class Trainer:
         }
 
 
+def preview(
+    model: UNet,
+    diffusion: DiffusionConfig,
+    *,
+    by_class: bool = False,
+    bf16: bool = False,
+    n: int = 16,
+    steps: int = 25,
+) -> Tensor:
+    """(n, C, H, W) samples from the seeds 0..n-1 by DDIM, in [-1, 1]; classes in turn or none."""
+    config, device = model.config, next(model.parameters()).device
+    noise = Noise(diffusion.noise, range(n))
+    x_T = noise.draw((n, config.channels, config.size, config.size)).to(device)
+    y = None
+    if config.num_classes and by_class:
+        y = torch.arange(n, device=device) % config.num_classes
+    denoiser = Denoiser(model, diffusion, y=y, bf16=bf16)
+    timesteps = denoiser.schedule.timesteps(min(steps, diffusion.T))
+    *_, last = ddim(denoiser, x_T, timesteps, noise=noise)
+    return last.x_t
+
+
 def join(model: UNet, device: torch.device) -> tuple[int, int, nn.Module]:
     """Rank, number of processes, and the network wrapped for them.
 
@@ -420,6 +438,10 @@ def train(
     )
     bf16 = bf16_pays(device) if bf16 is None else bf16
     run = Trainer(net, diffusion, config, data, held_out, device, bf16)
+    if isinstance(model, Checkpoint):
+        run.inherited = {"base": model.name}
+        if "sample" in model.info:
+            run.inherited["sample"] = model.info["sample"]
     if resume and out and (out / "state.safetensors").is_file():
         run.load(out)
     if out:

@@ -10,6 +10,7 @@ import sys
 from collections.abc import Sequence
 from typing import NoReturn
 
+from ddpm_demo.cli.finetuning import finetune_arguments
 from ddpm_demo.cli.pictures import noise_arguments, sample_arguments
 from ddpm_demo.cli.training import train_arguments
 from ddpm_demo.cli.zoo import models_arguments, ship_arguments
@@ -53,6 +54,7 @@ def parser() -> argparse.ArgumentParser:
         (sample_arguments, "sample", "draw pictures from a model: a grid, a film or an archive"),
         (noise_arguments, "noise", "dissolve a picture into noise: the forward process"),
         (train_arguments, "train", "train a model from scratch, or go on with one"),
+        (finetune_arguments, "finetune", "move a copy of a model to one class"),
         (models_arguments, "models", "list the shipped models"),
         (ship_arguments, "ship", "make a training run a shipped model, with its card"),
     ):

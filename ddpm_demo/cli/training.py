@@ -8,7 +8,8 @@ import json
 import os
 import signal
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -139,8 +140,8 @@ def _train(o: argparse.Namespace) -> None:
         not o.class_conditional or classes > 0, "class-conditional", True, "data that has classes"
     )
     model = init or _network(o, size, channels, classes)
-    stopped: list[int] = []
-    run = train(
+    run = partial(
+        train,
         model,
         process,
         config,
@@ -150,18 +151,30 @@ def _train(o: argparse.Namespace) -> None:
         resume=o.resume,
         device=_own_device(pick(o.device)),
         bf16=o.bf16,
-        should_stop=lambda: bool(stopped),
     )
     print(f"{n:,} pictures of {channels} x {size} x {size}", file=sys.stderr)
+    follow_until_stopped(lambda should_stop: run(should_stop=should_stop), o.out)
+
+
+def follow_until_stopped(
+    start: Callable[[Callable[[], bool]], Iterator[Progress]], out: Path
+) -> None:
+    """Drain a run that `start` makes; Ctrl-C and SIGTERM save and end it.
+
+    Args:
+        start: gets the function that the run asks after every step whether to stop.
+    """
+    stopped: list[int] = []
+    run = start(lambda: bool(stopped))
     signals = (signal.SIGINT, signal.SIGTERM)
     before = [signal.signal(n, lambda n, _frame: stopped.append(n)) for n in signals]
     try:
-        _follow(run, o.out)
+        _follow(run, out)
     finally:
         for number, handler in zip(signals, before, strict=True):
             signal.signal(number, handler)
     if stopped:
-        print(f"Stopped and saved; go on with --resume --out {o.out}.", file=sys.stderr)
+        print(f"Stopped and saved; go on with --resume --out {out}.", file=sys.stderr)
 
 
 def _own_device(device: torch.device) -> torch.device:

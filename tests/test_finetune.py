@@ -1,0 +1,122 @@
+"""Fine-tuning a copy of a tiny model to one class of a tiny, made-up data set."""
+
+import hashlib
+
+import pytest
+import torch
+
+from ddpm_demo.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
+from ddpm_demo.config import DiffusionConfig, ModelConfig, SampleConfig
+from ddpm_demo.data import Images
+from ddpm_demo.finetune import estimate, finetune, settings
+from ddpm_demo.generate import generate
+from ddpm_demo.unet import UNet
+
+NAMES = ("dark", "bright")
+
+
+@pytest.fixture
+def data():
+    pixels = torch.cat([torch.full((40, 1, 8, 8), 30), torch.full((40, 1, 8, 8), 220)]).byte()
+    return Images(pixels, torch.arange(80) // 40, NAMES)
+
+
+@pytest.fixture
+def base(tmp_path):
+    torch.manual_seed(0)
+    config = ModelConfig(
+        size=8, channels=1, width=16, multipliers=(1, 2), attention=(4,), num_classes=2
+    )
+    info = {"classes": list(NAMES), "dataset": "folder:x", "sample": {"steps": 7}}
+    save_checkpoint(tmp_path / "base", Checkpoint(UNet(config), DiffusionConfig(T=20), info))
+    return load_checkpoint(tmp_path / "base")
+
+
+def digest(folder):
+    files = sorted(folder.glob("model*"))
+    return hashlib.sha256(b"".join(p.read_bytes() for p in files)).hexdigest()
+
+
+def test_the_loss_falls_and_the_base_stays(base, data, tmp_path):
+    before, weights = digest(tmp_path / "base"), base.model.conv_in.weight.clone()
+    bright = data.only("bright")
+    config = settings(base, bright, batch_size=16, lr=3e-3, images=16 * 40, preview_every=160)
+    progress = list(finetune(base, bright, config, tmp_path / "out"))
+    reports = [p.report for p in progress if p.report]
+    assert [p.images for p in progress if p.report] == [160, 320, 480, 640]
+    assert reports[-1].train_loss < 0.8 * reports[0].train_loss
+    assert digest(tmp_path / "base") == before
+    assert torch.equal(base.model.conv_in.weight, weights)
+
+    result = load_checkpoint(tmp_path / "out")
+    assert result.info["base"] == "base"
+    assert result.info["sample"] == {"steps": 7}
+    assert result.classes == list(NAMES)
+    *_, last = generate(result, SampleConfig(steps=10, n=4))
+    assert last.x_t.isfinite().all()
+    assert not torch.equal(result.model.conv_in.weight, weights)
+
+
+def test_stopped_and_continued_is_as_unbroken(base, data, tmp_path):
+    config = settings(base, data, batch_size=16, images=16 * 8)
+    list(finetune(base, data, config, tmp_path / "whole"))
+    steps = []
+    parts = finetune(base, data, config, tmp_path / "parts", should_stop=lambda: len(steps) == 3)
+    for progress in parts:
+        steps.append(progress)
+        if len(steps) == 3:
+            continue
+    assert steps[-1].images < 128
+    list(finetune(base, data, config, tmp_path / "parts", resume=True))
+    assert digest(tmp_path / "whole") == digest(tmp_path / "parts")
+
+
+def test_the_estimate_is_of_this_machine_and_trains_nothing(base, data):
+    config = settings(base, data, batch_size=16, images=1600)
+    weights = base.model.conv_in.weight.clone()
+    assert 0 < estimate(base, data, config) < 600
+    assert torch.equal(base.model.conv_in.weight, weights)
+
+
+@pytest.mark.parametrize(
+    ("values", "word"),
+    [
+        ({"lr": 0}, "lr is 0"),
+        ({"lr": 10}, "lr is 10"),
+        ({"batch_size": 81}, "batch_size is 81"),
+        ({"images": None}, "length of the run"),
+    ],
+)
+def test_settings_that_make_no_sense(base, data, values, word):
+    with pytest.raises(ValueError, match=word):
+        settings(base, data, **({"images": 100, "batch_size": 16} | values))
+
+
+def test_other_pictures_than_the_models(base, data):
+    colour = Images(data.pixels.expand(-1, 3, -1, -1), data.labels, NAMES)
+    with pytest.raises(ValueError, match="shape of the pictures"):
+        settings(base, colour, images=100, batch_size=16)
+    renamed = Images(data.pixels, data.labels, ("cat", "dog"))
+    with pytest.raises(ValueError, match="classes of the data is 'cat, dog'"):
+        settings(base, renamed, images=100, batch_size=16)
+    with pytest.raises(ValueError, match="class is 'ship'"):
+        data.only("ship")
+
+
+def test_too_little_memory_halves_the_batch(base, data, monkeypatch):
+    tried, said = [], []
+
+    def train(_base, _diffusion, config, *_args, **_options):
+        tried.append(config.batch_size)
+        if config.batch_size > most:
+            raise torch.OutOfMemoryError
+        yield "a step"
+
+    monkeypatch.setattr("ddpm_demo.finetune.train", train)
+    most, config = 4, settings(base, data, batch_size=16, images=100)
+    assert list(finetune(base, data, config, say=said.append)) == ["a step"]
+    assert tried == [16, 8, 4]
+    assert said[-1] == "A batch of 8 does not fit into the GPU's memory; going on with 4."
+    most = 0
+    with pytest.raises(ValueError, match="one picture does not fit"):
+        list(finetune(base, data, config, say=said.append))
