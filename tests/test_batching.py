@@ -372,9 +372,10 @@ def test_runs_that_share_batches_give_the_pictures_of_runs_alone(batcher, tiny):
         together = list(pool.map(sample, runs, range(8), timeout=PATIENCE))
     for a, b in zip(alone, together, strict=True):
         assert float((a - b).abs().max()) < 1e-3
-    # Alone again, the very same kernels run: bit for bit.
-    again = sample(BatchedDenoiser(batcher, model, PROCESS, **options(5)), 5)
-    assert torch.equal(again, alone[5])
+    # Alone, the way through the batcher gives the same bits every time.
+    again = [sample(BatchedDenoiser(batcher, model, PROCESS, **options(5)), 5) for _ in range(2)]
+    assert torch.equal(*again)
+    assert float((again[0] - alone[5]).abs().max()) < 1e-4
 
 
 def test_alone_the_way_through_the_batcher_costs_next_to_nothing(batcher):

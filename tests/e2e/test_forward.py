@@ -123,7 +123,9 @@ def test_the_slider_needs_no_server_and_follows_keys_and_plots(tab):
 
     plot = tab.locator("#noiser .kept svg")
     plot.click(position={"x": plot.bounding_box()["width"] / 4, "y": 20})  # once it stands still
-    assert abs(int(slider.input_value()) - 250) < 10
+    tab.wait_for_function(
+        "() => Math.abs(document.querySelector('#noiser input[type=range]').value - 250) < 10"
+    )
     tab.locator("#noiser .strips .cosine button", has_text="300").click()
     tab.locator("#noiser [data-shown='300']").wait_for()
 
