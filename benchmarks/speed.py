@@ -79,9 +79,9 @@ def streaming(model: str, rounds: int) -> None:
     try:
         url = f"http://127.0.0.1:{port}"
         listeners = httpx.get(f"{url}/config").json()["dependencies"]
-        run = next(d["id"] for d in listeners if len(d["inputs"]) == 12)  # takes all the controls
+        run = next(d["id"] for d in listeners if len(d["inputs"]) == 13)  # takes all the controls
         options = ["trailing", "beta_tilde", 0.0, True, "any", 1.0, checkpoint.diffusion.T]
-        controls = [model, "ddim", config.steps, config.n, config.seed, *options]
+        controls = [None, model, "ddim", config.steps, config.n, config.seed, *options]
         call = {"data": controls, "fn_index": run, "session_hash": "benchmark"}
 
         def bare() -> None:

@@ -67,7 +67,9 @@ class Visitor:
         )
         self.run = press["id"]
         self.client.endpoints[self.run].is_valid = True  # the page's own, hidden from clients
-        controls = {parts[i]["elem_id"]: parts[i] for i in press["inputs"]}
+        # The client fills in the states by itself.
+        states = {part["id"] for part in config["components"] if part["type"] == "state"}
+        controls = {parts[i]["elem_id"]: parts[i] for i in press["inputs"] if i not in states}
         self.controls = {name: props.get("value") for name, props in controls.items()}
         self.most = controls["n"]["maximum"]
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import gradio as gr
@@ -89,21 +90,46 @@ def sample_config(
     )
 
 
+@dataclass(frozen=True)
+class ModelChoice:
+    """The model choice of the tab, for tabs that add to it: what this visitor has besides the zoo.
+
+    `own` holds, by the name shown, what `load_checkpoint` takes: a file, a folder, a repo id.
+    """
+
+    name: gr.Dropdown
+    own: gr.State
+
+    def add(self, own: Mapping[str, str], name: str, source: str) -> dict[Any, Any]:
+        """Updates of `name` and `own` that add a model and choose it."""
+        own = {**own, name: source}
+        return {self.own: own, self.name: gr.update(choices=[*available(), *own], value=name)}
+
+
+def find(name: Any, own: Mapping[str, str]) -> Checkpoint:
+    """The model that a visitor chose.
+
+    Raises:
+        ValueError: it is neither in the zoo nor the visitor's own.
+    """
+    one_of("model", name, (*available(), *own))
+    return model(own.get(name, name))
+
+
 @GPU
 @friendly
-def run(name: Any, *controls: Any) -> Iterator[Any]:
+def run(own: Mapping[str, str], name: Any, *controls: Any) -> Iterator[Any]:
     """Stream a run to the player."""
-    one_of("model", name, tuple(available()))
-    checkpoint = model(name)
+    checkpoint = find(name, own)
     config = sample_config(checkpoint, *controls)
     title = f"{name} · {SAMPLERS[config.sampler]}, {config.steps} steps, seed {config.seed}"
     steps = generate(checkpoint, config, denoiser=runtime.denoiser)
     yield from player.stream(steps, title=title, meta=metadata(name, config))
 
 
-def _chosen(name: str) -> tuple[Any, ...]:
+def _chosen(own: Mapping[str, str], name: str) -> tuple[Any, ...]:
     """What changes with the model: its line, how it is best sampled, and whether it has classes."""
-    checkpoint = model(name)
+    checkpoint = find(name, own)
     classes, best, T = checkpoint.classes, defaults(checkpoint), checkpoint.diffusion.T
     return (
         about(checkpoint),
@@ -118,15 +144,16 @@ def _chosen(name: str) -> tuple[Any, ...]:
     )
 
 
-def build_generate_tab() -> None:
-    """Lay out the tab; call it inside `with gr.Tab(...)`."""
+def build_generate_tab() -> ModelChoice | None:
+    """Lay out the tab; call it inside `with gr.Tab(...)`. None: there is no model to choose."""
     names = available()
     if not names:
         gr.Markdown(
             "There is no model in `checkpoints/`: `python -m ddpm_demo train --dataset mnist "
             "--minutes 40 --out checkpoints/mnist` makes one."
         )
-        return
+        return None
+    own = gr.State({})
     first = "mnist" if "mnist" in names else names[0]
     T, best = model(first).diffusion.T, defaults(model(first))
     with gr.Row(elem_classes="stage-and-controls"):
@@ -238,7 +265,7 @@ def build_generate_tab() -> None:
     controls = [sampler, steps, n, seed, spacing, variance, eta, clip, label, guidance, start]
     event = go.click(
         run,
-        [name, *controls],
+        [own, name, *controls],
         screen,
         concurrency_id="model",
         concurrency_limit=runtime.RUNS,
@@ -254,4 +281,5 @@ def build_generate_tab() -> None:
     dice.click(None, outputs=seed, js=DICE, **quiet)
     shown = [line, sampler, steps, spacing, variance, clip, start, label, guidance]
     start.change(lambda t: gr.update(maximum=t), start, steps, **quiet)
-    name.change(_chosen, name, shown, **quiet)
+    name.change(_chosen, [own, name], shown, **quiet)
+    return ModelChoice(name, own)
