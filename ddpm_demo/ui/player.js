@@ -3,6 +3,7 @@
 // gives it `element`, `props`, `server` and `watch`.
 
 const FPS = 15; // frames a second at speed 1
+const MESSAGE_MS = 140; // from one message of a live run to the next
 const GAP = 1; // pixels between pictures, in pixels of a picture
 const SPOKEN_EVERY = 5000; // ms between two spoken progress reports
 const FILM_FRAMES = 120;
@@ -19,6 +20,8 @@ let views = []; // a {canvas, image, context, label} for each panel
 let at = 0; // the frame shown
 let one = null; // the number of the picture shown alone; null: all of them
 let live = false; // frames may still come
+let pace = 0; // milliseconds from one live frame to the next
+let chasing = 0; // the timer of the next one
 let follow = true; // show each new frame as it comes
 let playback = null; // {from, since}: the frame and the time at which playing began
 let note = { text: "", until: 0 }; // a sentence shown in place of the progress
@@ -304,8 +307,17 @@ function receive() {
     live = false;
     tell(message.note);
   }
-  if (follow && frames.length) show(frames.length - 1);
-  else refresh();
+  if (!follow || !frames.length) return refresh();
+  pace = MESSAGE_MS / Math.max(1, frames.length - 1 - at);
+  chase();
+}
+
+function chase() {
+  // The frames of a message came together; live, they are shown one after the other.
+  clearTimeout(chasing);
+  if (!follow) return;
+  show(live ? Math.min(at + 1, frames.length - 1) : frames.length - 1);
+  if (at < frames.length - 1) chasing = setTimeout(chase, pace);
 }
 
 const resizes = new ResizeObserver(fit);

@@ -35,7 +35,7 @@ Pictures = NDArray[np.uint8]  # (n, h, w, c), c = 1 or 3
 PANELS = {"x_t": "Noisy picture xₜ", "x0_hat": "Predicted picture x̂₀"}
 """What the player shows: attributes of Step, and a label for each."""
 
-MESSAGES_PER_SECOND = 12
+MESSAGES_PER_SECOND = 7  # each takes some 4 ms from a network that keeps two cores busy
 FRAMES_PER_MESSAGE = 8  # at most
 CHARS_PER_SECOND = 5_000_000  # of base64: what slow machines and networks can follow live
 CHARS_PER_RUN = 32_000_000  # what a page holds, and sends back for a film
