@@ -10,6 +10,7 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+from unittest.mock import Mock
 
 import imageio.v3 as iio
 import numpy as np
@@ -245,6 +246,30 @@ SMALL = (
     "--size 8 --width 8 --multipliers 1,2 --attention 4 --timesteps 10 --batch-size 4 "
     "--warmup 2 --decay 0 --no-bf16"
 )
+
+
+def test_training_is_tracked(
+    folder: Path, here: Path, capsys: Capture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    line = f"train --dataset folder:{folder} {SMALL} --images 8 --preview-every 4 --out run"
+    monkeypatch.setitem(sys.modules, "trackio", None)  # not installed
+    assert run(f"{line} --track digits") == 2
+    assert "pip install trackio" in capsys.readouterr().err
+    assert not Path("run").exists()
+
+    trackio = Mock()
+    monkeypatch.setitem(sys.modules, "trackio", trackio)
+    assert run(f"{line} --track digits") == 0
+    init = trackio.init.call_args.kwargs
+    assert (init["project"], init["name"], init["config"]["batch_size"]) == ("digits", "run", "4")
+    log = [json.loads(text) for text in Path("run/log.jsonl").read_text().splitlines()]
+    reports = [c for c in trackio.log.call_args_list if "samples" in c.args[0]]
+    for entry, call in zip(log, reports, strict=True):
+        assert call.kwargs["step"] == entry["step"]
+        assert call.args[0]["train loss"] == entry["train"]
+        assert call.args[0]["lr"] == entry["lr"]
+    assert trackio.Image.call_args.args[0].dtype == np.uint8
+    trackio.finish.assert_called_once_with()
 
 
 def test_train_and_resume(folder: Path, here: Path, capsys: Capture) -> None:

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 
 from ddpm_demo import config as c
 from ddpm_demo.cli.common import count, device_argument, numbers, progress_bar, text
+from ddpm_demo.cli.tracking import tracked, tracker
 
 if TYPE_CHECKING:
     import torch
@@ -48,6 +49,7 @@ def train_arguments(p: argparse.ArgumentParser) -> None:
     g.add_argument("--minutes", type=float, help="stop after this many minutes")
     g.add_argument("--preview-every", type=count, default=run.preview_every, metavar="IMAGES")
     g.add_argument("--seed", type=int, default=run.seed)
+    g.add_argument("--track", metavar="PROJECT", help="log to Trackio too (pip install trackio)")
     device_argument(p)
     g = p.add_argument_group("optimisation")
     g.add_argument("--loss", default=run.loss, choices=c.LOSSES)
@@ -115,6 +117,8 @@ def _train(o: argparse.Namespace) -> None:
     )
     c.require(not o.out.is_file(), "--out", str(o.out), "a folder")
     config.require_length()
+    leader = os.environ.get("RANK", "0") == "0"
+    trackio = tracker() if o.track and leader else None
     process = c.DiffusionConfig(
         o.timesteps, o.schedule, o.beta_start, o.beta_end, o.noise, o.predict
     )
@@ -153,7 +157,15 @@ def _train(o: argparse.Namespace) -> None:
         bf16=o.bf16,
     )
     print(f"{n:,} pictures of {channels} x {size} x {size}", file=sys.stderr)
-    follow_until_stopped(lambda should_stop: run(should_stop=should_stop), o.out)
+
+    def start(should_stop: Callable[[], bool]) -> Iterator[Progress]:
+        progress = run(should_stop=should_stop)
+        if not trackio:
+            return progress
+        settings = {k: str(v) for k, v in vars(o).items() if k != "run_command"}
+        return tracked(progress, trackio, o.track, o.out.name, settings)
+
+    follow_until_stopped(start, o.out)
 
 
 def follow_until_stopped(

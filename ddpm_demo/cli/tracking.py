@@ -1,0 +1,60 @@
+"""Training runs in Trackio, Hugging Face's experiment tracker: for `--track`."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Mapping
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from ddpm_demo.train import Progress
+
+LOG_EVERY = 1.0  # seconds; reports are always logged
+
+
+def tracker() -> Any:
+    """The module trackio.
+
+    Raises:
+        ValueError: it is not installed.
+    """
+    try:
+        import trackio
+    except ImportError:
+        raise ValueError(
+            "--track needs Trackio, which is not installed: pip install trackio"
+        ) from None
+    return trackio
+
+
+def tracked(
+    run: Iterator[Progress], trackio: Any, project: str, name: str, config: Mapping[str, Any]
+) -> Iterator[Progress]:
+    """Passes a run on, and logs it under its number of steps: loss, learning rate and images/s
+    about once a second; held-out loss, loss by timestep and a grid of samples with each report.
+
+    A resumed run goes on in the same curves.
+    """
+    from ddpm_demo import images
+
+    trackio.init(project=project, name=name, config=dict(config), resume="allow")
+    logged = 0.0
+    try:
+        for p in run:
+            r, now = p.report, time.monotonic()
+            if r or now - logged >= LOG_EVERY:
+                values = {"loss": p.loss, "lr": p.lr, "images": p.images, "images/s": p.rate}
+                if r:
+                    sheet = images.grid(images.to_uint8(r.preview), scale=4)
+                    values |= {
+                        "train loss": r.train_loss,
+                        "samples": trackio.Image(sheet, caption=f"{p.images:,} pictures seen"),
+                    }
+                    values |= {} if r.held_out is None else {"held-out loss": r.held_out}
+                    tenths = {f"loss by t/{i}": loss for i, loss in enumerate(r.loss_by_t)}
+                    values |= {k: v for k, v in tenths.items() if v is not None}
+                trackio.log(values, step=p.step)
+                logged = now
+            yield p
+    finally:
+        trackio.finish()
