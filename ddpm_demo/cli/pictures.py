@@ -90,7 +90,7 @@ def _sample(o: argparse.Namespace) -> None:
     checkpoint = load_checkpoint(o.model, pick(o.device))
     own = ("sampler", "steps", "spacing", "start", "variance", "clip", "guidance")
     given = {k: getattr(o, k) for k in own} | {"n": o.n, "seed": o.seed, "eta": o.eta}
-    given["label"] = _label(o.label, checkpoint)
+    given["label"] = class_label(o.label, checkpoint)
     chosen = {k: v for k, v in given.items() if v is not None}
     run = dataclasses.replace(defaults(checkpoint), **chosen)
     c.number("seed", o.seed, 0, c.SEED_MAX + 1 - o.n, whole=True)  # picture k's is seed + k
@@ -137,7 +137,7 @@ def _frame(step: Step, scale: int) -> Any:
     return images.grid(images.to_uint8(step.x_t), scale=scale)
 
 
-def _label(text: str | None, checkpoint: Checkpoint) -> int | None:
+def class_label(text: str | None, checkpoint: Checkpoint) -> int | None:
     if text is None or text == "any":
         return None
     classes = checkpoint.classes

@@ -1,0 +1,304 @@
+"""The command that measures a model."""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import json
+import os
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ddpm_demo import config as c
+from ddpm_demo.cli.common import count, device_argument, numbers, progress_bar
+from ddpm_demo.cli.pictures import class_label
+
+if TYPE_CHECKING:
+    from ddpm_demo.checkpoint import Checkpoint
+    from ddpm_demo.data import Images
+    from ddpm_demo.metrics import Extractor, Summary
+
+INCEPTION = ("fid", "is", "precision_recall")
+SECTION = "## Evaluation"
+
+
+def evaluate_arguments(p: argparse.ArgumentParser) -> None:
+    p.add_argument("--model", required=True, help="a shipped model, a file, a folder, a Hub repo")
+    p.add_argument(
+        "--metrics",
+        required=True,
+        help="of fid, is, precision_recall, bpd and fd-CLASSIFIER (such as fd-cifar10), by commas",
+    )
+    p.add_argument("-n", type=count, default=5000, help="samples")
+    p.add_argument("--samplers", help="by commas; default: the model's own")
+    p.add_argument("--steps", type=numbers, help="by commas; default: the model's own")
+    p.add_argument("--class", dest="label", help="one class, of samples and of the data")
+    p.add_argument("--guidance", type=float, help="default: the model's own")
+    p.add_argument("--seed", type=int, default=0, help="of the first sample")
+    p.add_argument("--dataset", help="to compare with; default: what the model was trained on")
+    p.add_argument("--data-dir", type=Path, help="where the data sets are or are downloaded to")
+    p.add_argument("--split", default="train", choices=("train", "test"), help="of the data")
+    p.add_argument("--bpd-images", type=count, help="test pictures for bpd; default: all")
+    p.add_argument("--bpd-steps", type=count, help="terms of the bound; default: all T")
+    p.add_argument("--cache", type=Path, help="folder for samples, from which a run goes on")
+    p.add_argument("--out", type=Path, help="a .json file for the results; plots go beside it")
+    p.add_argument("--card", action="store_true", help="write the results into the model's card")
+    device_argument(p)
+    p.set_defaults(run_command=_evaluate)
+
+
+def _evaluate(o: argparse.Namespace) -> None:
+    import torch
+
+    from ddpm_demo import data as d
+    from ddpm_demo import metrics as m
+    from ddpm_demo.checkpoint import ZOO, load_checkpoint
+    from ddpm_demo.classifier import load_classifier
+    from ddpm_demo.devices import keep_memory, pick
+    from ddpm_demo.generate import defaults
+
+    keep_memory()
+    wanted = list(dict.fromkeys(o.metrics.split(",")))
+    for metric in wanted:
+        ok = metric in (*INCEPTION, "bpd") or metric.startswith("fd-")
+        c.require(ok, "metric", metric, f"{', '.join(INCEPTION)}, bpd and fd-CLASSIFIER")
+    c.number("n", o.n, 1, 100_000, whole=True)
+    device = pick(o.device)
+    checkpoint = load_checkpoint(o.model, device)
+    card = ZOO / o.model / "README.md"
+    c.require(not o.card or card.is_file(), "--card with the model", o.model, "a shipped model")
+    rank, world = (int(os.environ.get(k, v)) for k, v in (("RANK", 0), ("WORLD_SIZE", 1)))
+    config, label = checkpoint.model.config, class_label(o.label, checkpoint)
+    dataset = o.dataset or checkpoint.info.get("dataset") or ""
+    c.require(bool(dataset), "dataset", dataset, "the name of the data to compare with: --dataset")
+
+    # Whatever can be refused is refused before anything is drawn.
+    noise = checkpoint.diffusion.noise
+    c.require(
+        "bpd" not in wanted or noise == "gaussian",
+        "noise of the model",
+        noise,
+        "gaussian: bpd compares Gaussians in closed form",
+    )
+    judges = [metric for metric in wanted if metric.startswith("fd-")]
+    extractors: list[Extractor] = [load_classifier(j.removeprefix("fd-"), device) for j in judges]
+    names = list(judges)
+    if any(metric in wanted for metric in INCEPTION):
+        extractors.append(m.Inception(device=device))
+        names.append("inception")
+    for extractor, name in zip(extractors, names, strict=True):
+        if name != "inception" or "fid" in wanted:
+            m.require_enough(o.n, extractor.dim)
+        blank = torch.zeros(1, config.channels, config.size, config.size, dtype=torch.uint8)
+        extractor.extract(blank)
+    if "is" in wanted:
+        c.number("n", o.n, 100, 100_000, whole=True)
+    own = defaults(checkpoint)
+    grid = [
+        dataclasses.replace(
+            own,
+            sampler=sampler,
+            steps=steps,
+            n=o.n,
+            seed=o.seed,
+            label=label,
+            guidance=own.guidance if o.guidance is None else o.guidance,
+        )
+        for sampler in (o.samplers.split(",") if o.samplers else [own.sampler])
+        for steps in (o.steps or [own.steps])
+    ]
+    for setting in grid if extractors else ():
+        T = own.start or checkpoint.diffusion.T
+        c.number("steps", setting.steps, 1, T, whole=True)
+
+    def load(train: bool) -> Images:
+        folder = o.data_dir or d.DATA_DIR
+        found = d.load(dataset, folder, train=train, size=config.size, channels=config.channels)
+        return found.only(checkpoint.classes[label]) if label is not None else found
+
+    result: dict[str, Any] = {"model": o.model, "n": o.n, "seed": o.seed, "dataset": dataset}
+    result |= {"split": o.split, "class": o.label or "any", "samples": []}
+    if extractors:
+        data = load(o.split == "train")
+        keep = 10_000 if "precision_recall" in wanted else 0
+        references = [] if rank else _references(o, data, dataset, extractors, keep)
+        result["n_data"] = len(data)
+        keep = o.n if set(wanted) & {"is", "precision_recall"} else 0
+        for setting in grid:
+            found = _draw(o, checkpoint, setting, extractors, keep, rank, world)
+            if found is None:
+                continue  # this process only draws
+            row = {"sampler": setting.sampler, "steps": setting.steps}
+            row |= {"guidance": setting.guidance, "start": setting.start}
+            for name, mine, theirs in zip(names, found, references, strict=True):
+                row |= _compare(name, wanted, mine, theirs, data.classes)
+            result["samples"].append(row)
+            print(_line(row), flush=True)
+    if "bpd" in wanted and not rank:
+        result["bpd"] = _bound(o, checkpoint, load(False))
+    if rank:
+        return
+    if o.out:
+        from ddpm_demo.files import write_atomically
+
+        write_atomically(o.out, (json.dumps(result, indent=1) + "\n").encode())
+        print(o.out)
+    if o.card:
+        _into_card(card, result, judges)
+        print(card)
+
+
+def _references(
+    o: argparse.Namespace, data: Images, dataset: str, extractors: list[Extractor], keep: int
+) -> list[Summary]:
+    from ddpm_demo import metrics as m
+
+    found = []
+    key = (dataset.replace("folder:", "folder-"), o.split, o.label or "all")
+    for extractor in extractors:
+        with progress_bar(total=len(data), unit="picture", desc="data") as bar:
+            for summary in m.reference(extractor, data.pixels, key, keep=keep, cache=m.CACHE):
+                bar.update(summary.n - bar.n)
+        found.append(summary)
+    return found
+
+
+def _draw(
+    o: argparse.Namespace,
+    checkpoint: Checkpoint,
+    setting: c.SampleConfig,
+    extractors: list[Extractor],
+    keep: int,
+    rank: int,
+    world: int,
+) -> list[Summary] | None:
+    """Draw this process's share; the first one waits for the others, and sums up."""
+    from ddpm_demo.evaluate import CACHE, Samples
+
+    samples = Samples(checkpoint, setting, bf16=bool(o.bf16), cache=o.cache or CACHE)
+    mine = [page for page in samples.missing if page in samples.pages[rank::world]]
+    with progress_bar(
+        total=len(mine) * setting.steps,
+        unit="step",
+        desc=f"{setting.sampler}, {setting.steps} steps",
+        disable=rank > 0,
+    ) as bar:
+        for done in samples.draw(rank, world):
+            bar.update(done - bar.n)
+    if rank:
+        return None
+    while samples.missing:
+        time.sleep(1)
+    return samples.summaries(extractors, keep)
+
+
+def _compare(
+    name: str, wanted: list[str], mine: Summary, theirs: Summary, classes: tuple[str, ...]
+) -> dict[str, Any]:
+    from ddpm_demo import metrics as m
+
+    if name != "inception":
+        kinds = classes or tuple(map(str, range(len(mine.counts))))
+        said = m.judge(mine, theirs, kinds if len(kinds) == len(mine.counts) else [])
+        return {name: said["fd"], f"{name} says": said}
+    found: dict[str, Any] = {}
+    if "fid" in wanted:
+        found["fid"] = m.distance(mine, theirs)
+    if "is" in wanted:
+        found["is"], found["is_std"] = m.inception_score(mine)
+    if "precision_recall" in wanted:
+        found["precision"], found["recall"] = m.precision_recall(mine, theirs)
+    return found
+
+
+def _line(row: dict[str, Any]) -> str:
+    """A row of results for the terminal."""
+    words = [f"{row['sampler']:<13} {row['steps']:>5} steps"]
+    for name, value in row.items():
+        if name.endswith(" says"):
+            words.append(
+                f"sure of {100 * value['sure']:.1f} % (data {100 * value['sure_data']:.1f} %)"
+            )
+        elif isinstance(value, float) and name != "guidance":
+            words.append(f"{name} {value:.3f}")
+    return "  ".join(words)
+
+
+def _bound(o: argparse.Namespace, checkpoint: Checkpoint, data: Images) -> dict[str, Any]:
+    import torch
+
+    from ddpm_demo.bounds import model_bound
+    from ddpm_demo.files import write_atomically
+    from ddpm_demo.plots import line_plot
+
+    c.require(o.bpd_images is None or o.bpd_images > 0, "--bpd-images", o.bpd_images, "1 or more")
+    x_0 = data.batch(torch.arange(min(len(data), o.bpd_images or len(data))))
+    with progress_bar(total=100.0, bar_format="{l_bar}{bar}| {postfix}", desc="bound") as bar:
+        for bound in model_bound(checkpoint, x_0, steps=o.bpd_steps, bf16=bool(o.bf16)):
+            bar.n = round(100 * bound.done, 2)
+            bar.set_postfix_str(f"{bound.n} pictures, {bound.total:.3f} bits/dim")
+    print(
+        f"{bound.total:.3f} ± {bound.error:.3f} bits/dim on {bound.n:,} test pictures: "
+        f"L_T {bound.prior:.4f}, L_0 {float(bound.terms[0]):.3f}, "
+        f"L_1 to L_T-1 {float(bound.terms[1:].sum()):.3f}"
+    )
+    if o.out:
+        rate, rmse = bound.curve
+        middle = (bound.first + bound.last) / 2
+        plots = {
+            "terms": line_plot(
+                middle.tolist(), bound.per_t.tolist(), "t", "L of t, bits/dim", log=True
+            ),
+            "rate-distortion": line_plot(
+                rate.tolist(), rmse.tolist(), "rate, bits/dim", "distortion, RMSE of 0 to 255"
+            ),
+        }
+        for name, svg in plots.items():
+            write_atomically(o.out.with_name(f"{o.out.stem}-{name}.svg"), svg.encode())
+    return bound.as_dict()
+
+
+def _into_card(card: Path, result: dict[str, Any], judges: list[str]) -> None:
+    """Replace the section of the card with a table of these results; the rest stays."""
+    from ddpm_demo.files import write_atomically
+
+    lines = [SECTION, ""]
+    if result["samples"]:
+        lines += [
+            f"{result['n']:,} samples (seeds from {result['seed']}; classes in equal parts, where "
+            f"there are classes) against {result['n_data']:,} pictures: {result['dataset']}, "
+            f"{result['split']} split, class {result['class']}.",
+            "",
+        ]
+        names = [k for k, v in result["samples"][0].items() if isinstance(v, float)]
+        names = [name for name in names if name != "guidance"]
+        sure = [f"{judge} sure of (of the data)" for judge in judges]
+        lines.append("| " + " | ".join(["sampler", "steps", "guidance", *names, *sure]) + " |")
+        lines.append("| --- " * (3 + len(names) + len(sure)) + "|")
+        for row in result["samples"]:
+            cells = [row["sampler"], str(row["steps"]), f"{row['guidance']:g}"]
+            cells += [f"{row[name]:.3f}" for name in names]
+            for judge in judges:
+                said = row[f"{judge} says"]
+                cells.append(f"{100 * said['sure']:.1f} % ({100 * said['sure_data']:.1f} %)")
+            lines.append("| " + " | ".join(cells) + " |")
+        if judges:
+            lines += [
+                "",
+                "fd-NAME is the Fréchet distance in the features of this repository's own "
+                "classifier NAME, which is not FID; “sure” is a probability above 0.9.",
+            ]
+    if "bpd" in result:
+        b = result["bpd"]
+        lines += [
+            "",
+            f"Variational bound (Ho et al. 2020, eq. 5) on {b['n']:,} test pictures: "
+            f"{b['bits_per_dim']:.3f} ± {b['standard_error']:.3f} bits/dim, of which L_0 is "
+            f"{b['L_0']:.3f} and L_T {b['L_T']:.4f}.",
+        ]
+    old = card.read_text()
+    before, _, rest = old.partition(SECTION)
+    _, mark, after = rest.partition("\n## ")
+    text = before.rstrip() + "\n\n" + "\n".join(lines) + "\n" + ("\n## " + after if mark else "")
+    write_atomically(card, text.encode())

@@ -1,0 +1,235 @@
+"""Evaluation: distances against scipy on the pictures that `sample` makes, pages, cards."""
+
+import itertools
+import json
+import xml.etree.ElementTree as ET
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from scipy import linalg
+from torch import Tensor
+
+from ddpm_demo import evaluate as e
+from ddpm_demo.bounds import model_bound
+from ddpm_demo.checkpoint import Checkpoint, load_checkpoint
+from ddpm_demo.classifier import Classifier, ClassifierConfig, load_classifier, save_classifier
+from ddpm_demo.cli import main
+from ddpm_demo.config import SampleConfig
+from ddpm_demo.data import load
+from ddpm_demo.plots import line_plot
+
+Capture = pytest.CaptureFixture[str]
+DIM = 5
+
+
+@pytest.fixture
+def here(zoo: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An empty folder with a classifier, 60 pictures, and no caches but its own."""
+    folder = zoo.parent / "here"
+    (folder / "pictures").mkdir(parents=True)
+    monkeypatch.chdir(folder)
+    monkeypatch.setattr("ddpm_demo.evaluate.CACHE", folder / "samples")
+    monkeypatch.setattr("ddpm_demo.metrics.CACHE", folder / "statistics")
+    torch.manual_seed(0)
+    channels = load_checkpoint("tiny").model.config.channels
+    judge = Classifier(
+        ClassifierConfig(("a", "b"), size=8, channels=channels, widths=(8, 8, 8, 8), dim=DIM), {}
+    )
+    save_classifier(folder / "judge.safetensors", judge)
+    rng = np.random.default_rng(0)
+    for i in range(60):
+        pixels = rng.integers(0, 256, (8, 8, 3), dtype=np.uint8)
+        Image.fromarray(pixels).save(folder / "pictures" / f"{i}.png")
+    return folder
+
+
+def run(line: str) -> int:
+    try:
+        return main(line.split())
+    except SystemExit as left:
+        return int(left.code or 0)
+
+
+LINE = "evaluate --model tiny --dataset folder:pictures --metrics fd-judge.safetensors"
+
+
+def test_the_distance_is_scipys_on_the_pictures_of_sample(here: Path, capsys: Capture) -> None:
+    assert run(f"{LINE} -n 40 --steps 3,4 --samplers ddim,heun --seed 7 --out r.json") == 0
+    said = capsys.readouterr().out
+    result = json.loads(Path("r.json").read_text())
+    assert [(r["sampler"], r["steps"]) for r in result["samples"]] == [
+        *itertools.product(["ddim", "heun"], [3, 4])
+    ]
+    assert run("sample --model tiny --sampler heun --steps 4 -n 40 --seed 7 --out s.npz") == 0
+    drawn = torch.from_numpy(np.load("s.npz")["arr_0"].transpose(0, 3, 1, 2).copy())
+    data = load("folder:pictures", size=8, channels=drawn.shape[1]).pixels
+    judge = load_classifier("judge.safetensors")
+    a, b = (judge.extract(x)[0].double().numpy() for x in (drawn, data))
+    roots = np.sqrt(linalg.eigvals(np.cov(a.T) @ np.cov(b.T)).real.clip(0))
+    gap = a.mean(0) - b.mean(0)
+    wanted = gap @ gap + np.trace(np.cov(a.T) + np.cov(b.T)) - 2 * roots.sum()
+    row = result["samples"][-1]
+    assert row["fd-judge.safetensors"] == pytest.approx(wanted, rel=1e-4)
+    assert f"{wanted:.3f}" in said
+    assert sum(row["fd-judge.safetensors says"]["classes"].values()) == pytest.approx(1)
+
+
+def drain(samples: e.Samples, **rank: int) -> int:
+    done = 0
+    for step in samples.draw(**rank):
+        done = step
+    return done
+
+
+def pixels(samples: e.Samples) -> Tensor:
+    return torch.cat([p for page in samples.pages if (p := samples.read(page)) is not None])
+
+
+def test_what_is_drawn_is_not_drawn_again(
+    tiny: Callable[..., Checkpoint], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(e, "PAGE", 4)
+    config = SampleConfig(steps=3, n=10)
+
+    def samples(name: str, **changes: Any) -> e.Samples:
+        return e.Samples(tiny(**changes), config, cache=tmp_path / name)
+
+    whole = samples("whole")
+    assert drain(whole) == 3 * 3
+    killed = samples("killed")
+    for _ in zip(range(6), killed.draw(), strict=False):
+        pass  # dies in its second page
+    assert len(killed.missing) == 2
+    again = samples("killed")
+    again.path(again.pages[0]).write_bytes(b"broken")
+    assert drain(again) == 3 * 3
+    assert torch.equal(pixels(again), pixels(whole))
+    assert drain(samples("killed")) == 0
+
+    shared = samples("shared")  # by two processes
+    assert [drain(shared, rank=r, world=2) for r in (0, 1)] == [6, 3]
+    assert torch.equal(pixels(shared), pixels(whole))
+    with pytest.raises(OSError, match="missing"):
+        samples("nowhere").summaries([])
+
+    other = samples("whole", seed=1)  # other weights
+    assert len(other.missing) == 3
+
+
+def test_classes_take_turns(tiny: Callable[..., Checkpoint], tmp_path: Path) -> None:
+    model = tiny(num_classes=3)
+    for n in (3, 30, 700):
+        pages = e.Samples(model, SampleConfig(n=n), cache=tmp_path).pages
+        each = [sum(p.n for p in pages if p.label == k) for k in range(3)]
+        assert sum(each) == n
+        assert max(each) - min(each) <= max(p.n for p in pages) / 2
+        seeds = [p.seed + k for p in pages for k in range(p.n)]
+        assert seeds == list(range(n))
+    only = e.Samples(model, SampleConfig(n=9, label=2), cache=tmp_path).pages
+    assert {p.label for p in only} == {2}
+
+
+class Toy:
+    """Features that need no weights."""
+
+    name, dim = "toy", 4
+
+    def extract(self, pixels: Tensor) -> tuple[Tensor, Tensor]:
+        x = pixels.float().flatten(1) / 255
+        return x[:, :4], x[:, 4:10] * 9
+
+
+def test_inceptions_numbers(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("ddpm_demo.metrics.Inception", lambda device: Toy())
+    line = "evaluate --model tiny --dataset folder:pictures --steps 2 -n 100 --out r.json"
+    assert run(f"{line} --metrics fid,is,precision_recall") == 0
+    row = json.loads(Path("r.json").read_text())["samples"][0]
+    assert row["fid"] > 0
+    assert 1 <= row["is"] <= 6
+    assert 0 <= row["precision"] <= 1
+    assert 0 <= row["recall"] <= 1
+
+
+def test_the_card_gets_one_section(here: Path, zoo: Path) -> None:
+    card = zoo / "tiny" / "README.md"
+    card.write_text("# tiny\n\nWords.\n\n## Limits\n\nMany.\n")
+    for n in (40, 44):
+        assert run(f"{LINE} -n {n} --steps 2 --card") == 0
+    text = card.read_text()
+    assert text.startswith("# tiny\n\nWords.\n\n## Limits\n\nMany.\n\n## Evaluation\n")
+    assert text.count("## Evaluation") == 1
+    assert "44 samples" in text
+    assert "40 samples" not in text
+    card.write_text(text + "\n## Last\n\nWord.\n")
+    assert run(f"{LINE} -n 48 --steps 2 --card") == 0
+    assert card.read_text().endswith("\n## Last\n\nWord.\n")
+    assert "48 samples" in card.read_text()
+
+
+def test_bits_per_dim(here: Path) -> None:
+    line = "evaluate --model tiny --dataset folder:pictures --metrics bpd --bpd-steps 5"
+    assert run(f"{line} --out r.json") == 0
+    said = json.loads(Path("r.json").read_text())["bpd"]
+    model = load_checkpoint("tiny")
+    held_out = load("folder:pictures", train=False, size=8, channels=model.model.config.channels)
+    x_0 = held_out.batch(torch.arange(len(held_out)))
+    *_, bound = model_bound(model, x_0, steps=5)
+    assert said["bits_per_dim"] == pytest.approx(bound.total)
+    assert said["n"] == len(held_out)
+    for name in ("terms", "rate-distortion"):
+        root = ET.parse(f"r-{name}.svg").getroot()
+        assert len(root.findall(".//{*}polyline")) == 1
+
+
+def test_a_plot_has_its_points() -> None:
+    svg = line_plot([1, 2, 3], [10, float("nan"), 0.1], "t", "loss & more", log=True)
+    line = ET.fromstring(svg).find(".//{*}polyline")
+    assert line is not None
+    points = [tuple(map(float, p.split(","))) for p in line.get("points", "").split()]
+    assert len(points) == 2
+    assert points[0][0] < points[1][0]
+    assert points[0][1] < points[1][1]  # downwards
+    with pytest.raises(ValueError, match="no point"):
+        line_plot([1], [0], "x", "y", log=True)
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        ("--metrics fd-judge.safetensors,fun", "metric is 'fun'; allowed is fid"),
+        ("--metrics fd-judge.safetensors -n 9", "number of pictures is 9; allowed is 10 or more"),
+        ("--metrics fd-nobody", "There is no classifier 'nobody'"),
+        ("--metrics bpd --model laplace", "noise of the model is 'laplace'; allowed is gaussian"),
+        ("--metrics bpd --class cat", "class is 'cat'"),
+        ("--metrics fd-judge.safetensors --steps 21", "steps is 21"),
+        ("--metrics fd-judge.safetensors --samplers best", "sampler is 'best'"),
+        ("--metrics bpd --bpd-images 0", "--bpd-images is 0"),
+        ("--metrics fd-judge.safetensors --card --model judge.safetensors", "shipped model"),
+    ],
+)
+def test_refusals_come_before_anything_is_drawn(
+    line: str,
+    message: str,
+    here: Path,
+    zoo: Path,
+    capsys: Capture,
+    monkeypatch: pytest.MonkeyPatch,
+    tiny: Callable[..., Checkpoint],
+) -> None:
+    from ddpm_demo.checkpoint import save_checkpoint
+
+    save_checkpoint(zoo / "laplace", tiny(noise="laplace"))
+    monkeypatch.setattr(e, "Samples", None)
+    monkeypatch.setattr("ddpm_demo.bounds.model_bound", None)
+    if "--model judge" in line:
+        save_checkpoint(here / "judge-model", tiny())
+        line = line.replace("--model judge.safetensors", "--model judge-model")
+    given = f"evaluate --model tiny --dataset folder:pictures -n 40 --steps 2 {line}"
+    assert run(given) == 2
+    said = capsys.readouterr().err.strip().splitlines()
+    assert message in said[-1]
