@@ -22,7 +22,8 @@ from huggingface_hub import errors
 from safetensors.torch import load_file, save_file
 
 from ddpm_demo import hub
-from ddpm_demo.checkpoint import Checkpoint, CheckpointError, load_checkpoint
+from ddpm_demo.checkpoint import Checkpoint, CheckpointError, load_checkpoint, save_checkpoint
+from ddpm_demo.cli import main
 from ddpm_demo.config import SampleConfig
 from ddpm_demo.generate import generate
 from ddpm_demo.noise import Noise
@@ -397,6 +398,32 @@ def test_export_leaves_nothing_when_it_fails(
     with pytest.raises(OSError, match="No space"):
         hub.export_diffusers(tiny(norm="group", groups=4), tmp_path / "new")
     assert not any(tmp_path.iterdir())
+
+
+def test_export_from_the_command_line(
+    tmp_path: Path,
+    tiny: Callable[..., Checkpoint],
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    save_checkpoint(
+        tmp_path / "run", tiny(norm="group", groups=4, blocks=2, T=100, **EXPORTS["paper"])
+    )
+    new = tmp_path / "new"
+    assert main(["export", str(tmp_path / "run"), str(new)]) == 0
+    assert capsys.readouterr().out == f"{new}\n"
+    ours = load_checkpoint(tmp_path / "run")
+    ours.info["sample"] = {}
+    pipeline = DDPMPipeline.from_pretrained(new)
+    for theirs, x_t in theirs_and_ours(pipeline, ours, monkeypatch, sampler="ddpm", steps=20):
+        assert error(x_t, theirs) <= 1e-4
+
+    save_checkpoint(tmp_path / "lean", tiny())
+    assert main(["export", str(tmp_path / "lean"), str(tmp_path / "other")]) == 2
+    said = capsys.readouterr()
+    assert "norm is 'layer'; allowed is 'group', as diffusers has no other." in said.err
+    assert (said.out, said.err.count("\n")) == ("", 1)
+    assert not (tmp_path / "other").exists()
 
 
 # ---- refusals -----------------------------------------------------------------------------------

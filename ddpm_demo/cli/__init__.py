@@ -14,7 +14,7 @@ from ddpm_demo.cli.evaluation import evaluate_arguments
 from ddpm_demo.cli.finetuning import finetune_arguments
 from ddpm_demo.cli.pictures import noise_arguments, sample_arguments
 from ddpm_demo.cli.training import train_arguments
-from ddpm_demo.cli.zoo import models_arguments, ship_arguments
+from ddpm_demo.cli.zoo import export_arguments, models_arguments, ship_arguments
 
 EXAMPLES = """examples:
   python -m ddpm_demo sample --model mnist --sampler ddim --steps 50 -n 64 --seed 0 --out grid.png
@@ -59,6 +59,7 @@ def parser() -> argparse.ArgumentParser:
         (evaluate_arguments, "evaluate", "measure a model: FID, IS, Fréchet distances, bits/dim"),
         (models_arguments, "models", "list the shipped models"),
         (ship_arguments, "ship", "make a training run a shipped model, with its card"),
+        (export_arguments, "export", "write a model for diffusers.DDPMPipeline.from_pretrained"),
     ):
         add(
             commands.add_parser(

@@ -1,4 +1,4 @@
-"""The commands for shipped models: models and ship."""
+"""The commands for models as files: models, ship and export."""
 
 from __future__ import annotations
 
@@ -23,6 +23,12 @@ def ship_arguments(p: argparse.ArgumentParser) -> None:
     p.add_argument("--sample", default="{}", help='how to sample it, as JSON: {"start": 940}')
     p.add_argument("--history", default="", help="a sentence on interruptions")
     p.set_defaults(run_command=_ship)
+
+
+def export_arguments(p: argparse.ArgumentParser) -> None:
+    p.add_argument("model", metavar="MODEL", help="a shipped model, a .safetensors file, a folder")
+    p.add_argument("folder", type=Path, metavar="FOLDER", help="a new one, in diffusers' layout")
+    p.set_defaults(run_command=_export)
 
 
 def _models(o: argparse.Namespace) -> None:
@@ -59,3 +65,10 @@ def _ship(o: argparse.Namespace) -> None:
     c.from_dict(c.SampleConfig, sample)
     ship(o.run, o.folder, commit=o.commit, limits=o.limits, history=o.history, sample=sample)
     print(o.folder)
+
+
+def _export(o: argparse.Namespace) -> None:
+    from ddpm_demo.checkpoint import load_checkpoint
+    from ddpm_demo.hub import export_diffusers
+
+    print(export_diffusers(load_checkpoint(o.model), o.folder))
