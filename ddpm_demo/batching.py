@@ -156,6 +156,12 @@ class Batcher:
         finally:
             call.answer.cancel()  # dropped, if the wait was interrupted
 
+    @property
+    def busy(self) -> bool:
+        """Whether somebody waits for pictures, or was given some by the last batch."""
+        with self._changed:
+            return bool(self._waiting or self._last)
+
     def _work(self) -> None:
         """What the thread does: batch after batch, until there are no more."""
         try:

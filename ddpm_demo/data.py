@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -15,7 +16,7 @@ from .images import ImageError, open_image, square
 
 NAMES = ("mnist", "fashion_mnist", "cifar10")
 SUFFIXES = {".jpg", ".jpeg", ".png", ".webp"}
-DATA_DIR = Path.home() / ".cache" / "ddpm_demo" / "data"
+DATA_DIR = Path(os.environ.get("DDPM_DEMO_DATA") or Path.home() / ".cache" / "ddpm_demo" / "data")
 FLIPS = {"mnist": False, "fashion_mnist": True, "cifar10": True}
 
 

@@ -13,6 +13,7 @@ import gradio as gr
 import torch
 
 from ddpm_demo.devices import keep_memory
+from ddpm_demo.ui.finetune import build_finetune_tab
 from ddpm_demo.ui.forward import build_forward_tab
 from ddpm_demo.ui.generate import build_generate_tab
 
@@ -32,6 +33,7 @@ THEME = gr.themes.Default(
 )
 CSS = """
 .gradio-container { max-width: 1440px !important; }
+#tune-curve svg { max-height: 260px; }
 #about-model { font-size: .85rem; color: var(--body-text-color-subdued); }
 @media (max-width: 640px) {
   .gradio-container { padding: 8px !important; }
@@ -60,9 +62,12 @@ def build_app() -> gr.Blocks:
     with gr.Blocks(title=TITLE, delete_cache=(600, 3600)) as demo:
         gr.Markdown(INTRO)
         with gr.Tab("Generate", id="generate"):
-            build_generate_tab()
+            choice = build_generate_tab()
         with gr.Tab("Forward noising", id="forward"):
             build_forward_tab()
+        if choice:
+            with gr.Tab("Fine-tune", id="finetune"):
+                build_finetune_tab(choice)
     # Past 32 waiting visitors, a new one is told so. ZeroGPU would allow only one without this.
     demo.queue(max_size=32, api_open=False)
     return demo

@@ -6,13 +6,14 @@ import functools
 import html
 import os
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any, TypeVar
 
 import gradio as gr
 import torch
 
 from ddpm_demo.batching import BatchedDenoiser, Batcher
+from ddpm_demo.budget import measure
 from ddpm_demo.checkpoint import Checkpoint, load_checkpoint
 from ddpm_demo.denoiser import Denoiser
 from ddpm_demo.devices import pick
@@ -31,9 +32,8 @@ RUNS = 8  # of visitors at the same time; the next ones wait in Gradio's queue
 # The steps of all runs share forward passes, all on one thread: Gradio resumes a run on whatever
 # thread is free, and each thread that runs a network would bring up OpenMP threads of its own. On
 # ZeroGPU each run has a process of its own, and shares nothing.
-denoiser: Callable[..., Denoiser] = functools.partial(
-    BatchedDenoiser, Batcher(cores=torch.get_num_threads())
-)
+batcher = Batcher(cores=torch.get_num_threads())
+denoiser: Callable[..., Denoiser] = functools.partial(BatchedDenoiser, batcher)
 if os.environ.get("SPACES_ZERO_GPU"):
     denoiser = Denoiser
 
@@ -74,6 +74,27 @@ def _size(checkpoint: Checkpoint) -> int:
 
 
 model = Models(lambda name: load_checkpoint(name, device()), MODEL_BYTES)
+
+
+_timing = threading.Lock()
+_seconds: dict[str, Mapping[int, float]] = {}
+
+
+@GPU(duration=20)
+def _measure(name: str) -> Mapping[int, float]:
+    return measure(model(name), denoiser)
+
+
+def seconds(name: str) -> Mapping[int, float]:
+    """How long a call of a model takes here, by the number of pictures; see `budget.measure`.
+
+    It is measured when asked for the first time.
+    """
+    if name not in _seconds:
+        with _timing:  # one after the other: two at once would slow each other down
+            if name not in _seconds:
+                _seconds[name] = _measure(name)
+    return _seconds[name]
 
 
 def friendly(handler: F) -> F:
