@@ -42,7 +42,7 @@ LISTED = {
     "google/ddpm-bedroom-256": "LSUN, bedrooms, 256 × 256, 455 MB",
     "google/ddpm-cat-256": "LSUN, cats, 256 × 256, 455 MB",
 }
-LIMIT = 2 * 10**9  # bytes of a download
+LIMIT_VARIABLE = "DDPM_DEMO_HUB_MB"  # of the environment
 PIPELINES = ("DDPMPipeline", "DDIMPipeline")
 CONFIGS = [
     "model_index.json",
@@ -478,13 +478,31 @@ def cached(repo_id: str) -> Path | None:
     return Path(found) if _local_weights(Path(found)) else None
 
 
-class _Silent(tqdm):  # type: ignore[type-arg]  # not subscriptable when run
+def limit() -> float:
+    """Bytes that a download may have: 2 GB, or as many MB as the environment's DDPM_DEMO_HUB_MB.
+
+    Raises:
+        HubError: that is no number.
+    """
+    words = os.environ.get(LIMIT_VARIABLE, "2000")
+    try:
+        megabytes = float(words)
+    except ValueError:
+        megabytes = math.nan
+    if not megabytes >= 0:
+        raise HubError(f"{LIMIT_VARIABLE} is {words!r}; allowed is a number of megabytes.")
+    return megabytes * 1e6
+
+
+class Silent(tqdm):  # type: ignore[type-arg]  # not subscriptable when run
+    """A progress bar that shows nothing."""
+
     def __init__(self, *args: Any, **options: Any) -> None:
         super().__init__(*args, **options | {"disable": True})
 
 
 def download(
-    repo_id: str, *, limit: int = LIMIT, tqdm_class: type[tqdm[Any]] | None = None
+    repo_id: str, *, most: float | None = None, tqdm_class: type[tqdm[Any]] | None = None
 ) -> Path:
     """The folder of a repo in the Hub's cache: configurations and one format of weights.
 
@@ -492,7 +510,7 @@ def download(
     can't be used costs a few kilobytes.
 
     Args:
-        limit: bytes; more is refused before the weights come.
+        most: bytes; more is refused before the weights come. By default `limit()`.
         tqdm_class: makes the progress bars of the weights, two in bytes (unit "B") and one in
             files; the Hub's own by default. They are updated from other threads.
 
@@ -511,10 +529,12 @@ def download(
                 raise HubError(f"{repo_id} came without the whole of {name}; download it again.")
         return folder
 
-    read_configs(fetch([n for n in about.files if n in CONFIGS], _Silent), repo_id)
-    if about.size > limit:
+    read_configs(fetch([n for n in about.files if n in CONFIGS], Silent), repo_id)
+    most = limit() if most is None else most
+    if about.size > most:
         raise HubError(
-            f"{repo_id} has {about.size / 1e6:,.0f} MB; the limit is {limit / 1e6:,.0f} MB."
+            f"{repo_id} has {about.size / 1e6:,.0f} MB; the limit is {most / 1e6:,.0f} MB, "
+            f"and {LIMIT_VARIABLE} in the environment sets another."
         )
     return fetch(list(about.files), tqdm_class)
 

@@ -770,10 +770,10 @@ def test_describe(fake: FakeHub) -> None:
 def test_limit(fake: FakeHub) -> None:
     size = hub.describe(NAME).size
     with pytest.raises(hub.HubError, match=r"tiny has 0 MB; the limit is 0 MB"):
-        hub.download(NAME, limit=size - 1)
+        hub.download(NAME, most=size - 1)
     assert WEIGHTS not in fake.fetched
     assert hub.cached(NAME) is None
-    assert hub.download(NAME, limit=size) == fake.cache
+    assert hub.download(NAME, most=size) == fake.cache
 
 
 def test_limit_is_2_gb(fake: FakeHub, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -782,6 +782,14 @@ def test_limit_is_2_gb(fake: FakeHub, monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(hub.HubError, match="has 2,000 MB; the limit is 2,000 MB"):
         hub.download(NAME)
     assert WEIGHTS not in fake.fetched
+    monkeypatch.setenv("DDPM_DEMO_HUB_MB", "2000.1")
+    assert hub.limit() == 2000.1e6
+    with pytest.raises(hub.HubError, match="came without the whole"):  # the limit let it pass
+        hub.download(NAME)
+    for words in ("many", "-1", "nan"):
+        monkeypatch.setenv("DDPM_DEMO_HUB_MB", words)
+        with pytest.raises(hub.HubError, match=f"DDPM_DEMO_HUB_MB is '{words}'; allowed is a num"):
+            hub.limit()
 
 
 def test_bars(fake: FakeHub) -> None:
@@ -789,7 +797,7 @@ def test_bars(fake: FakeHub) -> None:
         pass
 
     hub.download(NAME, tqdm_class=Bar)  # type: ignore[arg-type]
-    assert fake.bars == [hub._Silent, Bar]
+    assert fake.bars == [hub.Silent, Bar]
 
 
 def test_a_config_that_cannot_be_used_costs_no_weights(fake: FakeHub) -> None:

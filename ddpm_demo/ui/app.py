@@ -15,7 +15,7 @@ import torch
 from ddpm_demo.devices import keep_memory
 from ddpm_demo.ui.finetune import build_finetune_tab
 from ddpm_demo.ui.forward import build_forward_tab
-from ddpm_demo.ui.generate import build_generate_tab
+from ddpm_demo.ui.generate import build_generate_tab, warm_up
 
 TITLE = "DDPM, live"
 INTRO = """# DDPM, live
@@ -34,13 +34,19 @@ THEME = gr.themes.Default(
 CSS = """
 .gradio-container { max-width: 1440px !important; }
 #tune-curve svg { max-height: 260px; }
+#pace { flex: 1 1 100%; min-height: 1.3em; font-size: .85rem; line-height: 1.3;
+  color: var(--body-text-color-subdued); text-align: center; }
+#act { flex-wrap: wrap; row-gap: 6px; }
+#hub-line { font-size: .85rem; overflow-wrap: anywhere; }
+#hub-line progress { display: block; width: 100%; margin-top: 4px;
+  accent-color: var(--color-accent); }
 #about-model { font-size: .85rem; color: var(--body-text-color-subdued); }
 @media (max-width: 640px) {
   .gradio-container { padding: 8px !important; }
   /* Below the pictures these would be out of reach: keep them under the thumb. */
   #act { position: fixed; inset: auto 0 0 0; z-index: 10; padding: 8px 16px;
     background: var(--body-background-fill); border-top: 1px solid var(--border-color-primary); }
-  footer { margin-bottom: 72px; }
+  footer { margin-bottom: 96px; }
 }
 """
 
@@ -57,12 +63,16 @@ LAUNCH: dict[str, Any] = {
 }
 
 
-def build_app() -> gr.Blocks:
-    """The app, ready for `launch(**LAUNCH)`."""
+def build_app(any_repo: bool = "SPACE_ID" not in os.environ) -> gr.Blocks:
+    """The app, ready for `launch(**LAUNCH)`.
+
+    Args:
+        any_repo: visitors may load any repo of the Hub and any folder of this disk.
+    """
     with gr.Blocks(title=TITLE, delete_cache=(600, 3600)) as demo:
         gr.Markdown(INTRO)
         with gr.Tab("Generate", id="generate"):
-            choice = build_generate_tab()
+            choice = build_generate_tab(any_repo)
         with gr.Tab("Forward noising", id="forward"):
             build_forward_tab()
         if choice:
@@ -84,6 +94,15 @@ def main(arguments: Sequence[str] | None = None) -> None:
     o = p.parse_args(arguments)
     keep_memory()
     torch.set_num_threads(1)  # but for the thread that runs the networks
-    build_app().launch(
-        server_name=o.host, server_port=o.port, share=o.share, inbrowser=o.open, **LAUNCH
+    alone = o.host in ("127.0.0.1", "localhost", "::1") and not o.share and not on_space
+    demo = build_app(any_repo=alone)  # strangers can't fill this disk
+    demo.launch(
+        server_name=o.host,
+        server_port=o.port,
+        share=o.share,
+        inbrowser=o.open,
+        prevent_thread_lock=True,
+        **LAUNCH,
     )
+    warm_up()
+    demo.block_thread()

@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import gradio as gr
 
+from ddpm_demo import budget
 from ddpm_demo.checkpoint import Checkpoint, available
 from ddpm_demo.config import SAMPLER_NAMES, SEED_MAX, SPACINGS, SampleConfig, number, one_of
 from ddpm_demo.generate import defaults, generate, metadata
 from ddpm_demo.ui import player, runtime
+from ddpm_demo.ui.hub import build_hub_entry
 from ddpm_demo.ui.runtime import GPU, friendly, model
 
-MOST = 64  # pictures in one run of the app
+MOST = 64  # pictures in one run of the app,
+PIXELS = 2**20  # and pixels: a network's activations take a few hundred times their memory
 ANY = "any"
 DEFAULT = SampleConfig()
 
@@ -35,6 +39,8 @@ SPACING_NAMES = {
     "quadratic": "quadratic: more steps near t = 1",
     "leading": "leading: as published models, never T",
 }
+TIMING = "Timing this model …"
+TIMES = {0: "by steps", 2: "about 2 s", 5: "about 5 s", 15: "about 15 s", 60: "about 60 s"}
 VARIANCES = {"beta_tilde": "σ² = β̃ₜ (posterior)", "beta": "σ² = βₜ"}
 
 
@@ -51,6 +57,11 @@ def about(checkpoint: Checkpoint) -> str:
         f"trained on {seen:,} pictures" if seen else "",
     ]
     return " · ".join(part for part in parts if part)
+
+
+def most_pictures(checkpoint: Checkpoint) -> int:
+    """How many pictures a run of the app can have: fewer if they are large."""
+    return max(1, min(MOST, PIXELS // checkpoint.model.config.size**2))
 
 
 def sample_config(
@@ -72,7 +83,7 @@ def sample_config(
     Raises:
         ValueError: a value that the app doesn't allow.
     """
-    number("n", n, 1, MOST, whole=True)
+    number("n", n, 1, most_pictures(checkpoint), whole=True)
     classes = checkpoint.classes
     one_of("class", label, (ANY, *classes))
     return SampleConfig(
@@ -116,6 +127,49 @@ def find(name: Any, own: Mapping[str, str]) -> Checkpoint:
     return model(own.get(name, name))
 
 
+def _seconds_per_call(own: Mapping[str, str], name: Any, config: SampleConfig) -> float:
+    find(name, own)
+    return budget.per_call(runtime.seconds(own.get(name, name)), budget.pictures(config))
+
+
+def how_long(
+    own: Mapping[str, str],
+    name: Any,
+    sampler: Any,
+    steps: Any,
+    n: Any,
+    label: Any,
+    guidance: Any,
+) -> str:
+    """The line beside the button; nothing if there is no such run."""
+    try:
+        y = None if label == ANY else 0
+        config = SampleConfig(sampler, steps, n, label=y, guidance=guidance)
+        each = _seconds_per_call(own, name, config)
+    except (ValueError, OSError, FloatingPointError, gr.Error):
+        return ""
+    seconds = budget.spoken(each * budget.calls(sampler, steps))
+    counted = (f"{k} {word}{'s' * (k > 1)}" for k, word in ((steps, "step"), (n, "picture")))
+    return f"about {seconds} for {' of '.join(counted)}"
+
+
+def fit(
+    own: Mapping[str, str], name: Any, seconds: Any, n: Any, label: Any, guidance: Any, start: Any
+) -> Any:
+    """The sampler and the steps for the time that was picked; as they are if there is none."""
+    try:
+        checkpoint = find(name, own)
+        number("start", start, 1, checkpoint.diffusion.T, whole=True)
+        y = None if label == ANY else 0
+        config = SampleConfig(n=n, label=y, guidance=guidance)
+        if seconds in TIMES and seconds > 0:
+            ms = 1000 * _seconds_per_call(own, name, config)
+            return budget.plan(seconds, ms, start, defaults(checkpoint))
+    except (ValueError, OSError, FloatingPointError, gr.Error):
+        pass
+    return gr.skip(), gr.skip()
+
+
 @GPU
 @friendly
 def run(own: Mapping[str, str], name: Any, *controls: Any) -> Iterator[Any]:
@@ -127,11 +181,14 @@ def run(own: Mapping[str, str], name: Any, *controls: Any) -> Iterator[Any]:
     yield from player.stream(steps, title=title, meta=metadata(name, config))
 
 
-def _chosen(own: Mapping[str, str], name: str) -> tuple[Any, ...]:
-    """What changes with the model: its line, how it is best sampled, and whether it has classes."""
+@friendly
+def _chosen(own: Mapping[str, str], name: str, n: Any) -> Iterator[Any]:
+    """What changes with the model: its line, how it is best sampled, how many pictures there can
+    be, and whether it has classes."""
     checkpoint = find(name, own)
     classes, best, T = checkpoint.classes, defaults(checkpoint), checkpoint.diffusion.T
-    return (
+    most = most_pictures(checkpoint)
+    yield (
         about(checkpoint),
         best.sampler,
         gr.update(maximum=best.start or T, value=best.steps),
@@ -141,20 +198,38 @@ def _chosen(own: Mapping[str, str], name: str) -> tuple[Any, ...]:
         gr.update(maximum=T, value=best.start or T),
         gr.update(choices=[ANY, *classes], value=ANY, visible=bool(classes)),
         gr.update(value=best.guidance, visible=bool(classes)),
+        gr.update(maximum=most, value=min(n, max(1, most // 4)) if most < MOST else n),
     )
 
 
-def build_generate_tab() -> ModelChoice | None:
-    """Lay out the tab; call it inside `with gr.Tab(...)`. None: there is no model to choose."""
+def first_model() -> str | None:
+    """The one that the app starts with."""
     names = available()
-    if not names:
+    return "mnist" if "mnist" in names else next(iter(names), None)
+
+
+def warm_up() -> None:
+    """Run the first model once, as its first run is slower, and see how fast it is here."""
+    first = first_model()
+    if first and not os.environ.get("SPACES_ZERO_GPU"):  # there, GPUs are for visitors
+        runtime.seconds(first)
+
+
+def build_generate_tab(any_repo: bool = False) -> ModelChoice | None:
+    """Lay out the tab; call it inside `with gr.Tab(...)`. None: there is no model to choose.
+
+    Args:
+        any_repo: visitors may name repos of the Hub and folders of this disk; else only the listed
+            repos are theirs.
+    """
+    names, first = available(), first_model()
+    if first is None:
         gr.Markdown(
             "There is no model in `checkpoints/`: `python -m ddpm_demo train --dataset mnist "
             "--minutes 40 --out checkpoints/mnist` makes one."
         )
         return None
     own = gr.State({})
-    first = "mnist" if "mnist" in names else names[0]
     T, best = model(first).diffusion.T, defaults(model(first))
     with gr.Row(elem_classes="stage-and-controls"):
         with gr.Column(scale=3, min_width=320):
@@ -165,6 +240,7 @@ def build_generate_tab() -> ModelChoice | None:
                     "Generate", variant="primary", size="lg", elem_id="go", min_width=120
                 )
                 stop = gr.Button("Stop", size="lg", elem_id="stop", min_width=80)
+                pace = gr.HTML(TIMING, elem_id="pace", min_width=240)
             name = gr.Dropdown(
                 names,
                 value=first,
@@ -173,6 +249,8 @@ def build_generate_tab() -> ModelChoice | None:
                 elem_id="model",
             )
             line = gr.Markdown(about(model(first)), elem_id="about-model")
+            choice = ModelChoice(name, own)
+            build_hub_entry(choice, any_repo)
             label = gr.Dropdown(
                 [ANY, *model(first).classes],
                 value=ANY,
@@ -193,6 +271,13 @@ def build_generate_tab() -> ModelChoice | None:
             )
             n = gr.Slider(
                 1, MOST, DEFAULT.n, step=1, label="Pictures", info="How many.", elem_id="n"
+            )
+            time = gr.Dropdown(
+                [(text, seconds) for seconds, text in TIMES.items()],
+                value=0,
+                label="Time",
+                info="Chooses sampler and steps by the speed of this machine.",
+                elem_id="time",
             )
             sampler = gr.Dropdown(
                 [(SAMPLERS[k], k) for k in SAMPLER_NAMES],
@@ -279,7 +364,16 @@ def build_generate_tab() -> ModelChoice | None:
         **quiet,
     )
     dice.click(None, outputs=seed, js=DICE, **quiet)
-    shown = [line, sampler, steps, spacing, variance, clip, start, label, guidance]
+    shown = [line, sampler, steps, spacing, variance, clip, start, label, guidance, n]
     start.change(lambda t: gr.update(maximum=t), start, steps, **quiet)
-    name.change(_chosen, [own, name], shown, **quiet)
-    return ModelChoice(name, own)
+
+    quick: dict[str, Any] = {**quiet, "queue": False, "trigger_mode": "always_last"}
+    run_of = [own, name, sampler, steps, n, label, guidance]
+    gr.on(None, how_long, run_of, pace, **quick)  # at each change, and when the page is loaded
+    name.change(None, outputs=pace, js=f"() => {TIMING!r}", **quiet)
+    fitted = (fit, [own, name, time, n, label, guidance, start], [sampler, steps])
+    gr.on([c.change for c in (time, n, label, guidance, start)], *fitted, **quick)
+    name.change(_chosen, [own, name, n], shown, **quiet).then(*fitted, **quick)
+    for control in (sampler, steps):  # set by hand
+        control.input(None, outputs=time, js="() => 0", **quiet)
+    return choice
