@@ -56,10 +56,13 @@ def ship(
     shipped = load_checkpoint(folder)  # what people get, rounding included
     write_atomically(folder / "loss.svg", loss_curve(log).encode())
     write_atomically(folder / "log.jsonl", (run / "log.jsonl").read_bytes())
+    if (film := run / "morph.gif").exists():
+        write_atomically(folder / film.name, film.read_bytes())
 
     parts, shown = [], dataclasses.replace(defaults(shipped), n=SHOWN)
+    classes = [] if "base" in shipped.info else shipped.classes  # tuned to one, it needs no label
     for start in range(0, SHOWN, 10):  # a row for each class, where there are classes
-        label = start // 10 % len(shipped.classes) if shipped.classes else None
+        label = start // 10 % len(classes) if classes else None
         *_, last = generate(shipped, dataclasses.replace(shown, n=10, seed=start, label=label))
         parts.append(images.to_uint8(last.x_t))
     sheet = images.grid(np.concatenate(parts), 10, scale=2)
@@ -71,9 +74,15 @@ def ship(
 
 
 def command(checkpoint: Checkpoint, name: str) -> str:
-    """The command line that trains such a model."""
+    """The command line that trains such a model; a fine-tuned one is called BASE-CLASS."""
     model, process = checkpoint.model.config, checkpoint.diffusion
     run = checkpoint.info["train"]
+    if base := checkpoint.info.get("base"):
+        steps, only = checkpoint.info["images"] // run["batch_size"], name.removeprefix(f"{base}-")
+        return (
+            f"python -m ddpm_demo finetune --model {base} --class {only} --steps {steps} "
+            f"--batch-size {run['batch_size']} --lr {run['lr']:g} --out runs/{name}"
+        )
     words = [f"python -m ddpm_demo train --dataset {run['dataset']}"]
     asked: list[tuple[Any, Any, tuple[str, ...]]] = [
         (model, ModelConfig(), ("width", "multipliers", "blocks", "norm", "dropout")),
@@ -125,7 +134,12 @@ def card(
     guided = f", guidance {shown.guidance:g}" if shown.guidance != 1 else ""
     sample = f"python -m ddpm_demo sample --model {name}"
     made = f"made by\n\n    {sample} -n {SHOWN}"
-    if classes := checkpoint.classes:
+    origin = "trained by this project from\nscratch"
+    film = ""
+    if base := info.get("base"):
+        origin = f"fine-tuned by this project from\n[`{base}`](../{base}/README.md)"
+        film = "\n![The same sixteen seeds, from the base to the end](morph.gif)\n"
+    elif classes := checkpoint.classes:
         names = ", ".join(classes)
         made = f"a row each of {names}; the first row by\n\n    {sample} --class {classes[0]} -n 10"
     return f"""---
@@ -135,11 +149,11 @@ tags: [ddpm, diffusion, unconditional-image-generation]
 ---
 # {name}
 
-A DDPM (Ho, Jain & Abbeel 2020) of {parameters / 1e6:.1f} M parameters, trained by this project from
-scratch. The weights are the exponential moving average, in half precision.
+A DDPM (Ho, Jain & Abbeel 2020) of {parameters / 1e6:.1f} M parameters, {origin}.
+The weights are the exponential moving average, in half precision.
 
 ![100 samples](samples.png)
-
+{film}
 {SHOWN} samples, not chosen: seeds 0 to {SHOWN - 1}, {shown.steps} steps of
 {shown.sampler}{start}{guided}, {made}
 

@@ -50,3 +50,21 @@ def test_ship(run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Non
     with Image.open(folder / "samples.png") as grid:
         assert grid.text["start"] == "7"
     assert (folder / "loss.svg").read_text().count("<polyline") == 2
+
+
+def test_a_fine_tuned_copy_names_its_base_and_shows_its_film(
+    run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, tiny: Callable[..., Checkpoint]
+) -> None:
+    monkeypatch.setattr(card, "SHOWN", 4)
+    tuned = tiny(num_classes=3)
+    tuned.info |= load_checkpoint(run).info | {"base": "net", "images": 640}
+    save_checkpoint(run, tuned)
+    Image.new("RGB", (8, 8)).save(run / "morph.gif")
+    folder = tmp_path / "net-cat"
+    card.ship(run, folder, commit="abc123", limits="It is tiny.", sample={"steps": 2})
+    text = (folder / "README.md").read_text()
+    assert "[`net`](../net/README.md)" in text
+    assert "ddpm_demo finetune --model net --class cat --steps 10 --batch-size 64" in text
+    assert "(morph.gif)" in text
+    assert (folder / "morph.gif").read_bytes() == (run / "morph.gif").read_bytes()
+    assert "a row each" not in text
