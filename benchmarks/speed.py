@@ -78,8 +78,9 @@ def streaming(model: str, rounds: int) -> None:
     app.stdout.readline()  # it says where it runs, once it does
     try:
         url = f"http://127.0.0.1:{port}"
-        listeners = httpx.get(f"{url}/config").json()["dependencies"]
-        run = next(d["id"] for d in listeners if len(d["inputs"]) == 13)  # takes all the controls
+        page = httpx.get(f"{url}/config").json()
+        go = next(c["id"] for c in page["components"] if c["props"].get("elem_id") == "go")
+        run = next(d["id"] for d in page["dependencies"] if [go, "click"] in d["targets"])
         options = ["trailing", "beta_tilde", 0.0, True, "any", 1.0, checkpoint.diffusion.T]
         controls = [None, model, "ddim", config.steps, config.n, config.seed, *options]
         call = {"data": controls, "fn_index": run, "session_hash": "benchmark"}

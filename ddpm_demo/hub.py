@@ -25,7 +25,12 @@ from typing import Any
 
 import torch
 from huggingface_hub import HfApi, snapshot_download
-from huggingface_hub.errors import GatedRepoError, HFValidationError, RepositoryNotFoundError
+from huggingface_hub.errors import (
+    GatedRepoError,
+    HFValidationError,
+    OfflineModeIsEnabled,
+    RepositoryNotFoundError,
+)
 from safetensors.torch import load_file, save
 from torch import Tensor
 from tqdm.auto import tqdm
@@ -438,6 +443,10 @@ def _sentences(repo_id: str) -> Iterator[None]:
         raise HubError(
             f"There is no {repo_id} on this disk or on the Hub, or it is private: `hf auth login` "
             "shows the Hub who you are."
+        ) from None
+    except OfflineModeIsEnabled:
+        raise HubError(
+            f"{repo_id} is not on this disk, and HF_HUB_OFFLINE forbids to ask the Hub for it."
         ) from None
     except Exception as error:  # httpx's or httpx2's errors by the Hub's version, a full disk
         reason = f"{type(error).__name__}: {error}".partition("\n")[0]

@@ -1,13 +1,17 @@
 """diffusers is the oracle: folders that it writes give its predictions and its pictures in ours."""
 
+import html
 import json
 import os
+import re
 import shutil
+import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import gradio as gr
 import pytest
 import torch
 from diffusers import (
@@ -27,6 +31,9 @@ from ddpm_demo.cli import main
 from ddpm_demo.config import SampleConfig
 from ddpm_demo.generate import generate
 from ddpm_demo.noise import Noise
+from ddpm_demo.ui import hub as ui_hub
+from ddpm_demo.ui import runtime
+from ddpm_demo.ui.generate import ModelChoice
 
 try:  # by the version of huggingface-hub
     import httpx2 as http
@@ -721,6 +728,7 @@ def fake(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Itera
     made = FakeHub(folder, tmp_path / "cache")
     monkeypatch.setattr(hub, "HfApi", lambda: made)
     monkeypatch.setattr(hub, "snapshot_download", made.snapshot_download)
+    ui_hub.describe.cache_clear()
     monkeypatch.chdir(tmp_path)
     return made
 
@@ -837,7 +845,7 @@ def network(kind: str) -> Exception:
         ("gated", "somebody/tiny is gated: ask for access"),
         ("disabled", "not on this disk and can't be downloaded .DisabledRepoError: 403"),
         ("down", "not on this disk and can't be downloaded .HfHubHTTPError: 503"),
-        ("offline", "not on this disk and can't be downloaded .OfflineModeIsEnabled: Offline mode"),
+        ("offline", "somebody/tiny is not on this disk, and HF_HUB_OFFLINE forbids"),
         ("unreachable", "can't be downloaded .ConnectError: Name or service not known"),
         ("slow", "can't be downloaded .ReadTimeout: The read operation timed out"),
         ("full", "can't be downloaded .OSError: .Errno 28. No space left on device"),
@@ -885,3 +893,178 @@ def test_shipped_models_come_first(
     monkeypatch.chdir(tmp_path)
     assert load_checkpoint("tiny").info["dataset"] == "none"
     assert "sample" in load_checkpoint("./tiny").info
+
+
+# ---- the app's entry ----------------------------------------------------------------------------
+
+Get = Callable[..., list[dict[str, Any]]]
+
+
+@pytest.fixture
+def get(fake: FakeHub, monkeypatch: pytest.MonkeyPatch) -> Get:
+    """Presses the button; what it says, and the visitor's list and choice at the end."""
+    monkeypatch.setattr(runtime, "model", runtime.Models(load_checkpoint, 10**9))
+    monkeypatch.setattr(ui_hub, "EVERY", 0.02)
+    with gr.Blocks():
+        choice, line = ModelChoice(gr.Dropdown(), gr.State({})), gr.HTML()
+    names = {line: "line", choice.own: "own", choice.name: "name"}
+
+    def press(repo: Any, any_repo: bool = True, own: Any = None) -> Any:
+        for update in ui_hub.get(choice, line, any_repo, own or {}, repo):
+            yield {names[part]: value for part, value in update.items()}
+
+    return press
+
+
+def test_the_app_says_what_comes_then_fetches_and_chooses(fake: FakeHub, get: Get) -> None:
+    pressed = iter(get(NAME, own={"mine": "runs/mine"}))
+    size = hub.describe(NAME).size
+    assert next(pressed) == {
+        "line": f"{NAME}: {size / 1e6:,.0f} MB, licence apache-2.0, 12,345 downloads."
+    }
+    assert fake.fetched == []
+    *_, last = pressed
+    assert WEIGHTS in fake.fetched
+    assert last["own"] == {"mine": "runs/mine", NAME: NAME}
+    assert last["name"]["value"] == NAME
+    assert NAME in last["name"]["choices"]
+    assert last["line"] == f"{NAME} is chosen."
+
+    fake.info_error = fake.fetch_error = network("offline")  # it is on the disk now
+    first, last = get(NAME)
+    assert first["line"] == f"{NAME} is on this disk already."
+    assert last["own"] == {NAME: NAME}
+
+
+def test_the_app_shows_how_far_a_download_is(
+    fake: FakeHub, get: Get, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = fake.snapshot_download
+    monkeypatch.setattr(
+        ui_hub, "describe", lambda _repo: hub.RepoInfo(NAME, {"a": int(40e6)}, "mit", 1)
+    )
+    go, ended = threading.Event(), threading.Event()
+
+    def slow(repo_id: str, *, tqdm_class: Any = None, **options: Any) -> str:
+        if WEIGHTS in options["allow_patterns"]:
+            bar, files = tqdm_class(total=0, unit="B", unit_scale=True), tqdm_class(total=4)
+            try:
+                while bar.n < 40e6:
+                    bar.update(10e6)
+                    bar.set_postfix_str("1 MB/s")
+                    files.update(1)
+                    assert go.wait(30)
+                    go.clear()
+            finally:
+                ended.set()
+        return whole(repo_id, tqdm_class=tqdm_class, **options)
+
+    monkeypatch.setattr(hub, "snapshot_download", slow)
+
+    def follow(pressed: Iterator[dict[str, Any]], megabytes: int) -> str:
+        while f"{megabytes} of 40 MB" not in (line := next(pressed)["line"]):
+            assert "tiny" in line
+        return line
+
+    pressed = iter(get(NAME))
+    line = follow(pressed, 10)
+    assert f'<progress max="{int(40e6)}" value="{int(10e6)}"' in line
+    assert " s left" in line
+    go.set()
+    follow(pressed, 20)
+    pressed.close()  # the visitor presses Stop, or leaves
+    go.set()
+    assert ended.wait(30)
+    assert WEIGHTS not in fake.fetched
+
+
+def test_strangers_get_the_listed_repos_only(fake: FakeHub, get: Get, folder: Path) -> None:
+    for repo in (NAME, str(folder), "mnist", "", None, 7, ["google/ddpm-cifar10-32"], {}):
+        with pytest.raises(gr.Error, match=r"repo is .* one of google/ddpm-cifar10-32, google/"):
+            list(get(repo, any_repo=False))
+    assert (fake.asked, fake.fetched) == (0, [])
+    *_, last = get("google/ddpm-cifar10-32", any_repo=False)
+    assert last["name"]["value"] == "google/ddpm-cifar10-32"
+
+
+def test_a_folder_of_this_disk(fake: FakeHub, get: Get, folder: Path) -> None:
+    first, last = get(f" {folder.name} ")
+    assert first["line"] == f"{folder} is on this disk."
+    assert last["own"] == {"tiny (this disk)": str(folder)}
+    assert (fake.asked, fake.fetched) == (0, [])
+
+
+BAD_IN_THE_APP: dict[str, str] = {
+    "missing": r"There is no somebody/tiny .* or it is private",
+    "private": r"There is no somebody/tiny .* or it is private",
+    "gated": "somebody/tiny is gated",
+    "offline": "somebody/tiny is not on this disk, and HF_HUB_OFFLINE forbids",
+    "down": "somebody/tiny is not on this disk and can't be downloaded .HfHubHTTPError: 503",
+    "no name": "repo is 'cats'; allowed is the name of a repo",
+    "another pipeline": "_class_name is 'LDMPipeline'; allowed is 'DDPMPipeline' or",
+    "1e9 channels": "block_out_channels is .1000000000, 1000000000.; allowed is",
+    "too big": "somebody/tiny has 0 MB; the limit is 0 MB",
+    "half": "is not a whole file of weights",
+    "half on this disk": "is not a whole file of weights",
+    "malice": "is broken or holds more than weights; it is refused, and nothing of it was run",
+}
+
+
+@pytest.mark.parametrize("case", BAD_IN_THE_APP)
+def test_bad_models_are_one_line_in_the_app_which_goes_on(
+    case: str, fake: FakeHub, get: Get, folder: Path, tmp_path: Path, unet: Any, monkeypatch: Any
+) -> None:
+    repo, weights = NAME, fake.source / WEIGHTS
+    good = tmp_path / "good"
+    shutil.copytree(folder, good)
+    if case in ("missing", "gated", "offline", "down"):
+        fake.info_error = network(case)
+    elif case == "private":
+        fake.info_error = answer(errors.RepositoryNotFoundError, 401)
+    elif case == "no name":
+        repo = "cats"
+    elif case == "another pipeline":
+        change(fake.source / "model_index.json", _class_name="LDMPipeline")
+    elif case == "1e9 channels":
+        change(fake.source / "unet" / "config.json", block_out_channels=[10**9, 10**9])
+    elif case == "too big":
+        monkeypatch.setenv("DDPM_DEMO_HUB_MB", "0.001")
+    elif case == "half":
+        weights.write_bytes(weights.read_bytes()[:-100])
+    elif case == "half on this disk":
+        weights.write_bytes(weights.read_bytes()[:-100])
+        repo = str(folder)
+    else:
+        weights.unlink()
+        torch.save({"a": Malice(tmp_path / "harm")}, weights.with_suffix(".bin"))
+    with pytest.raises(gr.Error) as raised:
+        list(get(repo))
+    said = html.unescape(raised.value.message)
+    assert re.search(BAD_IN_THE_APP[case], said), said
+    assert "\n" not in said
+    assert not (tmp_path / "harm").exists()
+    *_, last = get(str(good))
+    assert last["own"] == {"good (this disk)": str(good)}
+
+
+def test_the_line_before_a_download(fake: FakeHub, monkeypatch: pytest.MonkeyPatch) -> None:
+    listed = ui_hub.about("google/ddpm-church-256", False)
+    assert listed.startswith("google/ddpm-church-256: 0 MB, licence apache-2.0, 12,345 downloads. ")
+    assert listed.endswith(" LSUN, churches, 256 × 256.")
+    monkeypatch.setenv("DDPM_DEMO_HUB_MB", "0.001")
+    assert ui_hub.about(NAME, True).endswith("12,345 downloads: over the limit of 0 MB.")
+    assert fake.fetched == []
+    assert ui_hub.about("<b>", True).startswith("repo is &#x27;&lt;b&gt;&#x27;; allowed is")
+    assert "one of google/" in ui_hub.about(NAME, False)
+
+
+def test_the_first_repo_is_offered_where_it_can_be_had(fake: FakeHub) -> None:
+    entry, line = ui_hub.offer()
+    assert entry["open"]
+    assert line.startswith("google/ddpm-cifar10-32: ")
+    ui_hub.describe.cache_clear()
+    fake.info_error = network("unreachable")
+    assert "open" not in ui_hub.offer()[0]
+    fake.cache.mkdir()
+    shutil.copytree(fake.source, fake.cache, dirs_exist_ok=True)
+    assert ui_hub.offer()[0]["open"]

@@ -46,7 +46,7 @@ CSS = """
   /* Below the pictures these would be out of reach: keep them under the thumb. */
   #act { position: fixed; inset: auto 0 0 0; z-index: 10; padding: 8px 16px;
     background: var(--body-background-fill); border-top: 1px solid var(--border-color-primary); }
-  footer { margin-bottom: 96px; }
+  footer { margin-bottom: 88px; }
 }
 """
 

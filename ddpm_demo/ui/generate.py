@@ -240,7 +240,7 @@ def build_generate_tab(any_repo: bool = False) -> ModelChoice | None:
                     "Generate", variant="primary", size="lg", elem_id="go", min_width=120
                 )
                 stop = gr.Button("Stop", size="lg", elem_id="stop", min_width=80)
-                pace = gr.HTML(TIMING, elem_id="pace", min_width=240)
+                pace = gr.HTML(TIMING, elem_id="pace", min_width=240, padding=False)
             name = gr.Dropdown(
                 names,
                 value=first,

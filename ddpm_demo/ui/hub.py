@@ -1,4 +1,4 @@
-"""The entry "More models": published models from the Hub, and folders of this disk."""
+"""The entry "More models from the Hub": published models from the Hub, and folders of this disk."""
 
 from __future__ import annotations
 
@@ -166,18 +166,20 @@ def offer() -> Any:
 def build_hub_entry(choice: ModelChoice, any_repo: bool) -> None:
     """Lay out the entry, below the model choice that it adds to."""
     own_words = ", or type the name of a repo or a folder" if any_repo else ""
-    with gr.Accordion("More models", open=False, elem_id="hub") as entry:
+    with gr.Accordion("More models from the Hub", open=False, elem_id="hub") as entry:
         repo = gr.Dropdown(
             list(hub.LISTED),
             value=FIRST,
             allow_custom_value=any_repo,
-            label="From the Hub",
-            info=f"Published DDPMs: choose one{own_words}.",
+            label="Published models" if not any_repo else "Repo or folder",
+            info=f"Choose one{own_words}.",
             elem_id="hub-repo",
         )
-        line = gr.HTML(elem_id="hub-line")
+        line = gr.HTML(elem_id="hub-line", padding=False)
         with gr.Row():
-            load = gr.Button("Get it", size="md", elem_id="hub-get", min_width=80)
+            load = gr.Button(
+                "Get it", variant="primary", size="md", elem_id="hub-get", min_width=80
+            )
             stop = gr.Button("Stop", size="md", elem_id="hub-stop", min_width=80)
     quiet: dict[str, Any] = {"show_progress": "hidden", "api_visibility": "private"}
     tell = functools.partial(about, any_repo=any_repo)

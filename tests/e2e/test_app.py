@@ -148,7 +148,8 @@ def test_absurd_raw_calls_get_one_sentence(url: str, controls: list[Any]) -> Non
     import httpx
 
     config = httpx.get(f"{url}config").json()
-    run = next(d["id"] for d in config["dependencies"] if len(d["inputs"]) == 13)
+    go = next(c["id"] for c in config["components"] if c["props"].get("elem_id") == "go")
+    run = next(d["id"] for d in config["dependencies"] if [go, "click"] in d["targets"])
     data = [None, *controls, 0, "trailing", "beta_tilde", 0.0, True, "any", 1.0, 1000]
     body = {"data": data, "fn_index": run, "session_hash": "raw", "trigger_id": None}
     joined = httpx.post(f"{url}gradio_api/queue/join", json=body)
