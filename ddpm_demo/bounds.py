@@ -12,7 +12,7 @@ every number that a picture has.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -106,8 +106,12 @@ def model_bound(
     batch_size: int = 64,
     seed: int = 0,
     bf16: bool = False,
+    denoiser: Callable[..., Denoiser] = Denoiser,
 ) -> Iterator[Bound]:
     """`bound` of a checkpoint, on the device of its network; a model with classes gets none told.
+
+    Args:
+        denoiser: makes what the bound asks; `batching.BatchedDenoiser` shares passes with others.
 
     Raises:
         ValueError: also for noise that is not Gaussian, or pictures of another shape.
@@ -122,10 +126,9 @@ def model_bound(
     require(
         tuple(x_0.shape[1:]) == wanted, "shape of the pictures", tuple(x_0.shape[1:]), f"{wanted}"
     )
-    denoiser = Denoiser(checkpoint.model, checkpoint.diffusion, bf16=bf16)
     device = next(checkpoint.model.parameters()).device
     return bound(
-        denoiser,
+        denoiser(checkpoint.model, checkpoint.diffusion, bf16=bf16),
         x_0,
         steps=steps,
         variance=variance,

@@ -15,27 +15,53 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from . import images
+from . import data, images
+from .bounds import Bound
 from .checkpoint import Checkpoint
-from .config import SampleConfig
+from .classifier import Classifier, load_classifier
+from .config import SampleConfig, require
 from .files import write_atomically
 from .generate import generate
 from .metrics import Extractor, Summary
+from .plots import line_plot
 
 PAGE = 100  # pictures at most that are drawn, and saved, at once
 CACHE = Path.home() / ".cache" / "ddpm_demo" / "samples"
+
+
+def pages(
+    checkpoint: Checkpoint, config: SampleConfig, *, most: int, even: bool = True
+) -> list[SampleConfig]:
+    """A run in batches of at most `most` pictures, each of one class.
+
+    The classes of a model take turns, evenly, unless `config.label` says which.
+
+    Args:
+        config: how to sample; picture k has the seed `config.seed + k`.
+        even: let the classes take turns; else the null class, where `config` names none.
+    """
+    classes = len(checkpoint.classes) if even and config.label is None else 0
+    rounds = math.ceil(config.n / (most * (classes or 1)))
+    size = math.ceil(config.n / (rounds * (classes or 1)))
+    return [
+        dataclasses.replace(
+            config,
+            n=min(size, config.n - start),
+            seed=config.seed + start,
+            label=i % classes if classes else config.label,
+        )
+        for i, start in enumerate(range(0, config.n, size))
+    ]
 
 
 class Samples:
     """The n samples of one setting, in pages on disk; what is there is not drawn again.
 
     The folder's name has a hash of the weights and of all settings, so that pages of another model
-    or setting are never taken for these. A page is one batch, of one class: the classes of a model
-    take turns, evenly over the pages, unless `config.label` says which.
+    or setting are never taken for these. A page is one batch.
 
     Args:
-        config: how to sample; picture k has the seed `config.seed + k`.
-        even: let the classes take turns; else the null class, where `config` names none.
+        config, even: as in `pages`.
     """
 
     def __init__(
@@ -48,24 +74,12 @@ class Samples:
         cache: Path = CACHE,
     ) -> None:
         self.checkpoint, self.config, self.bf16 = checkpoint, config, bf16
-        classes = len(checkpoint.classes) if even and config.label is None else 0
-        rounds = math.ceil(config.n / (PAGE * (classes or 1)))
-        size = math.ceil(config.n / (rounds * (classes or 1)))
-        starts = range(0, config.n, size)
-        self.pages = [
-            dataclasses.replace(
-                config,
-                n=min(size, config.n - start),
-                seed=config.seed + start,
-                label=i % classes if classes else config.label,
-            )
-            for i, start in enumerate(starts)
-        ]
+        self.pages = pages(checkpoint, config, most=PAGE, even=even)
         about = {
             "model": dataclasses.asdict(checkpoint.model.config),
             "diffusion": dataclasses.asdict(checkpoint.diffusion),
             "sample": dataclasses.asdict(config),
-            "even": bool(classes),
+            "even": even and config.label is None and bool(checkpoint.classes),
             "bf16": bf16,
         }
         digest = hashlib.sha256(json.dumps(about, sort_keys=True).encode())
@@ -121,3 +135,44 @@ class Samples:
             for summary, extractor in zip(found, extractors, strict=True):
                 summary.add(*extractor.extract(pictures))
         return found
+
+
+def judge_of(checkpoint: Checkpoint) -> Classifier:
+    """The shipped classifier of the data that a model was trained on.
+
+    Raises:
+        ValueError: there is none, or the model's pictures are of another shape than its.
+    """
+    dataset, config = checkpoint.info.get("dataset"), checkpoint.model.config
+    require(dataset in data.NAMES, "data of the model", dataset, ", ".join(data.NAMES))
+    judge = load_classifier(str(dataset))
+    wanted, shape = judge.config, (config.channels, config.size)
+    require(
+        shape == (wanted.channels, wanted.size),
+        "channels and size of the model",
+        shape,
+        f"{(wanted.channels, wanted.size)}, those of the classifier of {dataset}",
+    )
+    return judge
+
+
+def bound_sentence(bound: Bound) -> str:
+    """The bound and its parts in bits/dim."""
+    return (
+        f"{bound.total:.3f} ± {bound.error:.3f} bits/dim on {bound.n:,} test pictures: "
+        f"L_T {bound.prior:.4f}, L_0 {float(bound.terms[0]):.3f}, "
+        f"L_1 to L_T-1 {float(bound.terms[1:].sum()):.3f}"
+    )
+
+
+def bound_plots(bound: Bound) -> dict[str, str]:
+    """SVGs by name: the terms over t, and rate against distortion (Ho et al. 2020, fig. 5)."""
+    middle, (rate, rmse) = (bound.first + bound.last) / 2, bound.curve
+    return {
+        "terms": line_plot(
+            middle.tolist(), bound.per_t.tolist(), "t", "L of t, bits/dim", log=True
+        ),
+        "rate-distortion": line_plot(
+            rate.tolist(), rmse.tolist(), "rate, bits/dim", "distortion, RMSE of 0 to 255"
+        ),
+    }

@@ -77,19 +77,23 @@ class Summary:
         self.kept: list[tuple[Tensor, Tensor]] = []
 
     def add(self, features: Tensor, logits: Tensor) -> None:
-        """Take in (B, D) features and (B, K) logits (Chan, Golub & LeVeque 1979, eq. 2.1)."""
+        """Take in (B, D) features and (B, K) logits."""
         x, said = features.cpu().double(), logits.cpu().double()
-        mean, m = x.mean(0), len(x)
-        gap = mean - self.mean
-        shift = gap.outer(gap) * (self.n * m / (self.n + m))
-        self.scatter = self.scatter + (x - mean).T @ (x - mean) + shift
-        self.mean = self.mean + gap * (m / (self.n + m))
+        mean = x.mean(0)
         best, which = said.softmax(1).max(1)
-        self.counts = self.counts + torch.bincount(which, minlength=said.shape[1])
-        self.sure += int((best > SURE).sum())
         if left := max(0, self.keep - self.n):
             self.kept.append((x[:left].float(), said[:left].float()))
-        self.n += m
+        counts = torch.bincount(which, minlength=said.shape[1])
+        self.merge(len(x), int((best > SURE).sum()), mean, (x - mean).T @ (x - mean), counts)
+
+    def merge(self, n: int, sure: int, mean: Tensor, scatter: Tensor, counts: Tensor) -> None:
+        """Take in what is known of other pictures (Chan, Golub & LeVeque 1979, eq. 2.1)."""
+        gap = mean - self.mean
+        self.scatter = self.scatter + scatter + gap.outer(gap) * (self.n * n / (self.n + n))
+        self.mean = self.mean + gap * (n / (self.n + n))
+        self.counts = self.counts + counts
+        self.sure += sure
+        self.n += n
 
     @property
     def covariance(self) -> Tensor:
@@ -206,6 +210,18 @@ def distance(samples: Summary, data: Summary) -> float:
     for summary in (samples, data):
         require_enough(summary.n, len(summary.mean))
     return frechet(samples.mean, samples.covariance, data.mean, data.covariance)
+
+
+def floor(data: Summary, n: int) -> float:
+    """The distance from the data's Gaussian that n draws from that very Gaussian have.
+
+    It is not 0, as n draws don't know the covariance: about what a perfect model would get.
+    """
+    values, vectors = torch.linalg.eigh(data.covariance)
+    g = torch.Generator().manual_seed(0)
+    z = torch.randn(n, len(values), generator=g, dtype=torch.float64)
+    x = data.mean + z * values.clamp(min=0).sqrt() @ vectors.T
+    return frechet(x.mean(0), x.T.cov(), data.mean, data.covariance)
 
 
 def judge(samples: Summary, data: Summary, classes: Sequence[str]) -> dict[str, Any]:

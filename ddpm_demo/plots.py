@@ -1,10 +1,10 @@
-"""A plot as SVG, for model cards."""
+"""Plots as SVG, for model cards and the app."""
 
 from __future__ import annotations
 
 import html
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 
 def line_plot(
@@ -51,4 +51,46 @@ def line_plot(
         f"{html.escape(x_label)}</text>"
     )
     parts.append(f'<text x="8" y="15">{html.escape(y_label)}</text>')
+    return "\n".join([*parts, "</svg>\n"])
+
+
+def bar_plot(names: Sequence[str], shares: Mapping[str, Sequence[float]]) -> str:
+    """Shares, 0 to 1, of each name side by side, as bars to the right with their percentage.
+
+    Args:
+        shares: up to three lists, as long as `names`, by what the legend calls them.
+
+    Raises:
+        ValueError: there is nothing to draw.
+    """
+    if not names or not shares:
+        raise ValueError("There is no bar to draw.")
+    width, left, top, bar = 480, 112, 30, 11
+    row = bar * len(shares) + 9
+    height = top + row * len(names) + 4
+    most = max(max(values) for values in shares.values()) or 1.0
+    parts = [
+        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} {height}" '
+        'font-family="sans-serif" font-size="12">',
+        f'<rect width="{width}" height="{height}" fill="#ffffff"/>',
+    ]
+    for k, (label, values) in enumerate(shares.items()):
+        colour, x = ("#0d9488", "#94a3b8", "#d97706")[k], left + 120 * k
+        parts.append(f'<circle cx="{x + 5}" cy="14" r="5" fill="{colour}"/>')
+        parts.append(f'<text x="{x + 15}" y="18">{html.escape(label)}</text>')
+        for i, (share, _) in enumerate(zip(values, names, strict=True)):
+            y, length = top + row * i + bar * k, (width - left - 52) * share / most
+            parts.append(
+                f'<rect class="bar" x="{left}" y="{y}" width="{length:.1f}" height="{bar - 1}" '
+                f'fill="{colour}"/>'
+            )
+            parts.append(
+                f'<text x="{left + length + 5:.1f}" y="{y + 9}" font-size="10">'
+                f"{100 * share:.1f} %</text>"
+            )
+    for i, name in enumerate(names):
+        middle = top + row * i + bar * len(shares) / 2 + 4
+        parts.append(
+            f'<text x="{left - 8}" y="{middle:.1f}" text-anchor="end">{html.escape(name)}</text>'
+        )
     return "\n".join([*parts, "</svg>\n"])

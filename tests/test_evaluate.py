@@ -21,7 +21,7 @@ from ddpm_demo.classifier import Classifier, ClassifierConfig, load_classifier, 
 from ddpm_demo.cli import main
 from ddpm_demo.config import SampleConfig
 from ddpm_demo.data import load
-from ddpm_demo.plots import line_plot
+from ddpm_demo.plots import bar_plot, line_plot
 
 Capture = pytest.CaptureFixture[str]
 DIM = 5
@@ -196,6 +196,17 @@ def test_a_plot_has_its_points() -> None:
     assert points[0][1] < points[1][1]  # downwards
     with pytest.raises(ValueError, match="no point"):
         line_plot([1], [0], "x", "y", log=True)
+
+
+def test_bars_are_as_long_as_their_shares() -> None:
+    svg = ET.fromstring(bar_plot(["cat", "<dog>"], {"samples": [0.5, 0.25], "data": [0.1, 0]}))
+    lengths = [float(bar.get("width", "")) for bar in svg.findall(".//{*}rect[@class='bar']")]
+    assert [v / lengths[0] for v in lengths] == pytest.approx([1, 0.5, 0.2, 0], abs=1e-3)
+    words = [text.text for text in svg.findall(".//{*}text")]
+    assert {"cat", "<dog>", "samples", "data", "50.0 %", "0.0 %"} <= set(words)
+    assert "0.0 %" in bar_plot(["none"], {"samples": [0]})
+    with pytest.raises(ValueError, match="no bar"):
+        bar_plot([], {"samples": []})
 
 
 @pytest.mark.parametrize(

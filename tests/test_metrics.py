@@ -389,3 +389,18 @@ def test_inceptions_own_architecture_runs(fidelity, tmp_path, monkeypatch):
     assert extractor.dim == features.shape[1] == 2048
     assert logits.shape == (2, 1008)
     assert math.isfinite(float(features.sum()))
+
+
+def test_the_floor_is_that_of_the_datas_own_gaussian() -> None:
+    """For a perfect model E[d] goes as 1/n (a chi-squared), and with many draws to 0."""
+    data = summary(n=2000)
+    few, more = m.floor(data, 50), m.floor(data, 5000)
+    assert 0 < more < few / 20
+    x = np.random.default_rng(0).multivariate_normal(
+        data.mean.numpy(), data.covariance.numpy(), (40, 50)
+    )
+    drawn = [
+        m.frechet(torch.tensor(f.mean(0)), torch.tensor(np.cov(f.T)), data.mean, data.covariance)
+        for f in x
+    ]
+    assert abs(few - np.mean(drawn)) < 4 * np.std(drawn)

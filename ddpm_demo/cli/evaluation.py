@@ -229,8 +229,8 @@ def _bound(o: argparse.Namespace, checkpoint: Checkpoint, data: Images) -> dict[
     import torch
 
     from ddpm_demo.bounds import model_bound
+    from ddpm_demo.evaluate import bound_plots, bound_sentence
     from ddpm_demo.files import write_atomically
-    from ddpm_demo.plots import line_plot
 
     c.require(o.bpd_images is None or o.bpd_images > 0, "--bpd-images", o.bpd_images, "1 or more")
     x_0 = data.batch(torch.arange(min(len(data), o.bpd_images or len(data))))
@@ -238,23 +238,9 @@ def _bound(o: argparse.Namespace, checkpoint: Checkpoint, data: Images) -> dict[
         for bound in model_bound(checkpoint, x_0, steps=o.bpd_steps, bf16=bool(o.bf16)):
             bar.n = round(100 * bound.done, 2)
             bar.set_postfix_str(f"{bound.n} pictures, {bound.total:.3f} bits/dim")
-    print(
-        f"{bound.total:.3f} ± {bound.error:.3f} bits/dim on {bound.n:,} test pictures: "
-        f"L_T {bound.prior:.4f}, L_0 {float(bound.terms[0]):.3f}, "
-        f"L_1 to L_T-1 {float(bound.terms[1:].sum()):.3f}"
-    )
+    print(bound_sentence(bound))
     if o.out:
-        rate, rmse = bound.curve
-        middle = (bound.first + bound.last) / 2
-        plots = {
-            "terms": line_plot(
-                middle.tolist(), bound.per_t.tolist(), "t", "L of t, bits/dim", log=True
-            ),
-            "rate-distortion": line_plot(
-                rate.tolist(), rmse.tolist(), "rate, bits/dim", "distortion, RMSE of 0 to 255"
-            ),
-        }
-        for name, svg in plots.items():
+        for name, svg in bound_plots(bound).items():
             write_atomically(o.out.with_name(f"{o.out.stem}-{name}.svg"), svg.encode())
     return bound.as_dict()
 
