@@ -16,6 +16,7 @@ from ddpm_demo.devices import keep_memory
 from ddpm_demo.ui.finetune import build_finetune_tab
 from ddpm_demo.ui.forward import build_forward_tab
 from ddpm_demo.ui.generate import build_generate_tab, warm_up
+from ddpm_demo.ui.measure import build_measure_tab
 
 TITLE = "DDPM, live"
 INTRO = """# DDPM, live
@@ -34,6 +35,15 @@ THEME = gr.themes.Default(
 CSS = """
 .gradio-container { max-width: 1440px !important; }
 #tune-curve svg { max-height: 260px; }
+#measured .ddpm-box { max-height: 42vh; }
+#measure-pace, #measure-line, #measure-why { font-size: .85rem; overflow-wrap: anywhere; }
+#measure-line progress { display: block; width: 100%; margin-top: 4px;
+  accent-color: var(--color-accent); }
+#measure-result svg { display: block; width: 100%; max-width: 640px; }
+#measure-result table { border-collapse: collapse; }
+#measure-result :is(th, td) { padding: 4px 12px; text-align: left;
+  border-bottom: 1px solid var(--border-color-primary); }
+#measure-result p { font-size: .85rem; max-width: 70ch; }
 #pace { flex: 1 1 100%; min-height: 1.3em; font-size: .85rem; line-height: 1.3;
   color: var(--body-text-color-subdued); text-align: center; }
 #act { flex-wrap: wrap; row-gap: 6px; }
@@ -78,6 +88,8 @@ def build_app(any_repo: bool = "SPACE_ID" not in os.environ) -> gr.Blocks:
         if choice:
             with gr.Tab("Fine-tune", id="finetune"):
                 build_finetune_tab(choice)
+            with gr.Tab("Measure", id="measure"):
+                build_measure_tab(choice)
     # Past 32 waiting visitors, a new one is told so. ZeroGPU would allow only one without this.
     demo.queue(max_size=32, api_open=False)
     return demo

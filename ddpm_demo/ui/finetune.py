@@ -44,7 +44,8 @@ from ddpm_demo.ui.runtime import GPU, friendly
 
 SPACE = "SPACE_ID" in os.environ
 CHUNK = 40.0 if os.environ.get("SPACES_ZERO_GPU") else math.inf  # seconds of a GPU at a time
-BATCH_MOST, STEPS_MOST = 2048, 100_000
+BATCH_MOST, STEPS_MOST, SIZE_MOST = 2048, 100_000, 64
+LANE: dict[str, Any] = {"concurrency_id": "finetune", "concurrency_limit": 1}  # of long work
 EVERY = 0.3  # seconds between two messages
 ALL = "all of the data"
 STOP = "stop"  # a file in a visitor's folder: the training, maybe in another process, ends
@@ -56,17 +57,30 @@ _busy: set[str] = set()  # folders of visitors whose fine-tuning runs or waits
 _guard = threading.Lock()
 
 
-@functools.lru_cache(maxsize=2)
-def _data(dataset: str, size: int, channels: int) -> data.Images:
-    return data.load(dataset, data.DATA_DIR, size=size, channels=channels)
+@functools.lru_cache(maxsize=3)
+def _load(dataset: str, size: int, channels: int, train: bool) -> data.Images:
+    return data.load(dataset, data.DATA_DIR, size=size, channels=channels, train=train)
 
 
-def _dataset(base: Checkpoint, given: Any) -> str:
-    """What to train on: what was typed, else what the base was trained on."""
-    dataset = str(given or "").strip() or base.info.get("dataset") or "cifar10"
+def data_of(dataset: Any, size: int, channels: int, *, train: bool = True) -> data.Images:
+    """Pictures to train on or to test with, as a model takes them.
+
+    Raises:
+        ValueError: they can't be had, or not by a visitor, or would fill the memory.
+    """
+    dataset = str(dataset)
     folder = dataset.startswith("folder:")
     require(not (SPACE and folder), "data", dataset, f"{', '.join(data.NAMES)} on a public Space")
-    return dataset
+    if not folder:  # whole sets at the size of a model that anyone may have uploaded
+        number("size of the model", size, 8, SIZE_MOST, whole=True)
+    return _load(dataset, size, channels, train)
+
+
+def give_way() -> Iterator[None]:
+    """On a CPU, whoever waits for pictures goes first: goes on once nobody does."""
+    while runtime.device().type == "cpu" and runtime.batcher.busy:
+        time.sleep(0.05)
+        yield
 
 
 def classes_of(base: Checkpoint) -> list[str]:
@@ -92,8 +106,9 @@ def plan(
     number("steps", steps, 1, STEPS_MOST, whole=True)
     number("batch size", batch, 1, BATCH_MOST, whole=True)
     number("grids", grids, 1, 100, whole=True)
-    name, shape = _dataset(base, dataset), base.model.config
-    found = _data(name, shape.size, shape.channels)
+    shape = base.model.config
+    name = str(dataset or "").strip() or str(base.info.get("dataset") or "cifar10")
+    found = data_of(name, shape.size, shape.channels)
     if only != ALL:
         found = found.only(str(only))
     every = max(1, math.ceil(steps / grids))
@@ -239,8 +254,7 @@ def _run(
     first = player.frame(0, None, before, before)
     while not ended:
         for p in _chunk(base, found, config, out, resume):
-            while runtime.device().type == "cpu" and runtime.batcher.busy:
-                time.sleep(0.05)  # on a CPU, whoever waits for pictures goes first
+            for _ in give_way():
                 yield say()
             done, ended = p.step, p.done >= 1
             log.append((p.step, p.loss))
@@ -483,7 +497,6 @@ def build_finetune_tab(choice: ModelChoice) -> None:
                     send = gr.Button("Push", size="sm")
 
     quiet: dict[str, Any] = {"show_progress": "hidden", "api_visibility": "private"}
-    lane: dict[str, Any] = {"concurrency_id": "finetune", "concurrency_limit": 1}
     controls = [source, only, steps, batch, lr, grids]
     outputs = [screen, line, curve, result, choice.own, choice.name]
     for button, resume in ((start, False), (onward, True)):
@@ -492,11 +505,11 @@ def build_finetune_tab(choice: ModelChoice) -> None:
             [folder, choice.own, base, *controls],
             outputs,
             **quiet,
-            **lane,
+            **LANE,
         )
     halt.click(stop, folder, queue=False, **quiet)
-    guess.click(show_estimate, [choice.own, base, *controls], line, **quiet, **lane)
-    meter.click(forgetting, [choice.own, base, folder, only], table, **quiet, **lane)
+    guess.click(show_estimate, [choice.own, base, *controls], line, **quiet, **LANE)
+    meter.click(forgetting, [choice.own, base, folder, only], table, **quiet, **LANE)
     upload.upload(new_folder, folder, folder, **quiet).success(
         functools.partial(add_file, choice),
         [folder, choice.own, upload],
@@ -504,7 +517,7 @@ def build_finetune_tab(choice: ModelChoice) -> None:
         preprocess=False,
         **quiet,
     )
-    send.click(push, [folder, repo], line, **quiet, **lane)
+    send.click(push, [folder, repo], line, **quiet, **LANE)
 
     def chosen(own: Mapping[str, str], name: str) -> Any:
         names = classes_of(find(name, own))

@@ -1,0 +1,408 @@
+"""The tab "Measure": how far a model's samples are from its data, from a few, and bits/dim."""
+
+from __future__ import annotations
+
+import dataclasses
+import html
+import math
+import time
+from collections.abc import Generator, Iterator, Mapping
+from typing import Any
+
+import gradio as gr
+import numpy as np
+import torch
+
+from ddpm_demo import budget, data, images, metrics, references
+from ddpm_demo.bounds import Bound, model_bound
+from ddpm_demo.checkpoint import Checkpoint, available
+from ddpm_demo.classifier import Classifier
+from ddpm_demo.config import SAMPLER_NAMES, SampleConfig, number, one_of, require
+from ddpm_demo.evaluate import bound_plots, bound_sentence, judge_of, pages
+from ddpm_demo.generate import defaults, generate, metadata
+from ddpm_demo.plots import bar_plot
+from ddpm_demo.ui import player, runtime
+from ddpm_demo.ui.finetune import LANE, data_of, give_way
+from ddpm_demo.ui.generate import ANY, SAMPLERS, ModelChoice, find, first_model, most_pictures
+from ddpm_demo.ui.runtime import GPU, friendly
+
+N_MOST, IMAGES_MOST = 2000, 200
+HOUR = 3600.0  # what one measurement may take: the lane is for all visitors
+PAGE = 16  # pictures drawn, or calls of the bound, at once: Stop and the pictures shown are as fine
+EVERY = 0.3  # seconds between two messages
+FD, BPD = "fd", "bpd"
+LABELS = {FD: "Fréchet distance, by our classifier", BPD: "bits/dim, on test pictures"}
+PANELS = ("Samples, the last ones",)
+Said = tuple[Any, Any, Any]  # for player, line and result
+IDLE: Said = gr.skip(), gr.skip(), gr.skip()  # where Stop may take effect
+
+
+@dataclasses.dataclass(frozen=True)
+class Plan:
+    """A measurement that can be made, as far as that is known before it begins.
+
+    Attributes:
+        source: of the model, for `runtime.model`.
+        config: of the samples; `n` of them.
+        judge, reference: for the Fréchet distance; None without it.
+        images, terms: of the bound, None without it.
+    """
+
+    checkpoint: Checkpoint
+    source: str
+    config: SampleConfig
+    judge: Classifier | None
+    reference: metrics.Summary | None
+    images: int | None
+    terms: int | None
+
+    @property
+    def pages(self) -> list[SampleConfig]:
+        most = min(PAGE, most_pictures(self.checkpoint))
+        return pages(self.checkpoint, self.config, most=most) if self.judge else []
+
+    def seconds(self) -> float:
+        """About how long it takes here."""
+        each = runtime.seconds(self.source)
+        found = sum(budget.estimate(page, each) for page in self.pages)
+        calls = (self.images or 0) * (self.terms or 0)
+        return found + calls / PAGE * budget.per_call(each, PAGE)
+
+
+def _judge(checkpoint: Checkpoint, label: int | None) -> tuple[Classifier, metrics.Summary]:
+    judge = judge_of(checkpoint)
+    same = label is None or list(judge.config.classes) == checkpoint.classes
+    require(same, "class", label, f"{ANY}: the model's classes are not those of the data")
+    return judge, references.read(judge, "test", label)
+
+
+def _require_bound(checkpoint: Checkpoint) -> None:
+    noise, dataset = checkpoint.diffusion.noise, checkpoint.info.get("dataset")
+    require(noise == "gaussian", "noise of the model", noise, "gaussian: Gaussians are compared")
+    known = isinstance(dataset, str) and (dataset in data.NAMES or dataset.startswith("folder:"))
+    require(known, "data of the model", dataset, f"{', '.join(data.NAMES)} or folder:PATH")
+
+
+def why_not(checkpoint: Checkpoint) -> dict[str, str]:
+    """The metrics that a model can't have, and why."""
+    reasons = {}
+    try:
+        _judge(checkpoint, None)
+    except ValueError as error:
+        reasons[FD] = f"No Fréchet distance: {error}"
+    try:
+        _require_bound(checkpoint)
+    except ValueError as error:
+        reasons[BPD] = f"No bits/dim: {error}"
+    return reasons
+
+
+def plan(
+    own: Mapping[str, str],
+    name: Any,
+    wanted: Any,
+    n: Any,
+    sampler: Any,
+    steps: Any,
+    label: Any,
+    guidance: Any,
+    pictures: Any,
+    terms: Any,
+) -> Plan:
+    """What the controls, or a raw API call, ask for; no data is read yet.
+
+    Raises:
+        ValueError: a value that is not allowed, or a metric that this model can't have.
+    """
+    checkpoint = find(name, own)
+    require(isinstance(wanted, list) and len(wanted) > 0, "metrics", wanted, "one or more of them")
+    for metric in wanted:
+        one_of("metric", metric, (FD, BPD))
+    one_of("class", label, (ANY, *checkpoint.classes))
+    y = None if label == ANY else checkpoint.classes.index(label)
+    judge = reference = None
+    config = defaults(checkpoint)
+    if FD in wanted:
+        judge, reference = _judge(checkpoint, y)
+        number("number of pictures", n, 1, N_MOST, whole=True)
+        metrics.require_enough(n, judge.dim)
+        config = dataclasses.replace(
+            config, n=n, sampler=sampler, steps=steps, label=y, guidance=guidance
+        )
+        number("steps", steps, 1, config.start or checkpoint.diffusion.T, whole=True)
+    if BPD in wanted:
+        _require_bound(checkpoint)
+        number("test pictures", pictures, 1, IMAGES_MOST, whole=True)
+        number("terms", terms, 2, checkpoint.diffusion.T, whole=True)
+    else:
+        pictures = terms = None
+    return Plan(checkpoint, own.get(name, name), config, judge, reference, pictures, terms)
+
+
+def how_long(own: Mapping[str, str], name: Any, *controls: Any) -> str:
+    """The line beside the button: the time it takes, or why there is no such measurement."""
+    try:
+        seconds = plan(own, name, *controls).seconds()
+        if seconds > HOUR:
+            return f"about {budget.spoken(seconds)}, and an hour is the most"
+        return f"about {budget.spoken(seconds)} on this machine"
+    except (ValueError, OSError, FloatingPointError) as error:
+        return html.escape(str(error))
+
+
+def _progress(words: str, done: float) -> str:
+    return f'{words}<progress max="1" value="{done:.3f}" aria-label="Measured"></progress>'
+
+
+@GPU
+def _draw(source: str, page: SampleConfig) -> Iterator[tuple[int, Any]]:
+    """The steps of a page, and with the last one its (n, h, w, c) uint8 pictures."""
+    for step in generate(runtime.model(source), page, denoiser=runtime.denoiser):
+        last = step.index == step.total
+        yield step.index, np.ascontiguousarray(images.to_uint8(step.x_t)) if last else None
+
+
+@GPU
+def _bound(source: str, x_0: torch.Tensor, terms: int) -> Iterator[Bound]:
+    yield from model_bound(
+        runtime.model(source), x_0, steps=terms, batch_size=PAGE, denoiser=runtime.denoiser
+    )
+
+
+@friendly
+def run(own: Mapping[str, str], name: Any, *controls: Any) -> Iterator[Said]:
+    """Measure, and stream player, line of progress and result.
+
+    Raises:
+        ValueError: a bad value, or data that can't be had.
+    """
+    p = plan(own, name, *controls)
+    yield gr.skip(), "Getting ready…", ""
+    seconds = p.seconds()
+    require(seconds <= HOUR, "time of the measurement", budget.spoken(seconds), "up to an hour")
+    x_0 = None
+    if p.images and p.terms:  # before the samples: whatever can be refused is refused now
+        config = p.checkpoint.model.config
+        found = data_of(p.checkpoint.info["dataset"], config.size, config.channels, train=False)
+        if p.config.label is not None:
+            found = found.only(p.checkpoint.classes[p.config.label])
+        require(len(found) > 0, "test pictures of the data", 0, "one or more")
+        x_0 = found.batch(torch.arange(min(len(found), p.images)))
+    done = []
+    if p.judge and p.reference:
+        summary = yield from _sample(p, str(name))
+        done.append(_judged(p, summary))
+    if x_0 is not None and p.terms:
+        bound = yield from _bounded(p, x_0)
+        done.append(_bits(bound))
+    yield gr.skip(), f"Done: {html.escape(str(name))}.", "\n".join(done)
+
+
+def _sample(p: Plan, name: str) -> Generator[Said, None, metrics.Summary]:
+    """Draw and show the samples; returns what the judge says of them."""
+    assert p.judge
+    c, model, window = p.config, p.checkpoint.model.config, p.pages[0].n
+    title = f"{name} · {SAMPLERS[c.sampler]}, {c.steps} steps"
+    shape = (window, model.size, model.size, model.channels)
+    about: dict[str, Any] = {"unit": "picture", "title": title, "meta": metadata(name, c)}
+    yield player.header(shape, c.n, panels=PANELS, **about), _progress("Sampling…", 0), gr.skip()
+    summary, shown = metrics.Summary(), np.empty((0, *shape[1:]), np.uint8)
+    begun, sent = time.monotonic(), 0.0
+    for page in p.pages:
+        for _ in give_way():
+            yield IDLE
+        for step, pictures in _draw(p.source, page):
+            now, frame, done = time.monotonic(), gr.skip(), summary.n + page.n * step / c.steps
+            if pictures is not None:
+                summary.add(*p.judge.extract(torch.from_numpy(pictures).permute(0, 3, 1, 2)))
+                shown = np.concatenate([shown, pictures])[-window:]
+                frame = player.frame(summary.n, None, shown, seconds=now - begun)
+            elif now - sent < EVERY:
+                yield IDLE
+                continue
+            sent, left = now, (now - begun) * (c.n / done - 1) if done else 0
+            words = f"{summary.n} of {c.n} pictures"
+            words += f", about {budget.spoken(left)} to go" if left else ""
+            yield frame, _progress(words, done / c.n), gr.skip()
+    return summary
+
+
+def _bounded(p: Plan, x_0: torch.Tensor) -> Generator[Said, None, Bound]:
+    """Walk through the bound; returns it."""
+    assert p.terms
+    sent = 0.0
+    for bound in _bound(p.source, x_0, p.terms):
+        if time.monotonic() - sent >= EVERY:
+            sent = time.monotonic()
+            words = f"bits/dim: {bound.n} of {len(x_0)} test pictures"
+            yield gr.skip(), _progress(words, bound.done), gr.skip()
+        else:
+            yield IDLE
+    return bound
+
+
+def _judged(p: Plan, summary: metrics.Summary) -> str:
+    """Table and histogram of what the judge says, as HTML."""
+    assert p.judge
+    assert p.reference
+    classes = list(p.judge.config.classes)
+    said = metrics.judge(summary, p.reference, classes)
+    dataset = html.escape(str(p.checkpoint.info["dataset"]))
+    which = "" if p.config.label is None else f" of class {html.escape(classes[p.config.label])}"
+    floor = metrics.floor(p.reference, summary.n)
+    histogram = bar_plot(
+        classes,
+        {
+            "samples": list(said["classes"].values()),
+            "test data": list(said["classes_data"].values()),
+        },
+    )
+    return f"""<table>
+<tr><th></th><th>{summary.n:,} samples</th><th>{p.reference.n:,} test pictures{which}</th></tr>
+<tr><th>fd-{dataset}</th><td><b>{said["fd"]:.2f}</b></td><td>{floor:.2f}*</td></tr>
+<tr><th>sure of</th><td>{100 * said["sure"]:.1f} %</td><td>{100 * said["sure_data"]:.1f} %</td></tr>
+</table>
+<p>fd-{dataset}: the Fréchet distance from the test pictures in the {p.judge.dim} features of this
+repository's own classifier ({p.judge.name}). It is not FID, and it falls with the number of
+pictures: compare it with the same number only. * What {summary.n:,} draws from the data's own
+Gaussian get. Sure: a probability above 0.9.</p>
+<h4>What the classifier takes them for</h4>{histogram}"""
+
+
+def _bits(bound: Bound) -> str:
+    """Table and plots of the bound, as HTML."""
+    plots, error = bound_plots(bound), bound.error
+    spread = f" ± {error:.3f}" if math.isfinite(error) else ""
+    rest = float(bound.terms[1:].sum())
+    return f"""<table aria-label="{html.escape(bound_sentence(bound))}">
+<tr><th>bits/dim</th><th>L<sub>T</sub></th><th>L<sub>1</sub> … L<sub>T−1</sub></th>
+<th>L<sub>0</sub></th></tr>
+<tr><td><b>{bound.total:.3f}</b>{spread}</td><td>{bound.prior:.4f}</td><td>{rest:.3f}</td>
+<td>{float(bound.terms[0]):.3f}</td></tr>
+</table>
+<p>The variational bound of Ho et al. 2020, eq. 5, on {bound.n:,} test pictures with
+{len(bound.terms):,} terms.</p>
+<h4>Each term</h4>{plots["terms"]}
+<h4>Rate and distortion</h4>{plots["rate-distortion"]}"""
+
+
+def offer(checkpoint: Checkpoint) -> list[dict[str, Any]]:
+    """What the controls are for a model: metrics, why not all of them, n, sampler, steps, class,
+    guidance and terms, each as the options of a component."""
+    best, classes, missing = defaults(checkpoint), checkpoint.classes, why_not(checkpoint)
+    offered = [(text, metric) for metric, text in LABELS.items() if metric not in missing]
+    T = checkpoint.diffusion.T
+    return [
+        {"choices": offered, "value": [metric for _, metric in offered][:1]},
+        {"value": " ".join(html.escape(reason) for reason in missing.values())},
+        {"value": 128 if FD in missing else 2 * judge_of(checkpoint).dim},
+        {"value": best.sampler},
+        {"value": best.steps, "maximum": best.start or T},
+        {"value": ANY, "choices": [ANY, *classes], "visible": bool(classes)},
+        {"value": best.guidance, "visible": bool(classes)},
+        {"value": min(50, T), "maximum": T},
+    ]
+
+
+def build_measure_tab(choice: ModelChoice) -> None:
+    """Lay out the tab; call it inside `with gr.Tab(...)`."""
+    names, default = available(), first_model()
+    first = offer(runtime.model(default or names[0]))
+    with gr.Row(elem_classes="stage-and-controls"):
+        with gr.Column(scale=3, min_width=320):
+            screen = player.Player(
+                elem_id="measured",
+                panels=PANELS,
+                empty="Press Measure: samples are drawn, counted and judged.",
+            )
+            result = gr.HTML(elem_id="measure-result", padding=False)
+        with gr.Column(scale=1, min_width=280):
+            with gr.Row():
+                start = gr.Button(
+                    "Measure", variant="primary", size="lg", elem_id="measure", min_width=120
+                )
+                halt = gr.Button("Stop", size="lg", elem_id="measure-stop", min_width=80)
+            pace = gr.HTML(elem_id="measure-pace", padding=False)
+            line = gr.HTML(elem_id="measure-line", padding=False)
+            name = gr.Dropdown(
+                names,
+                value=default,
+                label="Model",
+                info="ε_θ: yours are in the list, too.",
+                elem_id="measure-model",
+            )
+            wanted = gr.CheckboxGroup(label="Metrics", elem_id="measure-metrics", **first[0])
+            why = gr.HTML(elem_id="measure-why", padding=False, **first[1])
+            n = gr.Number(
+                precision=0,
+                label="Samples",
+                info="n: at least twice the features of the classifier.",
+                elem_id="measure-n",
+                **first[2],
+            )
+            sampler = gr.Dropdown(
+                [(SAMPLERS[k], k) for k in SAMPLER_NAMES],
+                label="Sampler",
+                info="How x_s follows from x_t.",
+                elem_id="measure-sampler",
+                **first[3],
+            )
+            steps = gr.Slider(
+                1,
+                step=1,
+                label="Steps",
+                info="How many of the T steps to take.",
+                elem_id="measure-steps",
+                **first[4],
+            )
+            label = gr.Dropdown(
+                label="Class",
+                info="y: of samples and data; with “any”, classes take turns.",
+                elem_id="measure-class",
+                **first[5],
+            )
+            guidance = gr.Slider(
+                0,
+                8,
+                step=0.5,
+                label="Guidance",
+                info="w: how strongly the class is insisted on.",
+                **first[6],
+            )
+            with gr.Accordion("Settings of bits/dim", open=False):
+                pictures = gr.Number(
+                    8,
+                    precision=0,
+                    label="Test pictures",
+                    info=f"1 to {IMAGES_MOST}.",
+                    elem_id="measure-images",
+                )
+                terms = gr.Slider(
+                    2,
+                    step=1,
+                    label="Terms",
+                    info="Calls of the network for each picture; T is the whole bound.",
+                    **first[7],
+                )
+
+    quiet: dict[str, Any] = {"show_progress": "hidden", "api_visibility": "private"}
+    controls = [choice.own, name, wanted, n, sampler, steps, label, guidance, pictures, terms]
+    event = start.click(run, controls, [screen, line, result], **quiet, **LANE)
+    halt.click(
+        lambda: (player.note("Stopped."), "Stopped: nothing was kept.", ""),
+        outputs=[screen, line, result],
+        cancels=[event],
+        queue=False,
+        **quiet,
+    )
+    shown = [wanted, why, n, sampler, steps, label, guidance, terms]
+    quick: dict[str, Any] = {**quiet, "queue": False, "trigger_mode": "always_last"}
+
+    def chosen(own: Mapping[str, str], model: Any) -> Any:
+        return [gr.update(**options) for options in offer(find(model, own))]
+
+    name.change(chosen, [choice.own, name], shown, **quiet)
+    choice.own.change(
+        lambda own: gr.update(choices=[*available(), *own]), choice.own, name, **quiet
+    )
+    gr.on(None, how_long, controls, pace, **quick)  # at each change, and when the page is loaded

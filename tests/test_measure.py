@@ -1,0 +1,209 @@
+"""The tab "Measure" without a browser: its numbers, what it refuses, and what it offers."""
+
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import gradio as gr
+import pytest
+import torch
+from PIL import Image
+
+from ddpm_demo import data as d
+from ddpm_demo import metrics, references
+from ddpm_demo.bounds import model_bound
+from ddpm_demo.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
+from ddpm_demo.classifier import Classifier, ClassifierConfig, load_classifier, save_classifier
+from ddpm_demo.config import SampleConfig
+from ddpm_demo.generate import generate
+from ddpm_demo.images import to_uint8
+from ddpm_demo.ui import measure, runtime
+
+KINDS = ("kind 0", "kind 1", "kind 2")
+DIM = 5
+USUAL = (["fd"], 2 * DIM, "ddim", 3, "any", 1, 4, 5)
+
+
+@pytest.fixture
+def models(zoo: Path, tiny: Callable[..., Checkpoint], monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Models "mnist", with a judge, "folder", "laplace" and "large", in an app of their own."""
+    torch.manual_seed(0)
+    for module in ("classifier", "references"):
+        monkeypatch.setattr(f"ddpm_demo.{module}.ZOO", zoo)
+    path = zoo / "classifiers" / "mnist.safetensors"
+    shape = {"size": 8, "channels": 1, "widths": (8, 8, 8, 8), "dim": DIM}
+    save_classifier(path, Classifier(ClassifierConfig(KINDS, **shape), {"dataset": "mnist"}))
+    g = torch.Generator().manual_seed(0)
+    pixels = torch.randint(0, 256, (90, 1, 8, 8), generator=g).byte()
+    references.write(
+        load_classifier(path), d.Images(pixels, torch.arange(90) // 30, KINDS), "test", path.parent
+    )
+    pictures = zoo.parent / "pictures"
+    pictures.mkdir()
+    for i, picture in enumerate(pixels[:5, 0].numpy()):
+        Image.fromarray(picture).save(pictures / f"{i}.png")
+    makes: dict[str, tuple[str, dict[str, Any]]] = {
+        "mnist": ("mnist", {"num_classes": 3}),
+        "folder": (f"folder:{pictures}", {}),
+        "laplace": ("mnist", {"noise": "laplace"}),
+        "large": ("mnist", {"size": 16}),
+    }
+    for name, (dataset, changes) in makes.items():
+        model = tiny(**changes)
+        model.info["dataset"] = dataset
+        save_checkpoint(zoo / name, model)
+    fresh = runtime.Models(load_checkpoint, 10**9)
+    monkeypatch.setattr("ddpm_demo.ui.generate.model", fresh)
+    monkeypatch.setattr(runtime, "model", fresh)
+    monkeypatch.setattr(runtime, "_seconds", {})
+    return zoo
+
+
+def table(result: str) -> list[float]:
+    return [float(v) for v in re.findall(r"<td>(?:<b>)?([\d.]+)", result)]
+
+
+@pytest.mark.parametrize("label", ["any", "kind 1"])
+def test_the_distance_is_that_of_the_samples_it_shows(models: Path, label: str) -> None:
+    n = 35
+    *_, (_, line, result) = measure.run({}, "mnist", ["fd"], n, "ddim", 3, label, 1, 4, 5)
+    assert line == "Done: mnist."
+    model, judge = load_checkpoint("mnist"), load_classifier("mnist")
+    y = None if label == "any" else 1
+    parts = []
+    for seed in range(n):  # each alone; the classes take turns in pages of 35 / 3, rounded up
+        k = seed // 12 if y is None else y
+        *_, last = generate(model, SampleConfig(steps=3, n=1, seed=seed, label=k))
+        parts.append(torch.from_numpy(to_uint8(last.x_t).copy()).permute(0, 3, 1, 2))
+    *_, mine = metrics.summarise(judge, torch.cat(parts))
+    reference = references.read(judge, "test", y)
+    fd, floor, sure, sure_data = table(result)
+    assert fd == pytest.approx(metrics.distance(mine, reference), abs=0.02)
+    assert floor == pytest.approx(metrics.floor(reference, n), abs=0.006)
+    assert sure == pytest.approx(100 * mine.sure / n, abs=0.06)
+    assert sure_data == pytest.approx(100 * reference.sure / reference.n, abs=0.06)
+    assert f"{reference.n} test pictures" in result
+
+
+def test_all_pictures_are_counted_and_shown(models: Path) -> None:
+    import json
+
+    frames = []
+    for screen, *_ in measure.run({}, "mnist", ["fd"], 35, "heun", 2, "kind 0", 2, 4, 5):
+        if isinstance(screen, str):
+            message = json.loads(screen)
+            frames += message.get("frames", [])
+    assert [f["step"] for f in frames] == [12, 24, 35]
+
+
+def test_the_bound_is_that_of_the_command_line(models: Path) -> None:
+    controls = (["bpd"], 1, "ddim", 3, "any", 1, 4, 5)
+    *_, (_, _, result) = measure.run({}, "folder", *controls)
+    model = load_checkpoint("folder")
+    held_out = d.load(model.info["dataset"], train=False, size=8, channels=1)
+    *_, bound = model_bound(model, held_out.batch(torch.arange(4)), steps=5)
+    total, prior, middle, end = table(result)
+    assert total == pytest.approx(bound.total, abs=1e-3)
+    assert prior + middle + end == pytest.approx(bound.total, abs=2e-3)
+    assert result.count("<svg") == 2
+    assert "4 test pictures" in result
+
+
+def test_a_model_of_ones_own_is_measured(models: Path, tmp_path: Path) -> None:
+    path = save_checkpoint(tmp_path / "mine", load_checkpoint("mnist"))
+    *_, (_, line, _) = measure.run({"mine (yours)": str(path)}, "mine (yours)", *USUAL)
+    assert line == "Done: mine (yours)."
+
+
+@pytest.mark.parametrize(
+    ("name", "at", "value", "message"),
+    [
+        ("nobody", 0, ["fd"], "model is 'nobody'"),
+        ("mnist", 0, [], "metrics is []"),
+        ("mnist", 0, ["fid"], "metric is 'fid'; allowed is one of fd, bpd"),
+        ("mnist", 0, "fd", "metrics is 'fd'"),
+        ("mnist", 1, 2 * DIM - 1, "number of pictures is 9; allowed is 10 or more, twice the 5"),
+        ("mnist", 1, measure.N_MOST + 1, "number of pictures is 2001"),
+        ("mnist", 1, None, "number of pictures is None"),
+        ("mnist", 2, "best", "sampler is 'best'"),
+        ("mnist", 3, 21, "steps is 21; allowed is a whole number from 1 to 20"),
+        ("mnist", 4, "ship", "class is 'ship'"),
+        ("mnist", 5, 21, "guidance is 21"),
+        ("folder", 0, ["fd"], "data of the model is 'folder:"),
+        ("folder", 0, ["bpd", "fd"], "data of the model is 'folder:"),
+        ("laplace", 0, ["bpd"], "noise of the model is 'laplace'"),
+        ("large", 0, ["fd"], "channels and size of the model is (1, 16)"),
+    ],
+)
+def test_bad_values_get_one_sentence(
+    models: Path, name: str, at: int, value: Any, message: str
+) -> None:
+    controls = [*USUAL]
+    controls[at] = value
+    with pytest.raises(gr.Error, match=re.escape(message).replace("'", "(&#x27;)")):
+        list(measure.run({}, name, *controls))
+    # The line beside the button says the same, before anything is begun.
+    assert message.split("'")[0] in measure.how_long({}, name, *controls)
+
+
+@pytest.mark.parametrize(
+    ("at", "value", "message"), [(6, 0, "test pictures is 0"), (7, 21, "terms is 21")]
+)
+def test_bad_values_of_the_bound(models: Path, at: int, value: int, message: str) -> None:
+    controls: list[Any] = [*USUAL]
+    controls[0], controls[at] = ["bpd"], value
+    with pytest.raises(gr.Error, match=message):
+        list(measure.run({}, "folder", *controls))
+
+
+def test_data_that_is_gone_is_said_before_anything_is_drawn(
+    models: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def gone(*_args: Any, **_options: Any) -> d.Images:
+        raise d.DataError("mnist is not in DIR, or not whole, and can't be downloaded; connect.")
+
+    monkeypatch.setattr(d, "load", gone)
+    monkeypatch.setattr(measure, "generate", None)
+    with pytest.raises(gr.Error, match="can&#x27;t be downloaded; connect"):
+        list(measure.run({}, "mnist", ["fd", "bpd"], *USUAL[1:]))
+
+
+def test_what_would_take_hours_is_refused(models: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(runtime, "seconds", lambda source: {1: 100.0, 16: 700.0})
+    assert measure.how_long({}, "mnist", *USUAL).startswith("about 29 min")
+    controls = ["mnist", ["fd"], 40, *USUAL[2:]]
+    assert "an hour is the most" in measure.how_long({}, *controls)
+    with pytest.raises(gr.Error, match="time of the measurement is"):
+        list(measure.run({}, *controls))
+
+
+def test_only_what_is_possible_is_offered(models: Path) -> None:
+    def offered(name: str) -> tuple[list[str], str, int]:
+        wanted, why, n, *_ = measure.offer(load_checkpoint(name))
+        return [metric for _, metric in wanted["choices"]], why["value"], n["value"]
+
+    assert offered("mnist") == (["fd", "bpd"], "", 2 * DIM)
+    kinds, why, _ = offered("folder")
+    assert kinds == ["bpd"]
+    assert why.startswith("No Fréchet distance: data of the model is &#x27;folder:")
+    kinds, why, _ = offered("laplace")
+    assert kinds == ["fd"]
+    assert why.startswith("No bits/dim: noise of the model is &#x27;laplace&#x27;")
+    next((models / "classifiers").glob("*.npz")).unlink()
+    assert "There are no statistics of the test pictures" in offered("mnist")[1]
+
+
+def test_a_stopped_one_leaves_nothing(models: Path) -> None:
+    walk = measure.run({}, "mnist", ["fd"], 100, "ddim", 20, "any", 1, 4, 5)
+    said = [next(walk) for _ in range(9)]
+    walk.close()
+    assert [result for *_, result in said if isinstance(result, str)] == [""]
+
+
+def test_pictures_of_a_huge_model_are_not_loaded(monkeypatch: pytest.MonkeyPatch) -> None:
+    from ddpm_demo.ui import finetune
+
+    monkeypatch.setattr(d, "load", None)
+    with pytest.raises(ValueError, match="size of the model is 1024"):
+        finetune.data_of("cifar10", 1024, 3)
