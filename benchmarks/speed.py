@@ -1,4 +1,4 @@
-"""How fast a step is, beside diffusers, and what showing it in the app costs.
+"""How fast a step is, beside diffusers, what bfloat16 changes, and what showing a run costs.
 
     python -m benchmarks.speed
 
@@ -21,9 +21,11 @@ import torch
 from diffusers import UNet2DModel
 
 from ddpm_demo.checkpoint import available, load_checkpoint
+from ddpm_demo.classifier import load_classifier
 from ddpm_demo.config import ModelConfig, SampleConfig
-from ddpm_demo.devices import keep_memory
+from ddpm_demo.devices import bf16_pays, keep_memory
 from ddpm_demo.generate import generate
+from ddpm_demo.images import to_uint8
 from ddpm_demo.unet import UNet
 
 PAPER = {  # Ho et al.'s CIFAR-10 network, as published in diffusers' layout
@@ -57,14 +59,48 @@ def networks(rounds: int) -> None:
     theirs = UNet2DModel(**PAPER).eval()
     ours = UNet(ModelConfig.paper()).eval()
     ours.load_state_dict(theirs.state_dict())
-    print(f"One forward pass of the paper's network, fp32, {torch.get_num_threads()} threads")
-    print(f"{'batch':>6} {'ours ms':>9} {'diffusers ms':>13} {'ratio':>6} {'max-abs error':>14}")
-    for batch in (1, 16):
-        x, t = torch.randn(batch, 3, 32, 32), torch.full((batch,), 500)
-        error = (ours(x, t) - theirs(x, t).sample).abs().max().item()
-        mine, other = alternate(rounds, lambda x=x, t=t: ours(x, t), lambda x=x, t=t: theirs(x, t))
-        ratio = other / mine
-        print(f"{batch:>6} {mine * 1e3:>9.1f} {other * 1e3:>13.1f} {ratio:>5.2f}x {error:>14.1e}")
+    print(
+        f"One forward pass of the paper's network, {torch.get_num_threads()} threads; peer in fp32"
+    )
+    print("| ours in | batch | ours ms | diffusers ms | ratio | max-abs error |")
+    print("| :-- | --: | --: | --: | --: | --: |")
+    for low in (False, True)[: 1 + bf16_pays("cpu")]:
+        for batch in (1, 16):
+            x, t = torch.randn(batch, 3, 32, 32), torch.full((batch,), 500)
+
+            def mine(x: torch.Tensor = x, t: torch.Tensor = t, low: bool = low) -> torch.Tensor:
+                with torch.autocast("cpu", torch.bfloat16, enabled=low):
+                    return ours(x, t)
+
+            def other(x: torch.Tensor = x, t: torch.Tensor = t) -> torch.Tensor:
+                return theirs(x, t).sample
+
+            error = (mine() - other()).abs().max().item()
+            a, b = (1e3 * s for s in alternate(rounds, mine, other))
+            name = "bf16" if low else "fp32"
+            print(f"| {name} | {batch} | {a:.1f} | {b:.1f} | {b / a:.2f} | {error:.1e} |")
+
+
+def precision(model: str, n: int, steps: int = 20) -> None:
+    """The same seeds in fp32 and in bf16: time, and whether a classifier still says the same."""
+    checkpoint = load_checkpoint(model)
+    judge = load_classifier(checkpoint.info["dataset"])
+    took, said = [0.0, 0.0], []
+    for start in range(0, n, 50):
+        config = SampleConfig(n=min(50, n - start), seed=start, steps=steps)
+        for low in (False, True):
+
+            def run(config: SampleConfig = config, low: bool = low) -> None:
+                *_, last = generate(checkpoint, config, bf16=low)
+                pixels = torch.from_numpy(to_uint8(last.x_t)).permute(0, 3, 1, 2)
+                said.append(judge.extract(pixels)[1].argmax(1))
+
+            took[low] += seconds(run)
+    same = torch.cat(said[::2]) == torch.cat(said[1::2])
+    print(
+        f"{model}, {n} pictures of {steps} steps of DDIM in bf16: {took[0] / took[1]:.2f} times as "
+        f"fast as in fp32, and {100 * same.float().mean():.1f} % keep their class"
+    )
 
 
 def streaming(model: str, rounds: int) -> None:
@@ -115,4 +151,7 @@ if __name__ == "__main__":
     o = p.parse_args()
     keep_memory()  # as the app does; the peer gains by it too
     networks(o.rounds)
+    if bf16_pays("cpu"):
+        print()
+        precision(o.model, 500)
     streaming(o.model, o.rounds)

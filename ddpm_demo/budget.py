@@ -18,7 +18,11 @@ FAST = "dpmpp_2m"  # the sampler for fewer steps than a model's own takes
 
 
 def measure(
-    checkpoint: Checkpoint, denoiser: Callable[..., Denoiser] = Denoiser, patience: float = 1.0
+    checkpoint: Checkpoint,
+    denoiser: Callable[..., Denoiser] = Denoiser,
+    patience: float = 1.0,
+    *,
+    bf16: bool = False,
 ) -> dict[int, float]:
     """Seconds of one call of a network, by the number of pictures.
 
@@ -31,7 +35,7 @@ def measure(
     """
     model, process = checkpoint.model.config, checkpoint.diffusion
     device = next(checkpoint.model.parameters()).device
-    denoise = denoiser(checkpoint.model, process)
+    denoise = denoiser(checkpoint.model, process, bf16=bf16)
     seconds: dict[int, float] = {}
     begin = time.perf_counter()
     for n in SIZES:

@@ -8,6 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 
 from ddpm_demo.checkpoint import Checkpoint, CheckpointError
+from ddpm_demo.ui import runtime
 from ddpm_demo.ui.runtime import Models
 
 
@@ -70,3 +71,12 @@ def test_a_model_that_fails_is_tried_again(tiny: Callable[..., Checkpoint], size
     with pytest.raises(CheckpointError):
         models("a")
     assert models("a") is models("a")
+
+
+def test_bfloat16_is_used_where_it_is_asked_for_and_faster(monkeypatch: pytest.MonkeyPatch) -> None:
+    for asked, pays in ((False, True), (True, False), (True, True)):
+        monkeypatch.setattr(runtime, "bf16_pays", lambda _device, pays=pays: pays)
+        monkeypatch.delenv("DDPM_DEMO_BF16", raising=False)
+        if asked:
+            monkeypatch.setenv("DDPM_DEMO_BF16", "1")
+        assert runtime.bf16.__wrapped__() is (asked and pays)

@@ -103,7 +103,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
     p.add_argument("--port", type=int, default=7860)
     p.add_argument("--share", action="store_true", help="also through a public gradio.live address")
     p.add_argument("--open", action="store_true", help="open the page in the browser")
+    p.add_argument("--bf16", action="store_true", help="bfloat16, where it is faster")
     o = p.parse_args(arguments)
+    if o.bf16:
+        os.environ["DDPM_DEMO_BF16"] = "1"
     keep_memory()
     torch.set_num_threads(1)  # but for the thread that runs the networks
     alone = o.host in ("127.0.0.1", "localhost", "::1") and not o.share and not on_space

@@ -177,7 +177,7 @@ def run(own: Mapping[str, str], name: Any, *controls: Any) -> Iterator[Any]:
     checkpoint = find(name, own)
     config = sample_config(checkpoint, *controls)
     title = f"{name} · {SAMPLERS[config.sampler]}, {config.steps} steps, seed {config.seed}"
-    steps = generate(checkpoint, config, denoiser=runtime.denoiser)
+    steps = generate(checkpoint, config, bf16=runtime.bf16(), denoiser=runtime.denoiser)
     yield from player.stream(steps, title=title, meta=metadata(name, config))
 
 

@@ -16,7 +16,7 @@ from ddpm_demo.batching import BatchedDenoiser, Batcher
 from ddpm_demo.budget import measure
 from ddpm_demo.checkpoint import Checkpoint, load_checkpoint
 from ddpm_demo.denoiser import Denoiser
-from ddpm_demo.devices import pick
+from ddpm_demo.devices import bf16_pays, pick
 
 try:  # ZeroGPU: a GPU for as long as a decorated handler runs
     from spaces import GPU as GPU
@@ -44,6 +44,12 @@ F = TypeVar("F", bound=Callable[..., Iterator[Any]])
 def device() -> Any:
     """The one that all models of the app are on."""
     return pick()
+
+
+@functools.cache
+def bf16() -> bool:
+    """Whether networks run in bfloat16: where it is faster, and DDPM_DEMO_BF16 asks for it."""
+    return bool(os.environ.get("DDPM_DEMO_BF16")) and bf16_pays(device())
 
 
 class Models:
@@ -82,7 +88,7 @@ _seconds: dict[str, Mapping[int, float]] = {}
 
 @GPU(duration=20)
 def _measure(name: str) -> Mapping[int, float]:
-    return measure(model(name), denoiser)
+    return measure(model(name), denoiser, bf16=bf16())
 
 
 def seconds(name: str) -> Mapping[int, float]:
