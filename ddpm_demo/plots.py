@@ -65,7 +65,7 @@ def bar_plot(names: Sequence[str], shares: Mapping[str, Sequence[float]]) -> str
     """
     if not names or not shares:
         raise ValueError("There is no bar to draw.")
-    width, left, top, bar = 480, 112, 30, 11
+    width, left, top, bar = 400, 100, 30, 11
     row = bar * len(shares) + 9
     height = top + row * len(names) + 4
     most = max(max(values) for values in shares.values()) or 1.0

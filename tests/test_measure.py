@@ -61,7 +61,7 @@ def models(zoo: Path, tiny: Callable[..., Checkpoint], monkeypatch: pytest.Monke
 
 
 def table(result: str) -> list[float]:
-    return [float(v) for v in re.findall(r"<td>(?:<b>)?([\d.]+)", result)]
+    return [float(v) for v in re.findall(r"<td>(?:<b>)?([\d.e-]+)", result)]
 
 
 @pytest.mark.parametrize("label", ["any", "kind 1"])
@@ -79,8 +79,8 @@ def test_the_distance_is_that_of_the_samples_it_shows(models: Path, label: str) 
     *_, mine = metrics.summarise(judge, torch.cat(parts))
     reference = references.read(judge, "test", y)
     fd, floor, sure, sure_data = table(result)
-    assert fd == pytest.approx(metrics.distance(mine, reference), abs=0.02)
-    assert floor == pytest.approx(metrics.floor(reference, n), abs=0.006)
+    assert fd == pytest.approx(metrics.distance(mine, reference), rel=0.02)
+    assert floor == pytest.approx(metrics.floor(reference, n), rel=0.006)
     assert sure == pytest.approx(100 * mine.sure / n, abs=0.06)
     assert sure_data == pytest.approx(100 * reference.sure / reference.n, abs=0.06)
     assert f"{reference.n} test pictures" in result

@@ -36,17 +36,19 @@ CSS = """
 .gradio-container { max-width: 1440px !important; }
 #tune-curve svg { max-height: 260px; }
 #measured .ddpm-box { max-height: 42vh; }
-#measure-pace, #measure-line, #measure-why { font-size: .85rem; overflow-wrap: anywhere; }
+#measure-why, #measure-line { font-size: .85rem; overflow-wrap: anywhere; }
 #measure-line progress { display: block; width: 100%; margin-top: 4px;
   accent-color: var(--color-accent); }
-#measure-result svg { display: block; width: 100%; max-width: 640px; }
-#measure-result table { border-collapse: collapse; }
-#measure-result :is(th, td) { padding: 4px 12px; text-align: left;
+#measure-result :is(table, th, td) { border: 0; border-collapse: collapse; text-align: left; }
+#measure-result :is(th, td) { padding: 4px 16px 4px 0;
   border-bottom: 1px solid var(--border-color-primary); }
-#measure-result p { font-size: .85rem; max-width: 70ch; }
-#pace { flex: 1 1 100%; min-height: 1.3em; font-size: .85rem; line-height: 1.3;
+#measure-result p { font-size: .85rem; max-width: 70ch; margin: 8px 0; }
+#measure-result figure { display: inline-block; width: min(100%, 440px); overflow-x: auto;
+  margin: 8px 16px 8px 0; font-weight: 700; vertical-align: top; }
+#measure-result svg { display: block; width: 100%; min-width: 400px; }
+#pace, #measure-pace { flex: 1 1 100%; min-height: 1.3em; font-size: .85rem; line-height: 1.3;
   color: var(--body-text-color-subdued); text-align: center; }
-#act { flex-wrap: wrap; row-gap: 6px; }
+#act, #measure-act { flex-wrap: wrap; row-gap: 6px; }
 #hub-line { font-size: .85rem; overflow-wrap: anywhere; }
 #hub-line progress { display: block; width: 100%; margin-top: 4px;
   accent-color: var(--color-accent); }
@@ -54,7 +56,7 @@ CSS = """
 @media (max-width: 640px) {
   .gradio-container { padding: 8px !important; }
   /* Below the pictures these would be out of reach: keep them under the thumb. */
-  #act { position: fixed; inset: auto 0 0 0; z-index: 10; padding: 8px 16px;
+  #act, #measure-act { position: fixed; inset: auto 0 0 0; z-index: 10; padding: 8px 16px;
     background: var(--body-background-fill); border-top: 1px solid var(--border-color-primary); }
   footer { margin-bottom: 88px; }
 }

@@ -259,14 +259,14 @@ def _judged(p: Plan, summary: metrics.Summary) -> str:
     )
     return f"""<table>
 <tr><th></th><th>{summary.n:,} samples</th><th>{p.reference.n:,} test pictures{which}</th></tr>
-<tr><th>fd-{dataset}</th><td><b>{said["fd"]:.2f}</b></td><td>{floor:.2f}*</td></tr>
+<tr><th>fd-{dataset}</th><td><b>{said["fd"]:.3g}</b></td><td>{floor:.3g}*</td></tr>
 <tr><th>sure of</th><td>{100 * said["sure"]:.1f} %</td><td>{100 * said["sure_data"]:.1f} %</td></tr>
 </table>
 <p>fd-{dataset}: the Fréchet distance from the test pictures in the {p.judge.dim} features of this
 repository's own classifier ({p.judge.name}). It is not FID, and it falls with the number of
 pictures: compare it with the same number only. * What {summary.n:,} draws from the data's own
 Gaussian get. Sure: a probability above 0.9.</p>
-<h4>What the classifier takes them for</h4>{histogram}"""
+<figure>What the classifier takes them for{histogram}</figure>"""
 
 
 def _bits(bound: Bound) -> str:
@@ -282,8 +282,8 @@ def _bits(bound: Bound) -> str:
 </table>
 <p>The variational bound of Ho et al. 2020, eq. 5, on {bound.n:,} test pictures with
 {len(bound.terms):,} terms.</p>
-<h4>Each term</h4>{plots["terms"]}
-<h4>Rate and distortion</h4>{plots["rate-distortion"]}"""
+<figure>Each term{plots["terms"]}</figure>
+<figure>Rate and distortion (their fig. 5){plots["rate-distortion"]}</figure>"""
 
 
 def offer(checkpoint: Checkpoint) -> list[dict[str, Any]]:
@@ -294,7 +294,7 @@ def offer(checkpoint: Checkpoint) -> list[dict[str, Any]]:
     T = checkpoint.diffusion.T
     return [
         {"choices": offered, "value": [metric for _, metric in offered][:1]},
-        {"value": " ".join(html.escape(reason) for reason in missing.values())},
+        {"value": " ".join(map(html.escape, missing.values())), "visible": bool(missing)},
         {"value": 128 if FD in missing else 2 * judge_of(checkpoint).dim},
         {"value": best.sampler},
         {"value": best.steps, "maximum": best.start or T},
@@ -317,13 +317,13 @@ def build_measure_tab(choice: ModelChoice) -> None:
             )
             result = gr.HTML(elem_id="measure-result", padding=False)
         with gr.Column(scale=1, min_width=280):
-            with gr.Row():
+            with gr.Row(elem_id="measure-act"):
                 start = gr.Button(
                     "Measure", variant="primary", size="lg", elem_id="measure", min_width=120
                 )
                 halt = gr.Button("Stop", size="lg", elem_id="measure-stop", min_width=80)
-            pace = gr.HTML(elem_id="measure-pace", padding=False)
-            line = gr.HTML(elem_id="measure-line", padding=False)
+                pace = gr.HTML(elem_id="measure-pace", min_width=240, padding=False)
+            line = gr.HTML("Samples, then what they are worth.", elem_id="measure-line")
             name = gr.Dropdown(
                 names,
                 value=default,
@@ -405,4 +405,6 @@ def build_measure_tab(choice: ModelChoice) -> None:
     choice.own.change(
         lambda own: gr.update(choices=[*available(), *own]), choice.own, name, **quiet
     )
-    gr.on(None, how_long, controls, pace, **quick)  # at each change, and when the page is loaded
+    # At each change, and when the page is loaded. What Gradio would check are the choices, and
+    # between the change of a model and that of its choices they are of two models.
+    gr.on(None, how_long, controls, pace, preprocess=False, **quick)
