@@ -15,7 +15,7 @@ from typing import Any
 
 import torch
 
-from .checkpoint import Checkpoint
+from .checkpoint import Checkpoint, load_tensors, save_tensors
 from .config import TrainConfig, number, require
 from .data import Images
 from .train import Progress, train
@@ -61,19 +61,33 @@ def estimate(base: Checkpoint, data: Images, config: TrainConfig, **options: Any
 
     Args:
         options: `device` and `bf16` of `train`.
+
+    Raises:
+        ValueError: a batch of one does not fit into memory.
     """
     images = config.images or int((config.epochs or 0) * len(data))
     if not images:
         return 60 * (config.minutes or 0)
-    short = dataclasses.replace(
-        config, images=4 * config.batch_size, epochs=None, minutes=None, preview_every=10**12
-    )
-    steps = train(base, base.diffusion, short, data, **options)
-    next(steps)
-    start = time.perf_counter()
-    next(steps)
-    next(steps)
-    return (time.perf_counter() - start) / 2 * images / config.batch_size
+    while True:
+        short = dataclasses.replace(
+            config, images=4 * config.batch_size, epochs=None, minutes=None, preview_every=10**12
+        )
+        try:
+            steps = train(base, base.diffusion, short, data, **options)
+            next(steps)
+            start = time.perf_counter()
+            next(steps)
+            next(steps)
+            return (time.perf_counter() - start) / 2 * images / config.batch_size
+        except torch.OutOfMemoryError:
+            pass  # it holds the step's memory: it has to be gone before the next try
+        config = _halved(config)
+
+
+def _halved(config: TrainConfig) -> TrainConfig:
+    if config.batch_size == 1:
+        raise ValueError("A batch of one picture does not fit into the GPU's memory.")
+    return dataclasses.replace(config, batch_size=config.batch_size // 2)
 
 
 def finetune(
@@ -82,29 +96,46 @@ def finetune(
     config: TrainConfig,
     out: Path | None = None,
     *,
+    resume: bool = False,
     say: Callable[[str], None] = print,
     **options: Any,
 ) -> Iterator[Progress]:
     """Train a copy of `base`, and yield `Progress` after every step; `base` stays as it is.
 
-    Where a GPU has too little memory for a step, the run starts again with half the batch.
+    Where a GPU has too little memory for a step, half the batch takes as many pictures in twice
+    the steps: from what was last saved on, if anything was. A run that is resumed keeps to it.
 
     Args:
         config: from `settings`.
         out: as in `train`; the result's `info` names its base.
+        resume: go on from `out`; without a state there, start.
         say: told a sentence when the batch is halved.
-        options: `held_out`, `resume`, `device`, `bf16` and `should_stop` of `train`.
+        options: `held_out`, `device`, `bf16` and `should_stop` of `train`.
 
     Raises:
         ValueError: a batch of one does not fit into memory, or as `train` raises.
     """
+    state = out / "state.safetensors" if out else None
+    if resume and state and state.is_file():
+        saved = load_tensors(state)[1].get("configs", {}).get("train", {}).get("batch_size")
+        while saved in [config.batch_size >> k for k in range(1, 17)]:
+            config = _halved(config)
     while True:
         try:
-            yield from train(base, base.diffusion, config, data, out, **options)
+            for progress in train(
+                base, base.diffusion, config, data, out, resume=resume, **options
+            ):
+                resume = resume or bool(out and progress.report)
+                yield progress
             return
         except torch.OutOfMemoryError:
-            half = config.batch_size // 2
-        if not half:
-            raise ValueError("A batch of one picture does not fit into the GPU's memory.")
-        say(f"A batch of {2 * half} does not fit into the GPU's memory; going on with {half}.")
-        config = dataclasses.replace(config, batch_size=half)
+            pass  # as above
+        full, config = config.batch_size, _halved(config)
+        say(
+            f"A batch of {full} does not fit into the GPU's memory; going on with "
+            f"{config.batch_size}."
+        )
+        if resume and state and state.is_file():
+            tensors, about = load_tensors(state)
+            about["configs"]["train"]["batch_size"] = config.batch_size
+            save_tensors(state, tensors, about)

@@ -39,13 +39,14 @@ CSS = """
 #measure-why, #measure-line { font-size: .85rem; overflow-wrap: anywhere; }
 #measure-line progress { display: block; width: 100%; margin-top: 4px;
   accent-color: var(--color-accent); }
-#measure-result :is(table, th, td) { border: 0; border-collapse: collapse; text-align: left; }
+#measure-result :is(table, tbody, tr, th, td) { border: 0; border-collapse: collapse;
+  text-align: left; }
 #measure-result :is(th, td) { padding: 4px 16px 4px 0;
   border-bottom: 1px solid var(--border-color-primary); }
 #measure-result p { font-size: .85rem; max-width: 70ch; margin: 8px 0; }
-#measure-result figure { display: inline-block; width: min(100%, 440px); overflow-x: auto;
-  margin: 8px 16px 8px 0; font-weight: 700; vertical-align: top; }
-#measure-result svg { display: block; width: 100%; min-width: 400px; }
+#measure-result figure { display: inline-block; width: min(100%, 400px); overflow-x: auto;
+  margin: 8px 12px 8px 0; font-weight: 700; vertical-align: top; }
+#measure-result svg { display: block; width: 100%; min-width: 400px; font-weight: 400; }
 #pace, #measure-pace { flex: 1 1 100%; min-height: 1.3em; font-size: .85rem; line-height: 1.3;
   color: var(--body-text-color-subdued); text-align: center; }
 #act, #measure-act { flex-wrap: wrap; row-gap: 6px; }

@@ -138,24 +138,20 @@ def show_estimate(own: Mapping[str, str], name: Any, *controls: Any) -> Iterator
 @GPU
 def _chunk(
     base: Checkpoint, found: data.Images, config: TrainConfig, out: Path, resume: bool
-) -> Iterator[Progress]:
-    """Train until the end, Stop, or the end of the time that ZeroGPU gives."""
+) -> Iterator[Progress | str]:
+    """Train until the end, Stop, or the end of the time that ZeroGPU gives; a sentence in between
+    says that the batch was halved."""
     start, stop = time.monotonic(), out.parent / STOP
 
     def should_stop() -> bool:
         return stop.exists() or time.monotonic() - start > CHUNK
 
     said: list[str] = []
-    yield from finetune(
-        base,
-        found,
-        config,
-        out,
-        resume=resume,
-        device=runtime.device(),
-        should_stop=should_stop,
-        say=said.append,
-    )
+    options = {"resume": resume, "device": runtime.device(), "should_stop": should_stop}
+    for p in finetune(base, found, config, out, say=said.append, **options):
+        yield from said
+        said.clear()
+        yield p
 
 
 def _curve(log: list[tuple[int, float]]) -> str:
@@ -240,26 +236,22 @@ def _run(
 
     several = len(found.labels.unique()) > 1  # as the trainer draws them
     before = images.to_uint8(preview(base.model, base.diffusion, by_class=several))
-    total = (config.images or 0) // config.batch_size
-    opening = player.header(
-        before.shape,
-        total,
-        panels=PANELS,
-        unit="step",
-        title=f"{name} goes to {only}",
-        meta={"model": name, "class": only, "steps": total, "lr": config.lr},
-    )
+    first, opened = player.frame(0, None, before, before), False
     log: list[tuple[int, float]] = []
-    done, sent, ended = 0, 0.0, False
-    first = player.frame(0, None, before, before)
+    done, sent, share, ended = 0, 0.0, 0.0, False
     while not ended:
+        ended = True  # unless a step is made, and it is not the last
         for p in _chunk(base, found, config, out, resume):
             for _ in give_way():
                 yield say()
-            done, ended = p.step, p.done >= 1
+            if isinstance(p, str):
+                yield say(line=p)
+                sent = time.monotonic() + 3  # so that it can be read
+                continue
+            done, share, ended = p.step, p.done, p.done >= 1
+            total = math.ceil((config.images or 0) * p.step / p.images)  # as the batch is now
             log.append((p.step, p.loss))
             if p.report or time.monotonic() - sent >= EVERY:
-                sent = time.monotonic()
                 line = f"Step {p.step} of {total}, loss {p.loss:.4f}, {p.rate:.0f} pictures/s" + (
                     f", about {_minutes(p.eta)} to go." if p.done < 1 else "."
                 )
@@ -267,15 +259,25 @@ def _run(
                 if p.report:
                     now = images.to_uint8(p.report.preview)
                     shown = player.frame(p.step, None, before, now, seconds=p.seconds)
-                    shown = _joined(opening, first, shown) if opening else shown
-                    opening = ""
-                yield say(shown, line, _curve(log))
+                if shown and not opened:
+                    opening = player.header(
+                        before.shape,
+                        total,
+                        panels=PANELS,
+                        unit="step",
+                        title=f"{name} goes to {only}",
+                        meta={"model": name, "class": only, "steps": total, "lr": config.lr},
+                    )
+                    shown, opened = _joined(opening, first, shown), True
+                yield say(shown, line if time.monotonic() >= sent else None, _curve(log))
+                sent = max(sent, time.monotonic())
         resume = True
         ended = ended or (folder / STOP).exists()
+    require(done > 0, "steps", controls[2], "more than this run has had: it is at its end")
     title, result = keep(folder, only, done)
     updates = choice.add(own, title, str(result))
     line = f"“{title}” is in the model list of Generate."
-    stopped = "" if done >= total else player.note(f"Stopped at step {done}; Continue goes on.")
+    stopped = "" if share >= 1 else player.note(f"Stopped at step {done}; Continue goes on.")
     more = (
         gr.update(value=str(result), interactive=True),
         updates[choice.own],
@@ -373,12 +375,14 @@ def push(folder: str, repo: Any) -> str:
     from huggingface_hub import HfApi, get_token
     from huggingface_hub.errors import HfHubHTTPError, HFValidationError
 
+    token = None
     try:
         require(not SPACE, "push", "a public Space", "a local launch: its login is not yours")
         results = sorted(Path(folder or "/nowhere").glob("*.safetensors"), key=os.path.getmtime)
         require(bool(results), "result", None, "a fine-tuning of yours: Start")
         require(bool(str(repo or "").strip()), "repository", repo, "such as YOU/cifar10-ship")
-        if not get_token():
+        token = get_token()
+        if not token:
             raise ValueError("No Hugging Face login here: run `hf auth login`, or set HF_TOKEN.")
         info = load_checkpoint(results[-1]).info
         text = (
@@ -391,7 +395,8 @@ def push(folder: str, repo: Any) -> str:
         for path, name in ((results[-1], "model.safetensors"), (text.encode(), "README.md")):
             api.upload_file(path_or_fileobj=path, path_in_repo=name, repo_id=str(repo).strip())
     except (ValueError, OSError, HfHubHTTPError, HFValidationError) as error:
-        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+        reason = reason.replace(token or "\0", "…")  # whatever the Hub says
         raise gr.Error(html.escape(reason), print_exception=False) from None
     return f"Pushed to {url}"
 

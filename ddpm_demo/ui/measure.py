@@ -157,16 +157,16 @@ def _progress(words: str, done: float) -> str:
 @GPU
 def _draw(source: str, page: SampleConfig) -> Iterator[tuple[int, Any]]:
     """The steps of a page, and with the last one its (n, h, w, c) uint8 pictures."""
-    for step in generate(runtime.model(source), page, denoiser=runtime.denoiser):
+    options: dict[str, Any] = {"bf16": runtime.bf16(), "denoiser": runtime.denoiser}
+    for step in generate(runtime.model(source), page, **options):
         last = step.index == step.total
         yield step.index, np.ascontiguousarray(images.to_uint8(step.x_t)) if last else None
 
 
 @GPU
 def _bound(source: str, x_0: torch.Tensor, terms: int) -> Iterator[Bound]:
-    yield from model_bound(
-        runtime.model(source), x_0, steps=terms, batch_size=PAGE, denoiser=runtime.denoiser
-    )
+    options: dict[str, Any] = {"bf16": runtime.bf16(), "denoiser": runtime.denoiser}
+    yield from model_bound(runtime.model(source), x_0, steps=terms, batch_size=PAGE, **options)
 
 
 @friendly
