@@ -1,15 +1,20 @@
 """Fine-tuning a copy of a tiny model to one class of a tiny, made-up data set."""
 
 import hashlib
+import json
+import signal
 
 import pytest
 import torch
+from PIL import Image
 
-from ddpm_demo.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
+from ddpm_demo.checkpoint import Checkpoint, load_checkpoint, load_tensors, save_checkpoint
+from ddpm_demo.cli import main
 from ddpm_demo.config import DiffusionConfig, ModelConfig, SampleConfig
 from ddpm_demo.data import Images
 from ddpm_demo.finetune import estimate, finetune, settings
 from ddpm_demo.generate import generate
+from ddpm_demo.train import Trainer
 from ddpm_demo.unet import UNet
 
 NAMES = ("dark", "bright")
@@ -35,6 +40,12 @@ def base(tmp_path):
 def digest(folder):
     files = sorted(folder.glob("model*"))
     return hashlib.sha256(b"".join(p.read_bytes() for p in files)).hexdigest()
+
+
+def same_weights(a, b):
+    """Not the files' bytes: those also say how many seconds the runs took."""
+    a, b = (load_tensors(folder / "model.safetensors")[0] for folder in (a, b))
+    return a.keys() == b.keys() and all(torch.equal(a[k], b[k]) for k in a)
 
 
 def test_the_loss_falls_and_the_base_stays(base, data, tmp_path):
@@ -68,7 +79,7 @@ def test_stopped_and_continued_is_as_unbroken(base, data, tmp_path):
             continue
     assert steps[-1].images < 128
     list(finetune(base, data, config, tmp_path / "parts", resume=True))
-    assert digest(tmp_path / "whole") == digest(tmp_path / "parts")
+    assert same_weights(tmp_path / "whole", tmp_path / "parts")
 
 
 def test_the_estimate_is_of_this_machine_and_trains_nothing(base, data):
@@ -120,3 +131,95 @@ def test_too_little_memory_halves_the_batch(base, data, monkeypatch):
     most = 0
     with pytest.raises(ValueError, match="one picture does not fit"):
         list(finetune(base, data, config, say=said.append))
+
+
+# The command line
+
+
+@pytest.fixture
+def shell(base, data, tmp_path, monkeypatch):
+    """Runs a command beside the base, on the made-up pictures as the data set "mnist"."""
+    monkeypatch.setattr("ddpm_demo.data.load", lambda *_args, **_options: data)
+    monkeypatch.chdir(tmp_path)
+
+    def run(line):
+        try:
+            return main(line.split())
+        except SystemExit as left:
+            return int(left.code or 0)
+
+    return run
+
+
+LINE = "finetune --model base --dataset mnist --class bright --batch-size 16 --lr 3e-3 --every 5"
+
+
+def test_the_command_tunes_and_its_result_samples(shell, tmp_path):
+    before = digest(tmp_path / "base")
+    assert shell(f"{LINE} --steps 20 --out out") == 0
+    assert digest(tmp_path / "base") == before
+    log = [json.loads(row) for row in (tmp_path / "out/log.jsonl").read_text().splitlines()]
+    assert [row["step"] for row in log] == [5, 10, 15, 20]
+    assert log[-1]["train"] < 0.9 * log[0]["train"]
+    with Image.open(tmp_path / "out" / "morph.gif") as film:
+        assert film.n_frames == 5  # before, and the four grids
+    assert shell("sample --model out --class bright --steps 4 -n 2 --out a.png") == 0
+    assert shell(f"{LINE} --steps 20 --out out") == 2  # not over a run
+
+
+def test_the_command_stopped_by_a_signal_goes_on_as_unbroken(shell, tmp_path, monkeypatch, capsys):
+    assert shell(f"{LINE} --steps 20 --out whole") == 0
+    advance = Trainer.advance
+
+    def interrupted(self, lr):
+        if self.step == 6:
+            signal.raise_signal(signal.SIGTERM)
+        return advance(self, lr)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Trainer, "advance", interrupted)
+        assert shell(f"{LINE} --steps 20 --out parts") == 0
+    assert "Stopped and saved; go on with --resume" in capsys.readouterr().err
+    assert load_checkpoint(tmp_path / "parts").info["images"] == 7 * 16
+    assert shell(f"{LINE} --steps 20 --out parts --resume") == 0
+    assert same_weights(tmp_path / "whole", tmp_path / "parts")
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        ("--class ship", "class is 'ship'; allowed is dark, bright."),
+        ("--class bright --batch-size 41", "batch_size is 41; allowed is a whole number from 1"),
+        ("--lr 0", "lr is 0.0"),
+        ("--lr 10", "lr is 10.0"),
+        ("--steps 0", "steps is 0"),
+        ("--model other", "shape of the pictures is (1, 8, 8)"),
+        ("--model renamed.safetensors", "renamed.safetensors is not a whole safetensors file"),
+        ("--model nobody", "There is no model 'nobody'"),
+    ],
+)
+def test_a_bad_argument_is_one_line_and_code_2(shell, words, message, tmp_path, capsys):
+    config = ModelConfig(size=16, channels=1, width=16, multipliers=(1, 2), attention=(8,))
+    save_checkpoint(tmp_path / "other", Checkpoint(UNet(config), DiffusionConfig(T=20), {}))
+    torch.save({"a": torch.zeros(2)}, tmp_path / "renamed.safetensors")
+    assert shell(f"finetune --model base --dataset mnist --steps 2 --out out {words}") == 2
+    said = capsys.readouterr().err
+    assert message in said
+    assert said.count("\n") == 1
+    assert not (tmp_path / "out").exists()
+
+
+def test_the_command_survives_too_little_memory(shell, tmp_path, monkeypatch, capsys):
+    advance = Trainer.advance
+
+    def short(self, lr):
+        if self.config.batch_size > 4:
+            raise torch.OutOfMemoryError
+        return advance(self, lr)
+
+    monkeypatch.setattr(Trainer, "advance", short)
+    assert shell(f"{LINE} --steps 2 --out out") == 0
+    assert "A batch of 8 does not fit into the GPU's memory; going on with 4." in (
+        capsys.readouterr().out
+    )
+    assert load_checkpoint(tmp_path / "out").info["train"]["batch_size"] == 4
