@@ -343,7 +343,8 @@ def test_another_thread_may_go_on(name: str, tiny: Callable[..., Checkpoint]) ->
     modes.append(torch.is_grad_enabled())
     assert modes == [True] * 6
     assert len(steps) == 8
-    assert torch.equal(steps[-1].x_t, wanted.x_t)
+    # Not bit for bit: the new thread may run its operators on another number of cores.
+    assert worst(steps[-1].x_t, wanted.x_t) <= 1e-5
     assert not any(s.x_t.requires_grad or s.x0_hat.requires_grad for s in steps)
 
 

@@ -55,7 +55,7 @@ CSS = """
   accent-color: var(--color-accent); }
 #about-model { font-size: .85rem; color: var(--body-text-color-subdued); }
 @media (max-width: 640px) {
-  .gradio-container { padding: 8px 8px 108px !important; }
+  .stage-and-controls { margin-bottom: 60px; }
   /* Below the pictures these would be out of reach: keep them under the thumb. */
   #act, #measure-act { position: fixed; inset: auto 0 0 0; z-index: 10; padding: 8px 16px;
     background: var(--body-background-fill); border-top: 1px solid var(--border-color-primary); }
