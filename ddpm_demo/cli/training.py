@@ -170,11 +170,14 @@ def _train(o: argparse.Namespace) -> None:
 
 def follow_until_stopped(
     start: Callable[[Callable[[], bool]], Iterator[Progress]], out: Path
-) -> None:
+) -> bool:
     """Drain a run that `start` makes; Ctrl-C and SIGTERM save and end it.
 
     Args:
         start: gets the function that the run asks after every step whether to stop.
+
+    Returns:
+        Whether a signal ended it.
     """
     stopped: list[int] = []
     run = start(lambda: bool(stopped))
@@ -187,6 +190,7 @@ def follow_until_stopped(
             signal.signal(number, handler)
     if stopped:
         print(f"Stopped and saved; go on with --resume --out {out}.", file=sys.stderr)
+    return bool(stopped)
 
 
 def _own_device(device: torch.device) -> torch.device:
