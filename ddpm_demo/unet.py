@@ -18,6 +18,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from .config import ModelConfig
+from .winograd import Conv3x3
 
 
 class ChannelNorm(nn.LayerNorm):
@@ -52,11 +53,11 @@ class ResBlock(nn.Module):
         self.scale_shift, self.resample = config.scale_shift, resample
         time_dim = config.time_dim or 4 * config.widths[0]
         self.norm1 = norm(config, c_in)
-        self.conv1 = nn.Conv2d(c_in, c_out, 3, padding=1)
+        self.conv1 = Conv3x3(c_in, c_out)
         self.time_emb_proj = nn.Linear(time_dim, 2 * c_out if config.scale_shift else c_out)
         self.norm2 = norm(config, c_out)
         self.dropout = nn.Dropout(config.dropout)
-        self.conv2 = zero(nn.Conv2d(c_out, c_out, 3, padding=1))
+        self.conv2 = zero(Conv3x3(c_out, c_out))
         self.conv_shortcut = nn.Conv2d(c_in, c_out, 1) if c_in != c_out else nn.Identity()
 
     def forward(self, x: Tensor, emb: Tensor) -> Tensor:
@@ -109,7 +110,11 @@ class Resample(nn.Module):
     def __init__(self, channels: int, up: bool, padding: int = 1) -> None:
         super().__init__()
         self.up, self.padding = up, padding
-        self.conv = nn.Conv2d(channels, channels, 3, stride=1 if up else 2, padding=padding)
+        self.conv = (
+            Conv3x3(channels, channels)
+            if up
+            else nn.Conv2d(channels, channels, 3, stride=2, padding=padding)
+        )
 
     def forward(self, x: Tensor, _emb: Tensor) -> Tensor:
         if self.up:

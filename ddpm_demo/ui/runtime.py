@@ -17,6 +17,7 @@ from ddpm_demo.budget import measure
 from ddpm_demo.checkpoint import Checkpoint, load_checkpoint
 from ddpm_demo.denoiser import Denoiser
 from ddpm_demo.devices import bf16_pays, pick
+from ddpm_demo.winograd import Conv3x3
 
 try:  # ZeroGPU: a GPU for as long as a decorated handler runs
     from spaces import GPU as GPU
@@ -27,7 +28,7 @@ except ImportError:
         return fn if callable(fn) else lambda f: f
 
 
-MODEL_BYTES = 10**9  # of loaded models together; a network of the paper's size has 143 MB
+MODEL_BYTES = 10**9  # of loaded models together; the paper's network has up to 0.6 GB
 RUNS = 8  # of visitors at the same time; the next ones wait in Gradio's queue
 # The steps of all runs share forward passes, all on one thread: Gradio resumes a run on whatever
 # thread is free, and each thread that runs a network would bring up OpenMP threads of its own. On
@@ -76,7 +77,10 @@ class Models:
 
 
 def _size(checkpoint: Checkpoint) -> int:
-    return sum(weight.nbytes for weight in checkpoint.model.state_dict().values())
+    """Bytes of the weights, and of what convolutions have made of them."""
+    model = checkpoint.model
+    made = sum(m.kernel_bytes for m in model.modules() if isinstance(m, Conv3x3))
+    return made + sum(weight.nbytes for weight in model.state_dict().values())
 
 
 model = Models(lambda name: load_checkpoint(name, device()), MODEL_BYTES)
