@@ -43,12 +43,11 @@ def push(file: Path, repo: str) -> str:
     try:
         api = HfApi(token=token)
         url = api.create_repo(repo, exist_ok=True)
-        files = {"model.safetensors": str(file), "README.md": text.encode()}
-        api.create_commit(
-            repo,
-            [CommitOperationAdd(name, content) for name, content in files.items()],
-            commit_message="Model and card by ddpm_demo",
-        )
+        files = [
+            CommitOperationAdd("model.safetensors", file),
+            CommitOperationAdd("README.md", text.encode()),
+        ]
+        api.create_commit(repo, files, commit_message="Model and card by ddpm_demo")
     except Exception as error:  # httpx's or httpx2's errors by the Hub's version, a full disk
         reason = (str(error).strip() or type(error).__name__).splitlines()[0]
         reason = reason.replace(token, "…")  # whatever the Hub says

@@ -18,11 +18,12 @@ from ddpm_demo.classifier import Classifier, ClassifierConfig, load_classifier, 
 from ddpm_demo.config import SampleConfig
 from ddpm_demo.generate import generate
 from ddpm_demo.images import to_uint8
-from ddpm_demo.ui import measure, runtime
+from ddpm_demo.ui import measure, runtime, work
 
 KINDS = ("kind 0", "kind 1", "kind 2")
 DIM = 5
-USUAL = (["fd"], 2 * DIM, "ddim", 3, "any", 1, 4, 5)
+TURNS, ALL = measure.TURNS, measure.ALL
+USUAL = (["fd"], 2 * DIM, "ddim", 3, "any", 1, ALL, 4, 5)
 
 
 @pytest.fixture
@@ -164,7 +165,7 @@ def test_data_that_is_gone_is_said_before_anything_is_drawn(
         raise d.DataError("mnist is not in DIR, or not whole, and can't be downloaded; connect.")
 
     monkeypatch.setattr(d, "load", gone)
-    monkeypatch.setattr(measure, "generate", None)
+    monkeypatch.setattr(runtime, "generate", None)
     with pytest.raises(gr.Error, match="can&#x27;t be downloaded; connect"):
         list(measure.run({}, "mnist", ["fd", "bpd"], *USUAL[1:]))
 
@@ -202,8 +203,6 @@ def test_a_stopped_one_leaves_nothing(models: Path) -> None:
 
 
 def test_pictures_of_a_huge_model_are_not_loaded(monkeypatch: pytest.MonkeyPatch) -> None:
-    from ddpm_demo.ui import finetune
-
     monkeypatch.setattr(d, "load", None)
     with pytest.raises(ValueError, match="size of the model is 1024"):
-        finetune.data_of("cifar10", 1024, 3)
+        work.data_of("cifar10", 1024, 3)

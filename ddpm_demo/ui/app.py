@@ -75,23 +75,24 @@ LAUNCH: dict[str, Any] = {
 }
 
 
-def build_app(any_repo: bool = "SPACE_ID" not in os.environ) -> gr.Blocks:
+def build_app(alone: bool = "SPACE_ID" not in os.environ) -> gr.Blocks:
     """The app, ready for `launch(**LAUNCH)`.
 
     Args:
-        any_repo: visitors may load any repo of the Hub and any folder of this disk.
+        alone: it is for the owner of this machine alone, who may load any repo of the Hub and any
+            folder of this disk, train on such folders, and push to the Hub with its login.
     """
     with gr.Blocks(title=TITLE, delete_cache=(600, 3600)) as demo:
         gr.Markdown(INTRO)
         with gr.Tab("Generate", id="generate"):
-            choice = build_generate_tab(any_repo)
+            choice = build_generate_tab(alone)
         with gr.Tab("Forward noising", id="forward"):
             build_forward_tab()
         if choice:
-            with gr.Tab("Fine-tune", id="finetune"):
-                build_finetune_tab(choice)
+            with gr.Tab("Fine-tune", id="finetune") as tab:
+                build_finetune_tab(choice, tab, local=alone)
             with gr.Tab("Measure", id="measure"):
-                build_measure_tab(choice)
+                build_measure_tab(choice, local=alone)
     # Past 32 waiting visitors, a new one is told so. ZeroGPU would allow only one without this.
     demo.queue(max_size=32, api_open=False)
     return demo
@@ -112,7 +113,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     keep_memory()
     torch.set_num_threads(1)  # but for the thread that runs the networks
     alone = o.host in ("127.0.0.1", "localhost", "::1") and not o.share and not on_space
-    demo = build_app(any_repo=alone)  # strangers can't fill this disk
+    demo = build_app(alone)  # strangers can't fill this disk
     demo.launch(
         server_name=o.host,
         server_port=o.port,
