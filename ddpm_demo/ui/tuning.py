@@ -324,8 +324,8 @@ def _run(
     if halt.exists():
         yield _say(line="Stopped before the first step.")
         return
-    about = {"model": name, "class": p.only or ALL, "lr": p.config.lr}
     title = f"{name} goes to {p.only or p.dataset}"
+    about = {"model": f"{name} to {p.only or p.dataset}", "lr": p.config.lr}
     grids = math.ceil(p.steps * p.config.batch_size / p.config.preview_every)
     film = Film(out / "film.jsonl", player.frame(0, None, before, before))
     at, opened, sent, ended = None, False, 0.0, False
