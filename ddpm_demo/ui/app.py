@@ -36,9 +36,17 @@ CSS = """
 .gradio-container { max-width: 1440px !important; }
 #tune-curve svg { max-height: 260px; }
 #measured .ddpm-box { max-height: 42vh; }
-#measure-why, #measure-line { font-size: .85rem; overflow-wrap: anywhere; }
-#measure-line progress { display: block; width: 100%; margin-top: 4px;
-  accent-color: var(--color-accent); }
+:is(#measure-why, #measure-line, #tune-line, #hub-line) { font-size: .85rem;
+  overflow-wrap: anywhere; }
+progress { appearance: none; display: block; width: 100%; height: 8px; margin-top: 4px; border: 0;
+  border-radius: 4px; overflow: hidden; background: var(--border-color-primary); }
+progress::-webkit-progress-bar { background: var(--border-color-primary); }
+progress::-webkit-progress-value { background: var(--color-accent); }
+progress::-moz-progress-bar { background: var(--color-accent); }
+#tune-table, #tune-recorded { font-size: .85rem; }
+#tune-recorded { flex-wrap: wrap; }
+#tune-recorded > .block, #tune-line { flex: 1 1 100%; }
+#tune-table:not(:has(div.said)) { display: none; }
 #measure-result :is(table, tbody, tr, th, td) { border: 0; border-collapse: collapse;
   text-align: left; }
 #measure-result :is(th, td) { padding: 4px 16px 4px 0;
@@ -49,15 +57,16 @@ CSS = """
 #measure-result svg { display: block; width: 100%; min-width: 400px; font-weight: 400; }
 #pace, #measure-pace { flex: 1 1 100%; min-height: 1.3em; font-size: .85rem; line-height: 1.3;
   color: var(--body-text-color-subdued); text-align: center; }
-#act, #measure-act { flex-wrap: wrap; row-gap: 6px; }
-#hub-line { font-size: .85rem; overflow-wrap: anywhere; }
-#hub-line progress { display: block; width: 100%; margin-top: 4px;
-  accent-color: var(--color-accent); }
+#act, #measure-act, #tune-act { flex-wrap: wrap; row-gap: 6px; }
 #about-model { font-size: .85rem; color: var(--body-text-color-subdued); }
 @media (max-width: 640px) {
+  /* All four tabs fit, and none is in the menu of those that don't. */
+  .tab-container button { padding: 0 7px; font-size: .82rem; }
   .stage-and-controls { margin-bottom: 60px; }
+  .stage-and-controls:has(#tune-act) { margin-bottom: 130px; }
   /* Below the pictures these would be out of reach: keep them under the thumb. */
-  #act, #measure-act { position: fixed; inset: auto 0 0 0; z-index: 10; padding: 8px 16px;
+  #act, #measure-act, #tune-act { position: fixed; inset: auto 0 0 0; z-index: 10;
+    padding: 8px 16px;
     background: var(--body-background-fill); border-top: 1px solid var(--border-color-primary); }
 }
 """

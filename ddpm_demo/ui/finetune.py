@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import html
 import json
 from collections.abc import Iterator, Mapping
 from typing import Any
@@ -44,8 +43,8 @@ def recorded() -> list[str]:
 
 
 @friendly
-def show_recorded(name: Any) -> Iterator[tuple[str, str, str]]:
-    """Player, line and loss curve of a shipped run; nothing is computed.
+def show_recorded(name: Any) -> Iterator[tuple[str, str]]:
+    """Player and loss curve of a shipped run; nothing is computed.
 
     Raises:
         ValueError: there is no such run.
@@ -59,13 +58,12 @@ def show_recorded(name: Any) -> Iterator[tuple[str, str, str]]:
     grids = [np.ascontiguousarray(images.cut(sheet, 16, scale=4)) for sheet in sheets]
     last, info = log[-1], runtime.model(name).info
     words = f"{name}: {last['step']} steps of {info['train']['batch_size']} pictures"
+    title = f"{words}, recorded in {spoken(last['seconds'])}"
     about = {"model": name, "lr": info["train"]["lr"]}
-    title = f"{words}, recorded"
     opening = header(grids[0], last["step"], len(log), title, about)
     at = zip([0, *(row["step"] for row in log)], [0, *(row["seconds"] for row in log)], grids)  # noqa: B905
     frames = [player.frame(step, None, grids[0], grid, seconds=s) for step, s, grid in at]
-    line = f"{html.escape(words)} took {spoken(last['seconds'])}, recorded when it was made."
-    yield joined(opening, *frames), line, loss_curve([(row["step"], row["train"]) for row in log])
+    yield joined(opening, *frames), loss_curve([(row["step"], row["train"]) for row in log])
 
 
 def build_finetune_tab(choice: ModelChoice, tab: gr.Tab, local: bool) -> None:
@@ -90,6 +88,9 @@ def build_finetune_tab(choice: ModelChoice, tab: gr.Tab, local: bool) -> None:
                 empty="Press Start: sixteen seeds before, and the same seeds as training goes on.",
             )
             curve = gr.HTML(elem_id="tune-curve", padding=False)
+            with gr.Row(visible=bool(films), elem_id="tune-recorded"):
+                gr.HTML("Runs that this project recorded; their models are in the list.")
+                replays = [gr.Button(f"Show {name}", size="sm", min_width=130) for name in films]
         with gr.Column(scale=1, min_width=280):
             with gr.Row(elem_id="tune-act"):
                 start = gr.Button(
@@ -97,22 +98,14 @@ def build_finetune_tab(choice: ModelChoice, tab: gr.Tab, local: bool) -> None:
                 )
                 halt = gr.Button("Stop", size="lg", elem_id="tune-stop", min_width=70)
                 onward = gr.Button("Continue", size="lg", elem_id="tune-on", min_width=90)
-            line = gr.HTML(
-                f"Runs on this machine's {'GPU' if gpu else 'CPU: small numbers, some minutes'}.",
-                elem_id="tune-line",
-                padding=False,
-            )
-            with gr.Row(visible=bool(films), elem_id="tune-recorded"):
-                film = gr.Dropdown(
-                    films,
-                    value="cifar10-ship" if "cifar10-ship" in films else next(iter(films), None),
-                    label="Recorded runs",
-                    info="Made by this project; shown at once.",
-                    elem_id="tune-film",
-                    scale=3,
-                    min_width=140,
+                line = gr.HTML(
+                    "Runs on this machine's GPU."
+                    if gpu
+                    else "Runs on this machine's CPU: small numbers, some minutes.",
+                    elem_id="tune-line",
+                    min_width=240,
+                    padding=False,
                 )
-                replay = gr.Button("Show", size="sm", elem_id="tune-show", scale=1, min_width=70)
             base = gr.Dropdown(
                 names,
                 value=first,
@@ -128,21 +121,19 @@ def build_finetune_tab(choice: ModelChoice, tab: gr.Tab, local: bool) -> None:
                 elem_id="tune-class",
                 allow_custom_value=True,
             )
-            with gr.Row():
+            with gr.Group():
                 length = gr.Number(
                     usual.get("epochs") or usual["steps"],
                     label="Length",
-                    info="How long to train.",
+                    info="How long to train; an epoch sees each picture once.",
                     elem_id="tune-length",
-                    min_width=110,
                 )
                 unit = gr.Radio(
                     UNITS,
                     value="epochs" if "epochs" in usual else "steps",
-                    label="in",
-                    info="Epoch: each picture once.",
+                    label="Unit of the length",
+                    show_label=False,
                     elem_id="tune-unit",
-                    min_width=150,
                 )
             batch = gr.Number(
                 usual["batch_size"],
@@ -201,16 +192,17 @@ def build_finetune_tab(choice: ModelChoice, tab: gr.Tab, local: bool) -> None:
         **quiet,
         **LANE,
     )
-    shown = [screen, line, curve]
-    replay.click(show_recorded, film, shown, **quiet)
+    shown = [screen, curve]
+    for name, replay in zip(films, replays, strict=True):
+        replay.click(functools.partial(show_recorded, name), None, shown, **quiet)
 
-    def first_look(seen: bool, name: Any) -> Iterator[Any]:
+    def first_look(seen: bool) -> Iterator[Any]:
         """A recorded run, when the tab is opened for the first time."""
         if not seen:
-            for said in show_recorded(name):
+            for said in show_recorded("cifar10-ship" if "cifar10-ship" in films else films[0]):
                 yield *said, True
 
-    tab.select(first_look, [seen, film], [*shown, seen], **quiet)
+    tab.select(first_look, seen, [*shown, seen], **quiet)
 
     def chosen(own: Mapping[str, str], name: str) -> Any:
         names = classes_of(find(name, own))

@@ -112,7 +112,8 @@ def forgetting(result: Result | None) -> Iterator[str]:
         config = SampleConfig(steps=min(25, model.diffusion.T), n=JUDGED)
         for page in pages(model, config, most=PAGE, even=False):
             done = (k + summary.n / JUDGED) / 2
-            yield runtime.bar(f"Samples {word}: {summary.n} of {JUDGED}", done)
+            said = runtime.bar(f"Samples {word}: {summary.n} of {JUDGED}", done)
+            yield f'<div class="said">{said}</div>'
             for _ in give_way():
                 yield gr.skip()
             for _, pictures in runtime.draw(source, page):
@@ -120,8 +121,8 @@ def forgetting(result: Result | None) -> Iterator[str]:
                     summary.add(*judge.extract(torch.from_numpy(pictures).permute(0, 3, 1, 2)))
         shares[word] = (summary.counts / summary.n).tolist()
     yield (
-        f"<p>What {JUDGED} samples without a class are, says a classifier of this repository:</p>"
-        + bar_plot(list(judge.config.classes), shares)
+        f'<div class="said">What {JUDGED} samples without a class are, says a classifier of this '
+        f"repository:{bar_plot(list(judge.config.classes), shares)}</div>"
     )
 
 
@@ -161,7 +162,7 @@ def build_results(
         )
         meter = gr.Button("What did it forget?", size="sm", elem_id="tune-meter")
         table = gr.HTML(elem_id="tune-table", padding=False)
-        upload = gr.File(label="Load a .safetensors file", file_types=[".safetensors"], height=110)
+        upload = gr.UploadButton("Load a .safetensors file", file_types=[".safetensors"], size="sm")
         with gr.Column(visible=local):
             repo = gr.Textbox(
                 label="Push to the Hub",

@@ -328,7 +328,9 @@ def _run(
     about = {"model": f"{name} to {p.only or p.dataset}", "lr": p.config.lr}
     grids = math.ceil(p.steps * p.config.batch_size / p.config.preview_every)
     film = Film(out / "film.jsonl", player.frame(0, None, before, before))
-    at, opened, sent, ended = None, False, 0.0, False
+    total = p.steps
+    yield _say(joined(header(before, total, grids, title, about), *film.frames))
+    at, sent, ended = None, 0.0, False
     while not ended:
         ended = True  # unless a step is made, and it is not the last
         for event in _chunk(p, out, resume):
@@ -342,19 +344,18 @@ def _run(
             ended = at.done >= 1
             if time.monotonic() > end:
                 halt.touch()
-            total = math.ceil(p.config.batch_size * p.steps * at.step / at.images)
             film.log.append((at.step, at.loss))
             if pictures is None and time.monotonic() - sent < EVERY:
                 continue
+            told, total = total, math.ceil(p.config.batch_size * p.steps * at.step / at.images)
             line = f"Step {at.step} of {total}, loss {at.loss:.4f}, {at.rate:.0f} pictures/s"
             line += f", about {spoken(at.eta)} to go" if at.done < 1 else ""
             screen = None
             if pictures is not None:
                 film.add(player.frame(at.step, None, before, pictures, seconds=at.seconds))
                 screen = film.frames[-1]
-                if not opened:
-                    opening = header(before, total, grids, title, about)
-                    screen, opened = joined(opening, *film.frames), True
+            if told != total:  # with a smaller batch there are more steps
+                screen = joined(header(before, total, grids, title, about), *film.frames)
             shown = runtime.bar(line, at.done) if time.monotonic() >= sent else None
             yield _say(screen, shown, loss_curve(film.log))
             sent = max(sent, time.monotonic())
