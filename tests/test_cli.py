@@ -526,7 +526,7 @@ def test_a_disk_that_is_full_is_code_1(monkeypatch: pytest.MonkeyPatch, capsys: 
 # Help
 
 
-@pytest.mark.parametrize("command", ["sample", "noise", "train", "models"])
+@pytest.mark.parametrize("command", ["sample", "noise", "train", "finetune", "evaluate", "models"])
 def test_help_explains_every_option(command: str, capsys: Capture) -> None:
     assert run(f"{command} --help") == 0
     text = capsys.readouterr().out

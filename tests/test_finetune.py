@@ -247,10 +247,12 @@ def test_the_command_stopped_by_a_signal_goes_on_as_unbroken(shell, tmp_path, mo
 )
 def test_how_long_the_command_runs(shell, words, steps, batch, tmp_path):
     """On a CPU a minute or so, unless it is told otherwise."""
-    line = f"finetune --model base --dataset mnist --every 100 --device cpu --out out {words}"
+    line = f"finetune --model base --dataset mnist --device cpu --out out {words}"
     assert shell(line) == 0
     info = load_checkpoint(tmp_path / "out").info
     assert (info["images"], info["train"]["batch_size"]) == (steps * batch, batch)
+    grids = len(list((tmp_path / "out").glob("preview-*.png"))) - 1
+    assert grids == min(8, steps)
 
 
 def test_a_disk_that_is_full_loses_nothing_of_the_command(shell, tmp_path, monkeypatch, capsys):
@@ -311,6 +313,7 @@ def test_the_command_pushes_its_result(shell, tmp_path, monkeypatch, capsys):
         ("--lr 0", "lr is 0.0"),
         ("--lr 10", "lr is 10.0"),
         ("--steps 0", "steps is 0"),
+        ("--every 0", "every is 0"),
         ("--model other", "shape of the pictures is (1, 8, 8)"),
         ("--model renamed.safetensors", "renamed.safetensors is not a whole safetensors file"),
         ("--model nobody", "There is no model 'nobody'"),

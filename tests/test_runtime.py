@@ -1,11 +1,13 @@
-"""Which models the app keeps in memory."""
+"""Which models the app keeps in memory, and how its errors are said."""
 
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 
+import gradio as gr
 import pytest
+import torch
 
 from ddpm_demo.checkpoint import Checkpoint, CheckpointError
 from ddpm_demo.ui import runtime
@@ -71,6 +73,27 @@ def test_a_model_that_fails_is_tried_again(tiny: Callable[..., Checkpoint], size
     with pytest.raises(CheckpointError):
         models("a")
     assert models("a") is models("a")
+
+
+def test_errors_that_are_ours_to_explain_are_sentences() -> None:
+    def fails(error: Exception) -> Callable[[], Iterator[None]]:
+        def handler() -> Iterator[None]:
+            yield
+            raise error
+
+        return runtime.friendly(handler)
+
+    said = gr.Error("said & done", print_exception=False)
+    for error, message in (
+        (ValueError("a < b"), "a &lt; b"),
+        (torch.OutOfMemoryError("CUDA out of memory. Tried to allocate"), "too little memory left"),
+        (said, "^said & done$"),
+    ):
+        with pytest.raises(gr.Error, match=message) as caught:
+            list(runtime.friendly(fails(error))())  # twice, as with what a GPU's process runs
+        assert not caught.value.print_exception
+    with pytest.raises(KeyError):
+        list(fails(KeyError("a bug"))())
 
 
 def test_bfloat16_is_used_where_it_is_asked_for_and_faster(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -308,6 +308,15 @@ def test_one_that_waits_is_the_only_one(tmp_path: Path) -> None:
         assert not there
 
 
+def test_no_room_for_a_visitors_folder(monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(**_options: Any) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr("tempfile.mkdtemp", full)
+    with pytest.raises(gr.Error, match="no room for your results: No space left on device"):
+        tab.ask(None)
+
+
 def test_stop_before_the_first_step(tune: Callable[..., Any], tmp_path: Path) -> None:
     said = []
     for message in tune():

@@ -22,6 +22,8 @@ EXAMPLES = """examples:
   python -m ddpm_demo noise --image face.png --schedule cosine --t 100,200,999 --out strip.png
   python -m ddpm_demo train --dataset mnist --minutes 40 --out runs/mnist
   python -m ddpm_demo train --dataset folder:photos --size 64 --images 1000000 --out runs/photos
+  python -m ddpm_demo finetune --model cifar10 --class ship --out runs/ship
+  python -m ddpm_demo evaluate --model mnist --metrics fd-mnist,bpd -n 1000 --out results.json
 """
 
 

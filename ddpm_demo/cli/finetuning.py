@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import argparse
+import dataclasses
+import math
 import sys
 import tempfile
 from pathlib import Path
@@ -24,7 +26,9 @@ def finetune_arguments(p: argparse.ArgumentParser) -> None:
     )
     p.add_argument("--batch-size", type=int, help="default: 512 on a GPU, 16 on a CPU")
     p.add_argument("--lr", type=float, default=2e-4)
-    p.add_argument("--every", type=int, default=20, help="steps between two grids of samples")
+    p.add_argument(
+        "--every", type=int, help="steps between two grids of samples (default: an eighth of all)"
+    )
     p.add_argument("--seed", type=int, default=0)
     p.add_argument("--out", type=Path, required=True, help="folder for weights, log and the film")
     p.add_argument("--resume", action="store_true", help="go on from the state in --out")
@@ -50,7 +54,8 @@ def _finetune(o: argparse.Namespace) -> None:
         o.steps, o.epochs = usual.get("steps"), usual.get("epochs")
     if o.steps is not None:
         c.number("steps", o.steps, 1, 10**7, whole=True)
-    c.number("every", o.every, 1, 10**6, whole=True)
+    if o.every is not None:
+        c.number("every", o.every, 1, 10**6, whole=True)
     c.require(
         o.resume or not (o.out / "state.safetensors").exists(),
         "--out",
@@ -78,9 +83,10 @@ def _finetune(o: argparse.Namespace) -> None:
         lr=o.lr,
         images=None if o.steps is None else o.steps * batch,
         epochs=o.epochs,
-        preview_every=o.every * batch,
         seed=o.seed,
     )
+    every = o.every or math.ceil(f.pictures(config, data) / batch / 8)
+    config = dataclasses.replace(config, preview_every=every * batch)
     options = {"device": device, "bf16": o.bf16}
     seconds = f.estimate(base, data, config, **options)
     print(
