@@ -141,8 +141,8 @@ def _chunk(
     found: data.Images,
     config: TrainConfig,
     out: Path,
-    resume: bool,
     deadline: float,
+    resume: bool,
 ) -> Iterator[Progress | str]:
     """Train until the end, Stop, or the end of the time that ZeroGPU or this server gives; a
     sentence in between says that the batch was halved."""
@@ -252,7 +252,7 @@ def _run(
     done, sent, share, ended = 0, 0.0, 0.0, False
     while not ended:
         ended = True  # unless a step is made, and it is not the last
-        for p in _chunk(base, found, config, out, resume, deadline):
+        for p in _chunk(base, found, config, out, deadline, resume):
             for _ in give_way():
                 yield say()
             if isinstance(p, str):
