@@ -82,7 +82,7 @@ LAUNCH: dict[str, Any] = {
     "app_kwargs": {"middleware": [Middleware(Guard)]},
 }
 AUTH = "DDPM_DEMO_AUTH"  # of the environment; an option would be seen in the list of processes
-PATIENCE = 4.0  # seconds for telling visitors that the server is being stopped
+PATIENCE = 3.0  # seconds for telling visitors that the server is being stopped
 
 
 def build_app() -> gr.Blocks:

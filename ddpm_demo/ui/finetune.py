@@ -184,6 +184,17 @@ def new_folder(folder: str | None) -> str:
         raise gr.Error(html.escape(str(error)), print_exception=False) from None
 
 
+def _own(folder: str | None) -> Path:
+    """The folder that `new_folder` made.
+
+    Raises:
+        ValueError: it made none, or it is gone.
+    """
+    if not folder or not Path(folder).is_dir():
+        raise ValueError("There is no fine-tuning of yours: press Start.")
+    return Path(folder)
+
+
 def forget(folder: str | None) -> None:
     """End what goes on in a folder, and delete it."""
     if folder:
@@ -204,12 +215,13 @@ def run(
     Raises:
         ValueError: a bad value, or a second one of the same visitor.
     """
+    known = _own(folder)
     with _guard:
         if folder in _busy:
             raise ValueError(STILL)
         _busy.add(folder)
     try:
-        yield from _run(choice, resume, Path(folder), own, name, *controls)
+        yield from _run(choice, resume, known, own, name, *controls)
     finally:
         _busy.discard(folder)
 
@@ -333,7 +345,7 @@ def add_file(
         require(inside and path.is_file(), "file", path.name, "an upload of yours")
         require(path.suffix == ".safetensors", "file", path.name, "a .safetensors file")
         load_checkpoint(path)
-        kept = Path(folder) / path.name
+        kept = _own(folder) / path.name
         shutil.copyfile(path, kept)
     except (ValueError, OSError) as error:
         gr.Warning(html.escape(str(error)))
@@ -538,8 +550,9 @@ def build_finetune_tab(choice: ModelChoice) -> None:
     )
     send.click(push, [folder, repo], line, **quiet, **LANE)
 
-    def chosen(own: Mapping[str, str], name: str) -> Any:
+    @friendly
+    def chosen(own: Mapping[str, str], name: Any) -> Iterator[Any]:
         names = classes_of(find(name, own))
-        return gr.update(choices=[ALL, *names], value=names[0] if names else ALL)
+        yield gr.update(choices=[ALL, *names], value=names[0] if names else ALL)
 
     base.change(chosen, [choice.own, base], only, **quiet)

@@ -179,10 +179,10 @@ def _text(timesteps: list[int]) -> str:
     return ",".join(map(str, timesteps))
 
 
-def _fit(timesteps: str, T: object) -> str:
+def _fit(timesteps: Any, T: object) -> str:
     """The list for a new T: an own list stays as long as it is valid, the default follows T."""
     if not isinstance(T, int) or not T_MIN <= T <= T_MAX:
-        return timesteps
+        return str(timesteps)
     try:
         own = parse_timesteps(timesteps, T)
     except ValueError:

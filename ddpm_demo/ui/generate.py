@@ -170,7 +170,7 @@ def fit(
         number("start", start, 1, checkpoint.diffusion.T, whole=True)
         y = None if label == ANY else 0
         config = SampleConfig(n=n, label=y, guidance=guidance)
-        if seconds in TIMES and seconds > 0:
+        if isinstance(seconds, int) and TIMES.get(seconds) and seconds > 0:
             ms = 1000 * _seconds_per_call(own, name, config)
             return budget.plan(seconds, ms, start, defaults(checkpoint))
     except (ValueError, OSError, FloatingPointError, gr.Error):
@@ -382,7 +382,7 @@ def build_generate_tab(any_repo: bool = False) -> ModelChoice | None:
     )
     dice.click(None, outputs=seed, js=DICE, **quiet)
     shown = [line, sampler, steps, spacing, variance, clip, start, label, guidance, n]
-    start.change(lambda t: gr.update(maximum=t), start, steps, **quiet)
+    start.change(lambda t: gr.update(maximum=max(2, t)), start, steps, **quiet)
 
     quick: dict[str, Any] = {**quiet, "queue": False, "trigger_mode": "always_last"}
     run_of = [own, name, sampler, steps, n, label, guidance]

@@ -43,6 +43,9 @@ class Page(gr.Blocks):
             for path in _paths(inputs):  # Gradio would download it
                 if isinstance(path, str) and path.lower().startswith(("http:", "https:")):
                     raise ValueError("a file is given as an address; allowed are uploads.")
+            for block, value in zip(block_fn.inputs, inputs):
+                if isinstance(block, gr.Dataset) and type(value) is not int:
+                    raise ValueError("the number of an example is missing.")
             return await super().preprocess_data(block_fn, inputs, *args, **options)
         except gr.Error as error:
             raise gr.Error(error.message, print_exception=False) from None

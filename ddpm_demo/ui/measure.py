@@ -403,8 +403,9 @@ def build_measure_tab(choice: ModelChoice) -> None:
     shown = [wanted, why, n, sampler, steps, label, guidance, terms]
     quick: dict[str, Any] = {**quiet, "queue": False, "trigger_mode": "always_last"}
 
-    def chosen(own: Mapping[str, str], model: Any) -> Any:
-        return [gr.update(**options) for options in offer(find(model, own))]
+    @friendly
+    def chosen(own: Mapping[str, str], model: Any) -> Iterator[Any]:
+        yield [gr.update(**options) for options in offer(find(model, own))]
 
     name.change(chosen, [choice.own, name], shown, **quiet)
     choice.own.change(
