@@ -1,6 +1,6 @@
 """The real app in a process of its own, with tiny models, and pages of it without a browser.
 
-`python tests/faults_server.py ZOO ...` serves the models of a folder with the options of app.py.
+`python tests/faults_server.py ZOO ...` is app.py with the models of another folder.
 """
 
 from __future__ import annotations
@@ -13,43 +13,59 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import httpx
+import torch
 
-ROOT = Path(__file__).parent.parent
+sys.path.insert(0, str(Path(__file__).parent.parent))
+
+from ddpm_demo import checkpoint
+from ddpm_demo.checkpoint import Checkpoint, save_checkpoint
+from ddpm_demo.config import DiffusionConfig, ModelConfig
+from ddpm_demo.unet import UNet
+
 PATIENCE = 120.0
 
 
 class Server:
-    """`python app.py` with another zoo; its log is read by tests.
+    """`python app.py`; it is up when this is made.
 
     Args:
+        place: an empty folder for its models, its log and its temporary files.
+        options: of app.py.
+        models: names of models with a thousand steps.
         environment: changes of it.
     """
 
-    def __init__(self, zoo: Path, log: Path, **environment: str) -> None:
+    def __init__(
+        self, place: Path, *options: str, models: Sequence[str] = ("tiny",), **environment: str
+    ) -> None:
+        self.zoo, self.temporary, self._log = (place / name for name in ("zoo", "tmp", "log"))
+        self.temporary.mkdir()
+        torch.manual_seed(0)
+        for name in models:
+            net = UNet(ModelConfig(size=8, channels=1, width=8, multipliers=(1, 2), time_dim=16))
+            save_checkpoint(
+                self.zoo / name, Checkpoint(net, DiffusionConfig(), {"dataset": "none"})
+            )
         with socket.socket() as free:
             free.bind(("127.0.0.1", 0))
-            port = free.getsockname()[1]
-        self._log = log
-        self.temporary = log.with_suffix(".tmp")
-        self.temporary.mkdir()
-        command = [sys.executable, __file__, str(zoo), "--port", str(port)]
-        threads = {"OMP_NUM_THREADS": "1", "OMP_WAIT_POLICY": "PASSIVE"}
-        with log.open("wb") as out:
+            port = str(free.getsockname()[1])
+        self.url = f"http://127.0.0.1:{port}/"
+        own = {"OMP_NUM_THREADS": "1", "OMP_WAIT_POLICY": "PASSIVE", "TMPDIR": str(self.temporary)}
+        with self._log.open("wb") as out:
             self.process = subprocess.Popen(
-                command,
-                cwd=ROOT,
-                env=os.environ | threads | {"TMPDIR": str(self.temporary)} | environment,
+                [sys.executable, __file__, str(self.zoo), "--port", port, *options],
+                env=os.environ | own | environment,
                 stdout=out,
                 stderr=out,
             )
-        self.url = f"http://127.0.0.1:{port}/"
+        self._wait()
 
-    def wait(self) -> None:
+    def _wait(self) -> None:
         """Until the page is up."""
         until = time.monotonic() + PATIENCE
         while time.monotonic() < until:
@@ -89,6 +105,7 @@ class Tab:
     def __init__(self, server: Server, http: httpx.Client | None = None) -> None:
         self.http = http or httpx.Client(base_url=server.url, timeout=PATIENCE)
         self.session = secrets.token_hex(6)
+        self.event: dict[str, Any] = {}  # of the last run
         self.config = self.http.get("config").json()
         self.parts = {part["id"]: part for part in self.config["components"]}
 
@@ -134,34 +151,43 @@ class Tab:
     def generate(self, **controls: Any) -> Iterator[dict[str, Any]]:
         """Press Generate: the messages for the player."""
         run = self.endpoint("go")
-        assert self.join(run, self.values(run, **controls)).status_code == 200
+        joined = self.join(run, self.values(run, **controls))
+        assert joined.status_code == 200, joined.text
+        self.event = {"fn_index": run["id"], "event_id": joined.json()["event_id"]}
         for message in self.messages():
             if message["msg"] in ("process_generating", "process_completed"):
                 yield message
+
+    def stop(self) -> None:
+        """Press Stop."""
+        body = {"session_hash": self.session, **self.event}
+        assert self.http.post("gradio_api/cancel", json=body).status_code == 200
 
     def upload(self, name: str, data: bytes) -> httpx.Response:
         return self.http.post("gradio_api/upload", files={"files": (name, data)})
 
 
-def steps(messages: list[dict[str, Any]]) -> list[int]:
-    """The steps of the frames in messages for the player."""
+def frames(messages: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The frames in messages for the player."""
     found = []
     for message in messages:
         for value in message["output"].get("data") or []:
             if isinstance(value, str) and value:
-                found += [frame["step"] for frame in json.loads(value).get("frames", [])]
+                found += json.loads(value).get("frames", [])
     return found
 
 
-def serve(zoo: str, *options: str) -> None:
-    sys.path.insert(0, str(ROOT))
-    from ddpm_demo import checkpoint
-
-    checkpoint.ZOO = Path(zoo)
-    from ddpm_demo.ui.app import main
-
-    main(options)
+def error(message: dict[str, Any]) -> str:
+    """The one sentence in which a call ended."""
+    said = message["output"]["error"]
+    assert not message["success"]
+    assert isinstance(said, str)
+    assert len(said.splitlines()) == 1
+    return said
 
 
 if __name__ == "__main__":
-    serve(*sys.argv[1:])
+    checkpoint.ZOO = Path(sys.argv[1])
+    from ddpm_demo.ui.app import main
+
+    main(sys.argv[2:])

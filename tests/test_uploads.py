@@ -99,15 +99,20 @@ def huge(rng: random.Random) -> Iterator[Case]:
     w, h = rng.randint(9_000, 65_000), rng.randint(9_000, 65_000)
 
     def chunk(name: bytes, body: bytes) -> bytes:
-        return struct.pack(">I", len(body)) + name + body + struct.pack(">I", zlib.crc32(name + body))
+        return (
+            struct.pack(">I", len(body)) + name + body + struct.pack(">I", zlib.crc32(name + body))
+        )
 
     head = chunk(b"IHDR", struct.pack(">IIBBBBB", w, h, 8, 2, 0, 0, 0))
     rows = chunk(b"IDAT", zlib.compress(bytes(9000)))
     files = {
         "PNG": b"\x89PNG\r\n\x1a\n" + head + rows + chunk(b"IEND", b""),
         "BMP": b"BM" + struct.pack("<IHHIIiiHHIIiiII", 999, 0, 0, 54, 40, w, h, 1, 24, *[0] * 6),
-        "GIF": b"GIF89a" + struct.pack("<HHBBB", w, h, 0, 0, 0)
-        + b"," + struct.pack("<HHHHB", 0, 0, w, h, 0) + b"\x08\x02L\x01\0;",
+        "GIF": b"GIF89a"
+        + struct.pack("<HHBBB", w, h, 0, 0, 0)
+        + b","
+        + struct.pack("<HHHHB", 0, 0, w, h, 0)
+        + b"\x08\x02L\x01\0;",
         "PPM": f"P6 {w} {h} 255\n".encode() + bytes(99),
         "DDS": b"DDS " + struct.pack("<IIII", 124, 0x1007, h, w) + bytes(999),
     }
@@ -120,20 +125,50 @@ def huge(rng: random.Random) -> Iterator[Case]:
 
 
 def no_picture(rng: random.Random) -> Iterator[Case]:
-    heads = (b"", b"%PDF-1.7\n", b"PK\3\4", b"<svg xmlns=", b"<html>", b"ID3", b"\x7fELF", b"GIF89a")
-    for head in (*heads, b"RIFF\xff\xff\xff\xffWEBP", b"\xff\xd8\xff", b"II*\0", b"\x89PNG\r\n\x1a\n"):
+    heads = (
+        b"",
+        b"%PDF-1.7\n",
+        b"PK\3\4",
+        b"<svg xmlns=",
+        b"<html>",
+        b"ID3",
+        b"\x7fELF",
+        b"GIF89a",
+    )
+    for head in (
+        *heads,
+        b"RIFF\xff\xff\xff\xffWEBP",
+        b"\xff\xd8\xff",
+        b"II*\0",
+        b"\x89PNG\r\n\x1a\n",
+    ):
         yield f"{head[:8]!r} and noise", head + rng.randbytes(rng.randint(0, 3000)), None, 0
 
 
 def damaged(rng: random.Random) -> Iterator[Case]:
     """Cut off or with flipped bits, most of them near the start, where the structure is."""
-    kinds = ("PNG", "JPEG", "GIF", "BMP", "TIFF", "WEBP", "JPEG2000", "ICO", "TGA", "PCX", "PPM", "SGI")
+    kinds = (
+        "PNG",
+        "JPEG",
+        "GIF",
+        "BMP",
+        "TIFF",
+        "WEBP",
+        "JPEG2000",
+        "ICO",
+        "TGA",
+        "PCX",
+        "PPM",
+        "SGI",
+    )
     for kind in kinds:
         clean = save(photo(rng).resize((32, 32)), kind)
         yield f"{kind} cut off", clean[: rng.randrange(1, len(clean))], None, 0
         data = bytearray(clean)
         for _ in range(rng.randint(1, 8)):
-            data[rng.randrange(min(len(data), rng.choice((40, 400, 10**6))))] ^= 1 << rng.randrange(8)
+            data[rng.randrange(min(len(data), rng.choice((40, 400, 10**6))))] ^= 1 << rng.randrange(
+                8
+            )
         yield f"{kind} with flipped bits", bytes(data), None, 0
 
 
@@ -157,7 +192,9 @@ def test_a_thousand_uploads(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
         path.write_bytes(data)
         said.clear()
         start = time.thread_time()
-        message, picture, last = forward._set_picture({"path": str(path)}, LAST, SIZE, "gaussian", 0)
+        message, picture, last = forward._set_picture(
+            {"path": str(path)}, LAST, SIZE, "gaussian", 0
+        )
         assert time.thread_time() - start < 5, name
         if said:
             assert wanted is None, (name, said)

@@ -48,7 +48,8 @@ def used() -> int:
     total = 0
     for path in folder().rglob("*"):
         with suppress(OSError):  # deleted meanwhile
-            total += path.lstat().st_size
+            if path.is_file():
+                total += path.stat().st_size
     return total
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import html
 import logging
+import re
 from collections.abc import Iterator
 from typing import Any
 
@@ -21,12 +22,8 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from ddpm_demo.ui import disk
 
 BODY = 64 * 2**20  # bytes of a request: the frames for a film are the largest that the page sends
-CLOSED = (
-    "/file=http",  # fetches from elsewhere for whoever asks,
-    "/proxy=",  # likewise
-    "/process_recording",  # cuts films,
-    "/vibe-",  # edits the program
-)
+# Routes that fetch from elsewhere for whoever asks, cut films, or edit the program.
+CLOSED = re.compile("/(file[=/]+https?:|proxy=|process_recording|vibe-)", re.IGNORECASE)
 log = logging.getLogger(__name__)
 
 
@@ -43,7 +40,7 @@ class Page(gr.Blocks):
             for path in _paths(inputs):  # Gradio would download it
                 if isinstance(path, str) and path.lower().startswith(("http:", "https:")):
                     raise ValueError("a file is given as an address; allowed are uploads.")
-            for block, value in zip(block_fn.inputs, inputs):
+            for block, value in zip(block_fn.inputs, inputs, strict=False):
                 if isinstance(block, gr.Dataset) and type(value) is not int:
                     raise ValueError("the number of an example is missing.")
             return await super().preprocess_data(block_fn, inputs, *args, **options)
@@ -92,12 +89,14 @@ class Guard:
 
         async def watched(message: Message) -> None:
             nonlocal answered
+            if come > BODY:  # Gradio may have caught the first one
+                raise TooLarge
             answered = True
             await send(message)
 
         path, answer = scope["path"], None
         try:
-            if any(part in path for part in CLOSED):
+            if CLOSED.search(path):
                 answer = PlainTextResponse("This server doesn't do that.", 403)
             else:
                 if path.endswith("/upload"):
