@@ -38,11 +38,10 @@ from ddpm_demo.generate import generate
 from ddpm_demo.metrics import Summary
 from ddpm_demo.plots import line_plot
 from ddpm_demo.train import Progress, preview
-from ddpm_demo.ui import player, runtime
+from ddpm_demo.ui import disk, player, runtime
 from ddpm_demo.ui.generate import ModelChoice, find
 from ddpm_demo.ui.runtime import GPU, friendly
 
-SPACE = "SPACE_ID" in os.environ
 CHUNK = 40.0 if os.environ.get("SPACES_ZERO_GPU") else math.inf  # seconds of a GPU at a time
 BATCH_MOST, STEPS_MOST, SIZE_MOST = 2048, 100_000, 64
 LANE: dict[str, Any] = {"concurrency_id": "finetune", "concurrency_limit": 1}  # of long work
@@ -70,7 +69,8 @@ def data_of(dataset: Any, size: int, channels: int, *, train: bool = True) -> da
     """
     dataset = str(dataset)
     folder = dataset.startswith("folder:")
-    require(not (SPACE and folder), "data", dataset, f"{', '.join(data.NAMES)} on a public Space")
+    known = f"{', '.join(data.NAMES)}, as others than its host use this app"
+    require(not (runtime.strangers and folder), "data", dataset, known)
     if not folder:  # whole sets at the size of a model that anyone may have uploaded
         number("size of the model", size, 8, SIZE_MOST, whole=True)
     return _load(dataset, size, channels, train)
@@ -137,14 +137,19 @@ def show_estimate(own: Mapping[str, str], name: Any, *controls: Any) -> Iterator
 
 @GPU
 def _chunk(
-    base: Checkpoint, found: data.Images, config: TrainConfig, out: Path, resume: bool
+    base: Checkpoint,
+    found: data.Images,
+    config: TrainConfig,
+    out: Path,
+    deadline: float,
+    resume: bool,
 ) -> Iterator[Progress | str]:
-    """Train until the end, Stop, or the end of the time that ZeroGPU gives; a sentence in between
-    says that the batch was halved."""
-    start, stop = time.monotonic(), out.parent / STOP
+    """Train until the end, Stop, or the end of the time that ZeroGPU or this server gives; a
+    sentence in between says that the batch was halved."""
+    until, stop = min(deadline, time.monotonic() + CHUNK), out.parent / STOP
 
     def should_stop() -> bool:
-        return stop.exists() or time.monotonic() - start > CHUNK
+        return stop.exists() or time.monotonic() > until
 
     said: list[str] = []
     options = {"resume": resume, "device": runtime.device(), "should_stop": should_stop}
@@ -172,7 +177,22 @@ def new_folder(folder: str | None) -> str:
     """A visitor's own folder, deleted with the session."""
     if folder in _busy:  # said at once; the lane's queue would let it wait and then begin anew
         raise gr.Error(STILL, print_exception=False)
-    return folder or tempfile.mkdtemp(prefix="ddpm_demo-")
+    try:
+        disk.require_room()
+        return folder or tempfile.mkdtemp(prefix="tuning-", dir=disk.folder())
+    except OSError as error:
+        raise gr.Error(html.escape(str(error)), print_exception=False) from None
+
+
+def _own(folder: str | None) -> Path:
+    """The folder that `new_folder` made.
+
+    Raises:
+        ValueError: it made none, or it is gone.
+    """
+    if not folder or not Path(folder).is_dir():
+        raise ValueError("There is no fine-tuning of yours: press Start.")
+    return Path(folder)
 
 
 def forget(folder: str | None) -> None:
@@ -195,12 +215,13 @@ def run(
     Raises:
         ValueError: a bad value, or a second one of the same visitor.
     """
+    known = _own(folder)
     with _guard:
         if folder in _busy:
             raise ValueError(STILL)
         _busy.add(folder)
     try:
-        yield from _run(choice, resume, Path(folder), own, name, *controls)
+        yield from _run(choice, resume, known, own, name, *controls)
     finally:
         _busy.discard(folder)
 
@@ -237,11 +258,13 @@ def _run(
     several = len(found.labels.unique()) > 1  # as the trainer draws them
     before = images.to_uint8(preview(base.model, base.diffusion, by_class=several))
     first, opened = player.frame(0, None, before, before), False
+    most = runtime.most_seconds(runtime.LANE_MINUTES, 60 if runtime.strangers else math.inf)
+    deadline, late = time.monotonic() + most, False
     log: list[tuple[int, float]] = []
     done, sent, share, ended = 0, 0.0, 0.0, False
     while not ended:
         ended = True  # unless a step is made, and it is not the last
-        for p in _chunk(base, found, config, out, resume):
+        for p in _chunk(base, found, config, out, deadline, resume):
             for _ in give_way():
                 yield say()
             if isinstance(p, str):
@@ -272,12 +295,14 @@ def _run(
                 yield say(shown, line if time.monotonic() >= sent else None, _curve(log))
                 sent = max(sent, time.monotonic())
         resume = True
-        ended = ended or (folder / STOP).exists()
+        late = time.monotonic() > deadline
+        ended = ended or late or (folder / STOP).exists()
     require(done > 0, "steps", controls[2], "more than this run has had: it is at its end")
     title, result = keep(folder, only, done)
     updates = choice.add(own, title, str(result))
     line = f"“{title}” is in the model list of Generate."
-    stopped = "" if share >= 1 else player.note(f"Stopped at step {done}; Continue goes on.")
+    why = f", after the {_minutes(most)} that a run may take here" if late else ""
+    stopped = "" if share >= 1 else player.note(f"Stopped at step {done}{why}; Continue goes on.")
     more = (
         gr.update(value=str(result), interactive=True),
         updates[choice.own],
@@ -320,7 +345,7 @@ def add_file(
         require(inside and path.is_file(), "file", path.name, "an upload of yours")
         require(path.suffix == ".safetensors", "file", path.name, "a .safetensors file")
         load_checkpoint(path)
-        kept = Path(folder) / path.name
+        kept = _own(folder) / path.name
         shutil.copyfile(path, kept)
     except (ValueError, OSError) as error:
         gr.Warning(html.escape(str(error)))
@@ -377,7 +402,8 @@ def push(folder: str, repo: Any) -> str:
 
     token = None
     try:
-        require(not SPACE, "push", "a public Space", "a local launch: its login is not yours")
+        if runtime.strangers:  # or they would use a login that isn't theirs
+            raise ValueError("Only who runs this app alone, on their own machine, can push.")
         results = sorted(Path(folder or "/nowhere").glob("*.safetensors"), key=os.path.getmtime)
         require(bool(results), "result", None, "a fine-tuning of yours: Start")
         require(bool(str(repo or "").strip()), "repository", repo, "such as YOU/cifar10-ship")
@@ -484,7 +510,7 @@ def build_finetune_tab(choice: ModelChoice) -> None:
                     label="Data",
                     info="Empty: what the base was trained on. Or cifar10, or folder:PATH.",
                     elem_id="tune-data",
-                    visible=not SPACE,
+                    visible=not runtime.strangers,
                 )
             with gr.Accordion("Result", open=True):
                 result = gr.DownloadButton("Download weights", interactive=False, size="sm")
@@ -493,7 +519,7 @@ def build_finetune_tab(choice: ModelChoice) -> None:
                 upload = gr.File(
                     label="Load a .safetensors file", file_types=[".safetensors"], height=110
                 )
-                with gr.Column(visible=not SPACE):
+                with gr.Column(visible=not runtime.strangers):
                     repo = gr.Textbox(
                         label="Push to the Hub",
                         info="Repository; the login of this machine is used.",
@@ -524,8 +550,9 @@ def build_finetune_tab(choice: ModelChoice) -> None:
     )
     send.click(push, [folder, repo], line, **quiet, **LANE)
 
-    def chosen(own: Mapping[str, str], name: str) -> Any:
+    @friendly
+    def chosen(own: Mapping[str, str], name: Any) -> Iterator[Any]:
         names = classes_of(find(name, own))
-        return gr.update(choices=[ALL, *names], value=names[0] if names else ALL)
+        yield gr.update(choices=[ALL, *names], value=names[0] if names else ALL)
 
     base.change(chosen, [choice.own, base], only, **quiet)

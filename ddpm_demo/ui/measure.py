@@ -27,7 +27,6 @@ from ddpm_demo.ui.generate import ANY, SAMPLERS, ModelChoice, find, first_model,
 from ddpm_demo.ui.runtime import GPU, friendly
 
 N_MOST, IMAGES_MOST = 2000, 200
-HOUR = 3600.0  # what one measurement may take: the lane is for all visitors
 PAGE = 16  # pictures drawn, or calls of the bound, at once: Stop and the pictures shown are as fine
 EVERY = 0.3  # seconds between two messages
 FD, BPD = "fd", "bpd"
@@ -139,12 +138,17 @@ def plan(
     return Plan(checkpoint, own.get(name, name), config, judge, reference, pictures, terms)
 
 
+def most_seconds() -> float:
+    """What one measurement may take: the lane is for all visitors."""
+    return runtime.most_seconds(runtime.LANE_MINUTES, 60)
+
+
 def how_long(own: Mapping[str, str], name: Any, *controls: Any) -> str:
     """The line beside the button: the time it takes, or why there is no such measurement."""
     try:
-        seconds = plan(own, name, *controls).seconds()
-        if seconds > HOUR:
-            return f"about {budget.spoken(seconds)}, and an hour is the most"
+        seconds, most = plan(own, name, *controls).seconds(), most_seconds()
+        if seconds > most:
+            return f"about {budget.spoken(seconds)}, and {budget.spoken(most)} is the most"
         return f"about {budget.spoken(seconds)} on this machine"
     except (ValueError, OSError, FloatingPointError) as error:
         return html.escape(str(error))
@@ -179,7 +183,8 @@ def run(own: Mapping[str, str], name: Any, *controls: Any) -> Iterator[Said]:
     p = plan(own, name, *controls)
     yield gr.skip(), "Getting ready…", ""
     seconds = p.seconds()
-    require(seconds <= HOUR, "time of the measurement", budget.spoken(seconds), "up to an hour")
+    allowed = f"up to {budget.spoken(most_seconds())}"
+    require(seconds <= most_seconds(), "time of the measurement", budget.spoken(seconds), allowed)
     x_0 = None
     if p.images and p.terms:  # before the samples: whatever can be refused is refused now
         config = p.checkpoint.model.config
@@ -398,8 +403,9 @@ def build_measure_tab(choice: ModelChoice) -> None:
     shown = [wanted, why, n, sampler, steps, label, guidance, terms]
     quick: dict[str, Any] = {**quiet, "queue": False, "trigger_mode": "always_last"}
 
-    def chosen(own: Mapping[str, str], model: Any) -> Any:
-        return [gr.update(**options) for options in offer(find(model, own))]
+    @friendly
+    def chosen(own: Mapping[str, str], model: Any) -> Iterator[Any]:
+        yield [gr.update(**options) for options in offer(find(model, own))]
 
     name.change(chosen, [choice.own, name], shown, **quiet)
     choice.own.change(
