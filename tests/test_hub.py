@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
+from unittest.mock import Mock
 
 import gradio as gr
 import pytest
@@ -18,8 +19,8 @@ from huggingface_hub import errors
 
 from ddpm_demo import hub
 from ddpm_demo.checkpoint import CheckpointError, load_checkpoint
+from ddpm_demo.ui import app, runtime
 from ddpm_demo.ui import hub as ui_hub
-from ddpm_demo.ui import runtime
 from ddpm_demo.ui.generate import ModelChoice
 
 try:  # by the version of huggingface-hub
@@ -419,7 +420,8 @@ def test_the_line_before_a_download(fake: FakeHub, monkeypatch: pytest.MonkeyPat
     assert listed.startswith("google/ddpm-church-256: 0 MB, licence apache-2.0, 12,345 downloads. ")
     assert listed.endswith(" LSUN, churches, 256 × 256.")
     monkeypatch.setenv("DDPM_DEMO_HUB_MB", "0.001")
-    assert ui_hub.about(NAME, True).endswith("12,345 downloads: over the limit of 0 MB.")
+    said = "12,345 downloads: over the limit of 0 MB, which DDPM_DEMO_HUB_MB in the app's"
+    assert said in html.unescape(ui_hub.about(NAME, True))
     assert fake.fetched == []
     assert ui_hub.about("<b>", True).startswith("repo is &#x27;&lt;b&gt;&#x27;; allowed is")
     assert "one of google/" in ui_hub.about(NAME, False)
@@ -435,3 +437,43 @@ def test_the_first_repo_is_offered_where_it_can_be_had(fake: FakeHub) -> None:
     fake.cache.mkdir()
     shutil.copytree(fake.source, fake.cache, dirs_exist_ok=True)
     assert ui_hub.offer()[0]["open"]
+
+
+@pytest.mark.parametrize("any_repo", [True, False])
+@pytest.mark.parametrize("device", ["cpu", "cuda"])
+def test_what_is_laid_out(device: str, any_repo: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where there is a GPU the first repo is offered; strangers have a list and no text field."""
+    monkeypatch.setattr(runtime, "device", lambda: torch.device(device))
+    with gr.Blocks() as demo:
+        ui_hub.build_hub_entry(ModelChoice(gr.Dropdown(), gr.State({})), any_repo)
+    repo = next(b for b in demo.blocks.values() if getattr(b, "elem_id", "") == "hub-repo")
+    assert repo.allow_custom_value == any_repo
+    assert [value for _, value in repo.choices] == list(hub.LISTED)
+    offered = [f for f in demo.fns.values() if f.fn is ui_hub.offer]
+    assert len(offered) == (device == "cuda")
+    assert all([event for _, event in f.targets] == ["load"] for f in offered)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "space", "any_repo"),
+    [
+        ([], False, True),
+        (["--host", "localhost"], False, True),
+        (["--host", "0.0.0.0"], False, False),
+        (["--share"], False, False),
+        ([], True, False),
+        (["--host", "127.0.0.1"], True, False),
+    ],
+)
+def test_any_repo_is_for_who_is_alone_with_the_app(
+    arguments: list[str], space: bool, any_repo: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    build = Mock()
+    monkeypatch.setattr(app, "build_app", build)
+    for name in ("warm_up", "keep_memory", "torch"):
+        monkeypatch.setattr(app, name, Mock())
+    monkeypatch.delenv("SPACE_ID", raising=False)
+    if space:
+        monkeypatch.setenv("SPACE_ID", "somebody/ddpm")
+    app.main(arguments)
+    build.assert_called_once_with(any_repo=any_repo)
