@@ -1,10 +1,15 @@
-"""Models of the Hub, and the app's entry for them, with a stand-in for the Hub."""
+"""Models of the Hub, and the app's entry for them, with stand-ins for the Hub."""
 
 import html
+import json
+import os
 import re
 import shutil
+import subprocess
+import sys
 import threading
 from collections.abc import Callable, Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -123,6 +128,97 @@ def test_download_of_the_flat_layout(fake: FakeHub) -> None:
     assert load_checkpoint(NAME)
     flat = {"model_index.json", "config.json", "scheduler_config.json", weights}
     assert set(fake.fetched) == flat
+
+
+def serve_as_hub(folder: Path) -> ThreadingHTTPServer:
+    """A server that answers as the Hub does for one repo, and refuses others as it does."""
+
+    class Answer(BaseHTTPRequestHandler):
+        def say(self, status: int, body: bytes, **headers: str) -> None:
+            self.send_response(status)
+            for name, value in headers.items():
+                self.send_header(name.replace("_", "-"), value)
+            self.send_header("Content-Length", str(len(body)))
+            self.end_headers()
+            if self.command == "GET":
+                self.wfile.write(body)
+
+        def do_GET(self) -> None:
+            path, sha = self.path.partition("?")[0], "a" * 40
+            files = {str(p.relative_to(folder)): p for p in folder.rglob("*") if p.is_file()}
+            name = path.partition(f"/{NAME}/resolve/{sha}/")[2]
+            if name in files:
+                self.say(200, files[name].read_bytes(), ETag=f'"{name}"', X_Repo_Commit=sha)
+            elif path.startswith(f"/api/models/{NAME}/tree/"):
+                sizes = {name: file.stat().st_size for name, file in files.items()}
+                tree = [{"type": "file", "path": k, "size": n, "oid": k} for k, n in sizes.items()]
+                self.say(200, json.dumps(tree).encode())
+            elif path.startswith(f"/api/models/{NAME}"):
+                siblings = [{"rfilename": k, "size": f.stat().st_size} for k, f in files.items()]
+                about = {"id": NAME, "sha": sha, "siblings": siblings, "tags": ["license:mit"]}
+                self.say(200, json.dumps(about | {"downloads": 7}).encode())
+            elif "gated" in path:
+                self.say(403, b"{}", X_Error_Code="GatedRepo")
+            else:  # missing or private: the Hub doesn't say which
+                self.say(401, b"{}", X_Error_Code="RepoNotFound")
+
+        do_HEAD = do_GET
+
+        def log_message(self, *_args: Any) -> None:
+            pass
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Answer)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    return server
+
+
+THROUGH_THE_LIBRARY = f"""
+from ddpm_demo import hub
+from ddpm_demo.checkpoint import load_checkpoint
+from ddpm_demo.ui.hub import _bars
+come = [0]
+for online in (True, False):
+    for name in ("nobody/none", "somebody/gated", {NAME!r}):
+        try:
+            about = hub.describe(name) if online else "offline"
+            hub.download(name, tqdm_class=_bars(come.append))
+            print(load_checkpoint(name).name, max(come), about, sep=" | ", flush=True)
+        except ValueError as error:
+            print(error, flush=True)
+    input()
+"""
+
+
+def test_with_huggingface_hub_itself(folder: Path, tmp_path: Path) -> None:
+    """Against a server of its protocol; then the server is gone."""
+    (folder / "README.md").write_text("# a model")
+    server = serve_as_hub(folder)
+    environment = os.environ | {
+        "HF_ENDPOINT": f"http://127.0.0.1:{server.server_port}",
+        "HF_HOME": str(tmp_path / "home"),
+        "NO_PROXY": "127.0.0.1",
+    }
+    environment.pop("HF_HUB_OFFLINE", None)
+    sizes = {name: (folder / name).stat().st_size for name in (*CONFIGS, WEIGHTS)}
+    command = [sys.executable, "-c", THROUGH_THE_LIBRARY]
+    pipes: dict[str, Any] = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
+    with subprocess.Popen(command, env=environment, **pipes) as child:
+        missing, gated, loaded = (child.stdout.readline() for _ in range(3))
+        server.shutdown()
+        server.server_close()
+        assert missing.startswith(
+            "There is no nobody/none on this disk or on the Hub, or it is pri"
+        )
+        assert gated.startswith("somebody/gated is gated")
+        about = f"{NAME}: {sum(sizes.values()) / 1e6:,.0f} MB, licence mit, 7 downloads"
+        assert loaded == f"{NAME} | {sizes[WEIGHTS]} | {about}\n"
+        got = {p.name for p in (tmp_path / "home").rglob("snapshots/*/**/*") if p.is_file()}
+        assert got == {Path(name).name for name in sizes}
+
+        missing, gated, loaded = child.communicate("\n\n", timeout=100)[0].splitlines()
+        assert missing.startswith("nobody/none is not on this disk and can't be downloaded")
+        assert gated.startswith("somebody/gated is not on this disk and can't be downloaded")
+        assert loaded == f"{NAME} | {sizes[WEIGHTS]} | offline"
 
 
 def test_describe(fake: FakeHub) -> None:
