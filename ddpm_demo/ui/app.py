@@ -63,8 +63,9 @@ CSS = """
 #about-model { font-size: .85rem; color: var(--body-text-color-subdued); }
 @media (max-width: 640px) {
   .stage-and-controls { margin-bottom: 60px; }
-  /* Below the pictures these would be out of reach: keep them under the thumb. */
-  #act, #measure-act { position: fixed; inset: auto 0 0 0; z-index: 10; padding: 8px 16px;
+  /* Below the pictures these would be out of reach: keep them under the thumb, and above Gradio's
+     labels, whose z-index is 40. */
+  #act, #measure-act { position: fixed; inset: auto 0 0 0; z-index: 45; padding: 8px 16px;
     background: var(--body-background-fill); border-top: 1px solid var(--border-color-primary); }
 }
 """

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 import os
 from collections.abc import Iterator, Mapping
@@ -386,11 +387,16 @@ def build_generate_tab(any_repo: bool = False) -> ModelChoice | None:
 
     quick: dict[str, Any] = {**quiet, "queue": False, "trigger_mode": "always_last"}
     run_of = [own, name, sampler, steps, n, label, guidance]
-    gr.on(None, how_long, run_of, pace, **quick)  # at each change, and when the page is loaded
-    name.change(None, outputs=pace, js=f"() => {TIMING!r}", **quiet)
+    usual = (first, best.sampler, best.steps, DEFAULT.n, ANY, best.guidance)
+    gr.on(None, functools.partial(how_long, {}, *usual), None, pace, **quick)  # of a new page
+    timed = (how_long, run_of, pace)
+    gr.on([c.change for c in (sampler, steps, n, label, guidance)], *timed, **quick)
     fitted = (fit, [own, name, time, n, label, guidance, start], [sampler, steps])
     gr.on([c.change for c in (time, n, label, guidance, start)], *fitted, **quick)
-    name.change(_chosen, [own, name, n], shown, **quiet).then(*fitted, **quick)
+    # One after the other, or an answer for the last model's settings may come after the right one.
+    timing = name.change(None, outputs=pace, js=f"() => {TIMING!r}", **quiet)
+    chosen = timing.then(_chosen, [own, name, n], shown, **quiet)
+    chosen.then(*timed, **quick).then(*fitted, **quick)
     for control in (sampler, steps):  # set by hand
         control.input(None, outputs=time, js="() => 0", **quiet)
     return choice
