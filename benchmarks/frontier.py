@@ -31,8 +31,8 @@ from ddpm_demo.evaluate import CACHE, Samples, judge_of
 from ddpm_demo.generate import defaults
 from ddpm_demo.unet import UNet
 
-# What the repo doesn't say of itself: 800,000 steps of 128 pictures (Ho et al. 2020, appendix B).
-HUB = {"google/ddpm-cifar10-32": {"dataset": "cifar10", "images": 800_000 * 128}}
+# The repo doesn't say: 800,000 steps of 128 pictures (Ho et al. 2020, appendix B).
+SEEN = {"google/ddpm-cifar10-32": 800_000 * 128}
 
 
 def gflop(config: ModelConfig) -> float:
@@ -84,10 +84,9 @@ def main() -> None:
     print("| :-- | :-- " + "| --: " * 3 + "| :-- " + "| --: " * 3 + "|")
     for name in (*available(), *o.model):
         checkpoint = load_checkpoint(name, device)
-        checkpoint.info = HUB.get(name, {}) | checkpoint.info
         if "base" in checkpoint.info:
             continue
-        config, seen = checkpoint.model.config, checkpoint.info.get("images")
+        config, seen = checkpoint.model.config, checkpoint.info.get("images", SEEN.get(name))
         millions = sum(p.numel() for p in checkpoint.model.parameters()) / 1e6
         drawn, fd = distance(checkpoint, o.n, o.steps, o.cache)
         took = budget.measure(checkpoint, patience=math.inf)

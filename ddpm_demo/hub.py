@@ -35,6 +35,7 @@ LISTED = {
     "google/ddpm-bedroom-256": "LSUN, bedrooms, 256 × 256, 455 MB",
     "google/ddpm-cat-256": "LSUN, cats, 256 × 256, 455 MB",
 }
+DATASETS = {"google/ddpm-cifar10-32": "cifar10"}  # of the listed: data that there is a judge for
 LIMIT_VARIABLE = "DDPM_DEMO_HUB_MB"  # of the environment
 CONFIGS = [
     "model_index.json",
@@ -208,4 +209,7 @@ def load(source: str, device: str | torch.device = "cpu") -> Checkpoint:
     path = Path(source)
     if path.exists():
         return load_diffusers(path, device=device)
-    return load_diffusers(download(source), source, device)
+    checkpoint = load_diffusers(download(source), source, device)
+    if source in DATASETS:
+        checkpoint.info["dataset"] = DATASETS[source]
+    return checkpoint

@@ -120,6 +120,12 @@ def test_download(fake: FakeHub, unet: Callable[..., UNet2DModel]) -> None:
     assert hub.cached(NAME) == fake.cache
 
 
+def test_data_of_a_listed_model(fake: FakeHub) -> None:
+    assert load_checkpoint("google/ddpm-cifar10-32").info["dataset"] == "cifar10"
+    assert "dataset" not in load_checkpoint(NAME).info
+    assert set(hub.DATASETS) <= set(hub.LISTED)
+
+
 def test_download_of_the_flat_layout(fake: FakeHub) -> None:
     for path in ("unet/config.json", "scheduler/scheduler_config.json"):
         (fake.source / path).rename(fake.source / Path(path).name)
