@@ -329,10 +329,15 @@ def keep(folder: Path, only: str, step: int) -> tuple[str, Path]:
     return f"{path.stem} (yours)", path
 
 
-def stop(folder: str | None) -> None:
-    """Ask the training to save and end after its step."""
+def stop(folder: str | None, left: int = 0) -> int:
+    """Ask the training to save and end after its step.
+
+    Returns:
+        How often the visitor left the queue: once more than `left`, if nothing runs.
+    """
     if folder and Path(folder).is_dir():
         (Path(folder) / STOP).touch()
+    return left + (folder not in _busy)
 
 
 def add_file(
@@ -528,19 +533,23 @@ def build_finetune_tab(choice: ModelChoice) -> None:
                     send = gr.Button("Push", size="sm")
 
     quiet: dict[str, Any] = {"show_progress": "hidden", "api_visibility": "private"}
+    long = {**quiet, **LANE, **player.PROGRESS, "show_progress_on": screen}
     controls = [source, only, steps, batch, lr, grids]
     outputs = [screen, line, curve, result, choice.own, choice.name]
-    for button, resume in ((start, False), (onward, True)):
+    runs = [
         button.click(new_folder, folder, folder, **quiet).success(
             functools.partial(run, choice, resume),
             [folder, choice.own, base, *controls],
             outputs,
-            **quiet,
-            **LANE,
+            **long,
         )
-    halt.click(stop, folder, queue=False, **quiet)
-    guess.click(show_estimate, [choice.own, base, *controls], line, **quiet, **LANE)
-    meter.click(forgetting, [choice.own, base, folder, only], table, **quiet, **LANE)
+        for button, resume in ((start, False), (onward, True))
+    ]
+    left = gr.Number(0, visible="hidden")  # not a State: without the queue, they do not change
+    halt.click(stop, [folder, left], left, queue=False, **quiet)
+    left.change(lambda: player.note("Stopped."), outputs=screen, cancels=runs, queue=False, **quiet)
+    guess.click(show_estimate, [choice.own, base, *controls], line, **long)
+    meter.click(forgetting, [choice.own, base, folder, only], table, **long)
     upload.upload(new_folder, folder, folder, **quiet).success(
         functools.partial(add_file, choice),
         [folder, choice.own, upload],
@@ -548,7 +557,7 @@ def build_finetune_tab(choice: ModelChoice) -> None:
         preprocess=False,
         **quiet,
     )
-    send.click(push, [folder, repo], line, **quiet, **LANE)
+    send.click(push, [folder, repo], line, **long)
 
     @friendly
     def chosen(own: Mapping[str, str], name: Any) -> Iterator[Any]:

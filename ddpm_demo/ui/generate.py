@@ -372,7 +372,7 @@ def build_generate_tab(any_repo: bool = False) -> ModelChoice | None:
         screen,
         concurrency_id="model",
         concurrency_limit=runtime.RUNS,
-        **quiet,
+        **quiet | player.PROGRESS,
     )
     stop.click(
         lambda: player.note("Stopped."),

@@ -392,7 +392,8 @@ def build_measure_tab(choice: ModelChoice) -> None:
 
     quiet: dict[str, Any] = {"show_progress": "hidden", "api_visibility": "private"}
     controls = [choice.own, name, wanted, n, sampler, steps, label, guidance, pictures, terms]
-    event = start.click(run, controls, [screen, line, result], **quiet, **LANE)
+    long = {**quiet, **LANE, **player.PROGRESS, "show_progress_on": screen}
+    event = start.click(run, controls, [screen, line, result], **long)
     halt.click(
         lambda: (player.note("Stopped."), "Stopped: nothing was kept.", ""),
         outputs=[screen, line, result],
