@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import argparse
+import os
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ddpm_demo.config import one_of, require
+
+if TYPE_CHECKING:
+    import torch
 
 
 def device_argument(p: argparse.ArgumentParser) -> None:
@@ -17,6 +21,15 @@ def device_argument(p: argparse.ArgumentParser) -> None:
         action=argparse.BooleanOptionalAction,
         help="run the network in bfloat16 (by default where it is faster, for training only)",
     )
+
+
+def own_device(device: torch.device) -> torch.device:
+    """Each process of a node takes the GPU of its local rank."""
+    import torch
+
+    if device.type != "cuda" or "LOCAL_RANK" not in os.environ:
+        return device
+    return torch.device("cuda", int(os.environ["LOCAL_RANK"]))
 
 
 def count(word: str) -> int:

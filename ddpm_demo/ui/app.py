@@ -43,9 +43,17 @@ CSS = """
 .gradio-container { max-width: 1440px !important; }
 #tune-curve svg { max-height: 260px; }
 #measured .ddpm-box { max-height: 42vh; }
-#measure-why, #measure-line { font-size: .85rem; overflow-wrap: anywhere; }
-#measure-line progress { display: block; width: 100%; margin-top: 4px;
-  accent-color: var(--color-accent); }
+:is(#measure-why, #measure-line, #tune-line, #hub-line) { font-size: .85rem;
+  overflow-wrap: anywhere; }
+progress { appearance: none; display: block; width: 100%; height: 8px; margin-top: 4px; border: 0;
+  border-radius: 4px; overflow: hidden; background: var(--border-color-primary); }
+progress::-webkit-progress-bar { background: var(--border-color-primary); }
+progress::-webkit-progress-value { background: var(--color-accent); }
+progress::-moz-progress-bar { background: var(--color-accent); }
+#tune-table, #tune-recorded { font-size: .85rem; }
+#tune-recorded { flex-wrap: wrap; }
+#tune-recorded > .block, #tune-line { flex: 1 1 100%; }
+#tune-table:not(:has(div.said)) { display: none; }
 #measure-result :is(table, tbody, tr, th, td) { border: 0; border-collapse: collapse;
   text-align: left; }
 #measure-result :is(th, td) { padding: 4px 16px 4px 0;
@@ -56,16 +64,17 @@ CSS = """
 #measure-result svg { display: block; width: 100%; min-width: 400px; font-weight: 400; }
 #pace, #measure-pace { flex: 1 1 100%; min-height: 1.3em; font-size: .85rem; line-height: 1.3;
   color: var(--body-text-color-subdued); text-align: center; }
-#act, #measure-act { flex-wrap: wrap; row-gap: 6px; }
-#hub-line { font-size: .85rem; overflow-wrap: anywhere; }
-#hub-line progress { display: block; width: 100%; margin-top: 4px;
-  accent-color: var(--color-accent); }
+#act, #measure-act, #tune-act { flex-wrap: wrap; row-gap: 6px; }
 #about-model { font-size: .85rem; color: var(--body-text-color-subdued); }
 @media (max-width: 640px) {
+  /* All four tabs fit, and none is in the menu of those that don't. */
+  .tab-container button { padding: 0 7px; font-size: .82rem; }
   .stage-and-controls { margin-bottom: 60px; }
+  .stage-and-controls:has(#tune-act) { margin-bottom: 130px; }
   /* Below the pictures these would be out of reach: keep them under the thumb, and above Gradio's
      labels, whose z-index is 40. */
-  #act, #measure-act { position: fixed; inset: auto 0 0 0; z-index: 45; padding: 8px 16px;
+  #act, #measure-act, #tune-act { position: fixed; inset: auto 0 0 0; z-index: 45;
+    padding: 8px 16px;
     background: var(--body-background-fill); border-top: 1px solid var(--border-color-primary); }
 }
 """
@@ -89,20 +98,22 @@ PATIENCE = 3.0  # seconds for telling visitors that the server is being stopped
 def build_app() -> gr.Blocks:
     """The app, ready for `launch(**LAUNCH)`.
 
-    Unless strangers use it (`runtime.strangers`), visitors may load any repo of the Hub and any
-    folder of this disk.
+    Unless strangers use it (`runtime.strangers`), it is for the owner of this machine alone, who
+    may load any repo of the Hub and any folder of this disk, train on such folders, and push to the
+    Hub with its login.
     """
+    alone = not runtime.strangers
     with Page(title=TITLE, delete_cache=(600, 3600)) as demo:
         gr.Markdown(INTRO)
         with gr.Tab("Generate", id="generate"):
-            choice = build_generate_tab(any_repo=not runtime.strangers)
+            choice = build_generate_tab(alone)
         with gr.Tab("Forward noising", id="forward"):
             build_forward_tab()
         if choice:
-            with gr.Tab("Fine-tune", id="finetune"):
-                build_finetune_tab(choice)
+            with gr.Tab("Fine-tune", id="finetune") as tab:
+                build_finetune_tab(choice, tab, local=alone)
             with gr.Tab("Measure", id="measure"):
-                build_measure_tab(choice)
+                build_measure_tab(choice, local=alone)
     # Past 32 waiting visitors, a new one is told so. ZeroGPU would allow only one without this.
     demo.queue(max_size=32, api_open=False)
     return demo

@@ -201,5 +201,5 @@ def build_hub_entry(choice: ModelChoice, any_repo: bool) -> None:
         queue=False,
         **quiet,
     )
-    if runtime.device().type == "cuda":
+    if runtime.has_gpu():
         gr.on(None, offer, None, [entry, line], **quiet)

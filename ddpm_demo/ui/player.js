@@ -2,7 +2,7 @@
 // replays them, and asks the server only to make files. Gradio runs this once a component and
 // gives it `element`, `props`, `server` and `watch`.
 
-const FPS = 15; // frames a second at speed 1
+const FPS = 15; // frames a second at speed 1, unless a run has its own
 const MESSAGE_MS = 140; // from one message of a live run to the next
 const GAP = 1; // pixels between pictures, in pixels of a picture
 const SPOKEN_EVERY = 5000; // ms between two spoken progress reports
@@ -198,7 +198,7 @@ function play() {
 function tick(now) {
   if (!playback) return;
   const gone = Math.max(0, now - playback.since) / 1000;
-  const next = playback.from + Math.floor(gone * FPS * Number(speed.value));
+  const next = playback.from + Math.floor(gone * (run.fps ?? FPS) * Number(speed.value));
   if (next >= frames.length - 1) return go(frames.length - 1);
   if (next !== at) show(next);
   requestAnimationFrame(tick);

@@ -156,6 +156,7 @@ def header(
     unit: str = "step",
     title: str = "",
     meta: Mapping[str, object] | None = None,
+    fps: float = FILM_FPS,
 ) -> str:
     """The message that starts a run.
 
@@ -167,6 +168,7 @@ def header(
         unit: the word before the number of a frame.
         title: a line about the run.
         meta: model, sampler, steps, seed ... They name a saved file, and are written into it.
+        fps: frames a second, when it is played and in a film; 1 to 30.
     """
     n, h, w, c = shape
     run = {
@@ -179,6 +181,7 @@ def header(
         "total": total,
         "unit": unit,
         "title": title,
+        "fps": fps,
         "meta": {name: str(value) for name, value in (meta or {}).items()},
     }
     return json.dumps({"run": run})
@@ -311,6 +314,8 @@ def _decode(request: Any) -> tuple[str, dict[str, Any], list[dict[str, Any]], Pi
     for name, most in sizes.items():
         _expect(_whole(run.get(name), 1, most), f"{name} is not a whole number from 1 to {most}.")
     _expect(run["c"] != 2, "c is not 1 or 3.")
+    fps = run.get("fps", FILM_FPS)
+    _expect(type(fps) in (int, float) and 1 <= fps <= 30, "fps is not a number from 1 to 30.")
     panels, meta = run.get("panels"), run.get("meta")
     _expect(isinstance(panels, list) and 1 <= len(panels) <= 4, "there are not 1 to 4 panels.")
     _expect(
@@ -361,7 +366,7 @@ def _encode(
     # An MP4 has one colour for 2 x 2 pixels, so only an even scale keeps all of them.
     scale = _scale(sheets, wanted, multiple=2 if kind == "mp4" else 1)
     sheets = [images.grid(sheet[None], scale=scale) for sheet in sheets]
-    return images.encode(sheets, kind, fps=FILM_FPS, metadata=metadata)
+    return images.encode(sheets, kind, fps=run.get("fps", FILM_FPS), metadata=metadata)
 
 
 def _sheet(panels: Pictures, columns: int, *, stacked: bool = False) -> Pictures:
