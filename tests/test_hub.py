@@ -570,12 +570,11 @@ def test_what_is_laid_out(device: str, any_repo: bool, monkeypatch: pytest.Monke
 def test_any_repo_is_for_who_is_alone_with_the_app(
     arguments: list[str], space: bool, any_repo: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    build = Mock()
-    monkeypatch.setattr(app, "build_app", build)
-    for name in ("warm_up", "keep_memory", "torch"):
+    monkeypatch.setattr(runtime, "strangers", None)
+    for name in ("build_app", "until_stopped", "disk", "threading", "keep_memory", "torch"):
         monkeypatch.setattr(app, name, Mock())
     monkeypatch.delenv("SPACE_ID", raising=False)
     if space:
         monkeypatch.setenv("SPACE_ID", "somebody/ddpm")
     app.main(arguments)
-    build.assert_called_once_with(any_repo=any_repo)
+    assert runtime.strangers == (not any_repo)

@@ -367,10 +367,10 @@ def test_epochs_and_device_arrive(tune: Callable[..., Any], tmp_path: Path) -> N
 def test_a_run_ends_with_its_turn_and_can_be_continued(
     tune: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(tab, "TURN", 0.0)
+    monkeypatch.setenv(runtime.LANE_MINUTES, "0")
     said = list(tune())
     assert lines(said)[-1].startswith("“tiny-all-2 (yours)”")  # the step after is its last
-    monkeypatch.setattr(tab, "TURN", 1e9)
+    monkeypatch.delenv(runtime.LANE_MINUTES)
     assert lines(list(tune(resume=True)))[-1].startswith("“tiny-all-6 (yours)”")
 
 

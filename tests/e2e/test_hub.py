@@ -48,7 +48,7 @@ def url(published: Path, serve: Callable[..., str]) -> Iterator[str]:
     patch.setattr(hub, "snapshot_download", snapshot_download)
     patch.setattr(hub, "HfApi", offline)
     fixed = ("ssr_mode", "run_history")
-    build = app.build_app(any_repo=True)
+    build = app.build_app()
     yield serve(build, **{k: v for k, v in app.LAUNCH.items() if k not in fixed})
     patch.undo()
 
