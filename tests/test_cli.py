@@ -543,7 +543,10 @@ BAD = {
     ],
     "finetune --model tiny --out run": [
         ("{data} --batch-size 0", "batch_size is 0"),
-        ("{data} --batch-size 2", "batch_size is 2; allowed is a whole number from 1 to 1."),
+        (
+            "{data} --batch-size 2",
+            "batch_size is 2; allowed is a whole number from 1 to 1, the number of pictures.",
+        ),
         ("{data} --epochs 0", "epochs is 0.0"),
         ("{data} --every 0", "every is 0"),
         ("{data} --class cat", "class is 'cat'; allowed is none."),

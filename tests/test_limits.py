@@ -1,7 +1,6 @@
 """What strangers may ask for, how its host raises that, and what the app keeps on the disk."""
 
 import time
-from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -9,8 +8,8 @@ from typing import Any
 import gradio as gr
 import pytest
 
-from ddpm_demo.checkpoint import Checkpoint, load_checkpoint
-from ddpm_demo.ui import app, disk, finetune, forward, generate, runtime
+from ddpm_demo.checkpoint import load_checkpoint
+from ddpm_demo.ui import app, disk, forward, generate, runtime, work
 from ddpm_demo.ui.generate import ANY
 
 SAMPLED = ("beta_tilde", 0, True, ANY, 1, 20)
@@ -60,27 +59,6 @@ def test_a_limit_that_is_no_number(words: str, monkeypatch: pytest.MonkeyPatch) 
     monkeypatch.setenv(runtime.RUN_MINUTES, words)
     with pytest.raises(ValueError, match=f"RUN_MINUTES is '{words}'; allowed is a number of min"):
         runtime.most_seconds(runtime.RUN_MINUTES, 5)
-
-
-@pytest.mark.usefixtures("models")
-def test_fine_tuning_of_strangers_ends_after_an_hour(
-    tmp_path: Path, tiny: Callable[..., Checkpoint], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """It ends as if Stop had been pressed, with a result."""
-    import torch
-
-    from ddpm_demo import data
-
-    pictures = data.Images(torch.zeros(20, 1, 8, 8, dtype=torch.uint8), torch.zeros(20).long(), ())
-    monkeypatch.setattr(data, "load", lambda *args, **options: pictures)
-    choice = generate.ModelChoice(gr.Dropdown(["tiny"]), gr.State({}))
-    hour = runtime.most_seconds(runtime.LANE_MINUTES, 60)
-    assert hour == 3600
-    monkeypatch.setenv(runtime.LANE_MINUTES, "0")
-    controls = ("tiny", "cifar10", finetune.ALL, 50, 4, 1e-3, 2)
-    *_, (screen, line, *_) = finetune.run(choice, False, str(tmp_path), {}, *controls)
-    assert "Stopped at step 1, after the 0 s that a run may take here; Continue" in screen
-    assert "is in the model list of Generate" in line
 
 
 @pytest.mark.parametrize(
@@ -167,6 +145,6 @@ def test_strangers_can_not_fill_the_disk(place: Path, monkeypatch: pytest.Monkey
     with pytest.raises(OSError, match="has no room for more files just now"):
         disk.require_room()
     with pytest.raises(gr.Error, match="no room"):
-        finetune.new_folder(None)
+        work.own_folder(None)
     (place / "gradio" / "large").unlink()
-    assert Path(finetune.new_folder(None)).parent == place
+    assert Path(work.own_folder(None)).parent == place

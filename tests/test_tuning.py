@@ -370,6 +370,8 @@ def test_a_run_ends_with_its_turn_and_can_be_continued(
     monkeypatch.setenv(runtime.LANE_MINUTES, "0")
     said = list(tune())
     assert lines(said)[-1].startswith("“tiny-all-2 (yours)”")  # the step after is its last
+    why = "Stopped at step 2, after the 0.01 s that a run may take here; Continue goes on."
+    assert any(why in screen for screen, *_ in said if isinstance(screen, str))
     monkeypatch.delenv(runtime.LANE_MINUTES)
     assert lines(list(tune(resume=True)))[-1].startswith("“tiny-all-6 (yours)”")
 
