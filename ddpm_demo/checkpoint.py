@@ -122,6 +122,12 @@ def save_checkpoint(
     return path
 
 
+def save_file(path: Path, checkpoint: Checkpoint) -> None:
+    """Write one file of half-precision weights, of whatever size."""
+    state = {k: v.half() for k, v in checkpoint.model.state_dict().items()}
+    save_tensors(path, state, describe(checkpoint))
+
+
 def available() -> list[str]:
     """Names of the shipped models."""
     return sorted({p.parent.name for p in ZOO.glob("*/model*.safetensors*")})

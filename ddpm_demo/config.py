@@ -185,6 +185,7 @@ class TrainConfig:
     """A training run. Its length is the first reached of `images`, `epochs` and `minutes`."""
 
     dataset: str = "mnist"  # mnist, fashion_mnist, cifar10, folder:PATH
+    only: str | None = None  # the one class of it that is seen; None: all
     loss: str = "mse"
     weighting: str = "none"  # or min-snr with gamma 5 (Hang et al. 2023, eq. 6)
     batch_size: int = 64

@@ -20,6 +20,12 @@ from .images import ImageError, open_image, square
 NAMES = ("mnist", "fashion_mnist", "cifar10")
 SUFFIXES = {".jpg", ".jpeg", ".png", ".webp"}
 DATA_DIR = Path(os.environ.get("DDPM_DEMO_DATA") or Path.home() / ".cache" / "ddpm_demo" / "data")
+# What is downloaded: where it is put, and its bytes.
+ARCHIVES = {
+    "mnist": ("MNIST/raw", 11_594_722),
+    "fashion_mnist": ("FashionMNIST/raw", 30_878_645),
+    "cifar10": ("", 170_498_071),
+}
 FLIPS = {"mnist": False, "fashion_mnist": True, "cifar10": True}
 
 
@@ -117,6 +123,16 @@ def load(
         tuple(data.classes),
         FLIPS[dataset],
     )
+
+
+def arrived(dataset: str, data_dir: Path = DATA_DIR) -> tuple[int, int]:
+    """Bytes of a named data set's archives that are on the disk so far, and all that will be."""
+    folder, size = ARCHIVES[dataset]
+    try:
+        come = sum(p.stat().st_size for p in (data_dir / folder).glob("*.gz"))
+    except OSError:  # one was renamed or deleted in between
+        come = 0
+    return min(come, size), size
 
 
 def _fit(pixels: Tensor, size: int | None, channels: int | None) -> Tensor:

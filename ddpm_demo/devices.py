@@ -10,24 +10,29 @@ import torch
 from .config import require
 
 
+def here() -> list[str]:
+    """Kinds of devices that this machine has, the fastest first."""
+    found = {
+        "cuda": torch.cuda.is_available(),
+        "mps": torch.backends.mps.is_available(),
+        "cpu": True,
+    }
+    return [k for k, there in found.items() if there]
+
+
 def pick(name: str = "auto") -> torch.device:
     """A device by name; "auto" takes CUDA, then MPS, then the CPU.
 
     Raises:
         ValueError: no such device here.
     """
-    found = {
-        "cuda": torch.cuda.is_available(),
-        "mps": torch.backends.mps.is_available(),
-        "cpu": True,
-    }
-    here = [k for k, there in found.items() if there]
+    kinds = here()
     if name == "auto":
-        return torch.device(here[0])
+        return torch.device(kinds[0])
     kind, _, index = name.partition(":")
     count = torch.cuda.device_count() if kind == "cuda" else 1
-    ok = kind in here and (name == kind or (index.isdecimal() and int(index) < count))
-    require(ok, "device", name, "auto or one of " + ", ".join(here))
+    ok = kind in kinds and (name == kind or (index.isdecimal() and int(index) < count))
+    require(ok, "device", name, "auto or one of " + ", ".join(kinds))
     return torch.device(name)
 
 

@@ -137,6 +137,16 @@ class Samples:
         return found
 
 
+def tuned_to(checkpoint: Checkpoint) -> str | None:
+    """The class that a model was fine-tuned to, if to one; shipped ones are called BASE-CLASS."""
+    info = checkpoint.info
+    if not (base := info.get("base")):
+        return None
+    named = checkpoint.name.removeprefix(f"{base}-")
+    only = (info.get("train") or {}).get("only")
+    return only or (named if named in checkpoint.classes else None)
+
+
 def judge_of(checkpoint: Checkpoint) -> Classifier:
     """The shipped classifier of the data that a model was trained on.
 

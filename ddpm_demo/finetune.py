@@ -8,20 +8,25 @@ GPU's memory does not suffice.
 from __future__ import annotations
 
 import dataclasses
+import math
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from .checkpoint import Checkpoint, load_tensors, save_tensors
 from .config import TrainConfig, number, require
 from .data import Images
-from .train import Progress, train
+from .devices import bf16_pays
+from .train import Progress, preview, train
 
 LR_MOST = 0.01
 LABEL_DROPOUT = 0.5  # half of the steps move "any" class, half the class itself
+GPU_USUAL: dict[str, Any] = {"batch_size": 512, "epochs": 10}
+CPU_USUAL: dict[str, Any] = {"batch_size": 16, "steps": 40}  # a minute or two
 
 
 def settings(base: Checkpoint, data: Images, **values: Any) -> TrainConfig:
@@ -51,9 +56,19 @@ def settings(base: Checkpoint, data: Images, **values: Any) -> TrainConfig:
             ", ".join(data.classes),
             f"those of the model, {', '.join(base.classes)}",
         )
-    number("batch_size", config.batch_size, 1, len(data), whole=True)
+    require(
+        config.batch_size <= len(data),
+        "batch_size",
+        config.batch_size,
+        f"a whole number from 1 to {len(data):,}, the number of pictures",
+    )
     config.require_length()
     return config
+
+
+def pictures(config: TrainConfig, data: Images) -> int:
+    """How many pictures a run will see; 0 if only minutes end it."""
+    return config.images or math.ceil((config.epochs or 0) * len(data))
 
 
 def estimate(base: Checkpoint, data: Images, config: TrainConfig, **options: Any) -> float:
@@ -65,7 +80,7 @@ def estimate(base: Checkpoint, data: Images, config: TrainConfig, **options: Any
     Raises:
         ValueError: a batch of one does not fit into memory.
     """
-    images = config.images or int((config.epochs or 0) * len(data))
+    images = pictures(config, data)
     if not images:
         return 60 * (config.minutes or 0)
     while True:
@@ -82,6 +97,19 @@ def estimate(base: Checkpoint, data: Images, config: TrainConfig, **options: Any
         except torch.OutOfMemoryError:
             pass  # it holds the step's memory: it has to be gone before the next try
         config = _halved(config)
+
+
+def before(base: Checkpoint, data: Images, bf16: bool | None = None) -> Tensor:
+    """(16, C, H, W) samples of the base, drawn as its fine-tuning on `data` will draw previews."""
+    if bf16 is None:
+        bf16 = bf16_pays(next(base.model.parameters()).device)
+    several = len(data.labels.unique()) > 1
+    return preview(base.model, base.diffusion, by_class=several, bf16=bf16)
+
+
+def pace(grids: int) -> float:
+    """Frames a second of a film of so many grids: it takes about four seconds."""
+    return min(15.0, max(2.0, grids / 4))
 
 
 def _halved(config: TrainConfig) -> TrainConfig:

@@ -203,6 +203,18 @@ def grid(
     return _enlarge(sheet, scale)
 
 
+def cut(
+    sheet: np.ndarray, n: int, columns: int | None = None, pad: int = 1, scale: int = 1
+) -> np.ndarray:
+    """The n pictures of a sheet that `grid` laid out, uint8 (N, H, W, C)."""
+    columns = columns or math.ceil(math.sqrt(n))
+    rows = math.ceil(n / columns)
+    sheet = sheet[scale // 2 :: scale, scale // 2 :: scale]
+    h, w = ((side + pad) // k for side, k in zip(sheet.shape, (rows, columns), strict=False))
+    corners = [(i // columns * h, i % columns * w) for i in range(n)]
+    return np.stack([sheet[y : y + h - pad, x : x + w - pad] for y, x in corners])
+
+
 def strip(
     frames: Sequence[np.ndarray], labels: Sequence[str] | None = None, scale: int = 1
 ) -> np.ndarray:

@@ -322,7 +322,7 @@ class Trainer:
         if differ := [
             f"{group}.{key} was {old!r} and is {new[key]!r}"
             for group, new in self.configs().items()
-            for key, old in about["configs"][group].items()
+            for key, old in about["configs"].get(group, {}).items()
             if json.loads(json.dumps(new[key])) != old
         ]:
             raise CheckpointError(f"{out} holds another run: {'; '.join(differ)}.")
@@ -350,6 +350,7 @@ class Trainer:
             "model": dataclasses.asdict(self.model.config),
             "diffusion": dataclasses.asdict(self.diffusion),
             "train": train,
+            "base": {"name": self.inherited.get("base")},
         }
 
 

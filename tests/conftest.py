@@ -66,3 +66,21 @@ def zoo(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, tiny: Callable[..., Che
     for name, classes in (("tiny", 0), ("classy", 3)):
         save_checkpoint(folder / name, tiny(num_classes=classes))
     return folder
+
+
+@pytest.fixture
+def unet(filled: Callable[..., N]) -> Callable[..., N]:
+    """Makes a tiny UNet2DModel of diffusers, changed as asked."""
+    from diffusers import UNet2DModel
+    from folders import TINY
+
+    return lambda **changes: filled(UNet2DModel(**(TINY | changes)))
+
+
+@pytest.fixture
+def folder(tmp_path: Path, unet: Callable[..., Any]) -> Path:
+    """A tiny pipeline's folder."""
+    from diffusers import DDPMPipeline, DDPMScheduler
+
+    DDPMPipeline(unet(), DDPMScheduler()).save_pretrained(tmp_path / "tiny")
+    return tmp_path / "tiny"

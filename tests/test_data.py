@@ -16,7 +16,7 @@ from filelock import FileLock
 from PIL import Image
 from torchvision import datasets
 
-from ddpm_demo.data import DataError, Images, load
+from ddpm_demo.data import DataError, Images, arrived, load
 
 
 def picture(seed: int, size: tuple[int, int] = (40, 30)) -> Image.Image:
@@ -287,6 +287,17 @@ def test_a_download_is_used(
     monkeypatch.setattr(datasets.mnist, "download_and_extract_archive", fetch)
     assert len(load("mnist", tmp_path)) == 7
     assert "train-images-idx3-ubyte.gz" in fetched
+
+
+def test_how_much_of_a_download_has_come(tmp_path: Path) -> None:
+    assert arrived("cifar10", tmp_path / "none") == (0, 170_498_071)
+    (tmp_path / "cifar-10-python.tar.gz").write_bytes(bytes(1234))
+    assert arrived("cifar10", tmp_path) == (1234, 170_498_071)
+    raw = tmp_path / "MNIST" / "raw"
+    raw.mkdir(parents=True)
+    for name in ("train-images-idx3-ubyte.gz", "t10k-labels-idx1-ubyte.gz"):
+        (raw / name).write_bytes(bytes(10))
+    assert arrived("mnist", tmp_path) == (20, 11_594_722)
 
 
 def test_one_of_two_that_come_at_once_downloads(

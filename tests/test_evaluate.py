@@ -1,5 +1,6 @@
 """Evaluation: distances against scipy on the pictures that `sample` makes, pages, cards."""
 
+import dataclasses
 import itertools
 import json
 import xml.etree.ElementTree as ET
@@ -20,7 +21,9 @@ from ddpm_demo.checkpoint import Checkpoint, load_checkpoint
 from ddpm_demo.classifier import Classifier, ClassifierConfig, load_classifier, save_classifier
 from ddpm_demo.cli import main
 from ddpm_demo.config import SampleConfig
-from ddpm_demo.data import load
+from ddpm_demo.data import Images, load
+from ddpm_demo.generate import defaults
+from ddpm_demo.metrics import distance, summarise
 from ddpm_demo.plots import bar_plot, line_plot
 
 Capture = pytest.CaptureFixture[str]
@@ -77,6 +80,92 @@ def test_the_distance_is_scipys_on_the_pictures_of_sample(here: Path, capsys: Ca
     assert row["fd-judge.safetensors"] == pytest.approx(wanted, rel=1e-4)
     assert f"{wanted:.3f}" in said
     assert sum(row["fd-judge.safetensors says"]["classes"].values()) == pytest.approx(1)
+
+
+def test_the_histogram_is_shown(here: Path, capsys: Capture) -> None:
+    assert run(f"{LINE} -n 40 --steps 2 --out r.json") == 0
+    said = json.loads(Path("r.json").read_text())["samples"][0]["fd-judge.safetensors says"]
+    line = next(row for row in capsys.readouterr().out.splitlines() if "takes them for" in row)
+    for name in ("a", "b"):
+        mine, data = said["classes"][name], said["classes_data"][name]
+        assert f"{name} {100 * mine:.1f} ({100 * data:.1f})" in line
+
+
+@pytest.mark.parametrize(
+    ("words", "label", "even", "only"),
+    [
+        ("", None, True, None),
+        ("--class any", None, False, None),
+        ("--class 1", 1, True, "kind 1"),
+        ("--class any --data-class=kind_2", None, False, "kind 2"),
+    ],
+)
+def test_what_is_drawn_and_what_it_is_compared_with(
+    here: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    words: str,
+    label: int | None,
+    even: bool,
+    only: str | None,
+) -> None:
+    """And the statistics of the data are made once, for each class and split."""
+    kinds = ("kind 0", "kind 1", "kind 2")
+    g = torch.Generator().manual_seed(0)
+    pixels = torch.randint(0, 256, (90, 1, 8, 8), generator=g).byte()
+    data = {True: Images(pixels, torch.arange(90) % 3, kinds)}
+    data[False] = Images(pixels.flip(0)[:60], torch.arange(60) % 3, kinds)
+    monkeypatch.setattr("ddpm_demo.data.load", lambda *_, train, **__: data[train])
+    line = f"evaluate --model classy --dataset mnist --metrics fd-judge.safetensors {words}"
+    line = f"{line} -n 12 --steps 2 --out r.json"
+    for split in ("train", "test"):
+        assert main([w.replace("_", " ") for w in f"{line} --split {split}".split()]) == 0
+        result = json.loads(Path("r.json").read_text())
+        wanted = data[split == "train"]
+        wanted = wanted.only(only) if only else wanted
+        judge = load_classifier("judge.safetensors")
+        config = dataclasses.replace(defaults(load_checkpoint("classy")), steps=2, n=12)
+        samples = e.Samples(
+            load_checkpoint("classy"),
+            dataclasses.replace(config, label=label),
+            even=even,
+            cache=here / "samples",
+        )
+        assert not samples.missing
+        (mine,), *_ = [samples.summaries([judge])]
+        *_, theirs = summarise(judge, wanted.pixels)
+        row = result["samples"][0]
+        assert row["fd-judge.safetensors"] == pytest.approx(distance(mine, theirs), rel=1e-6)
+        assert result["data_class"] == (only or "all")
+    files = sorted(p.name for p in (here / "statistics").iterdir())
+    word = (only or "all").replace(" ", "_")
+    assert [name.partition("-classifier")[0].rpartition("-")[0] for name in files] == [
+        f"mnist-{split}-{word}" for split in ("test", "train")
+    ]
+    assert len(files) == 2
+    seen: list[int] = []
+    extract = Classifier.extract
+    monkeypatch.setattr(
+        Classifier, "extract", lambda self, x: seen.append(len(x)) or extract(self, x)
+    )
+    assert main([w.replace("_", " ") for w in line.split()]) == 0
+    assert sum(seen) == 1 + 12  # a blank one and the samples: no picture of the data
+
+
+def test_processes_share_the_drawing(
+    here: Path, monkeypatch: pytest.MonkeyPatch, capsys: Capture
+) -> None:
+    """As `accelerate launch` and torchrun start them; here one after the other."""
+    monkeypatch.setattr(e, "PAGE", 8)
+    line = f"{LINE} -n 40 --steps 2"
+    assert run(f"{line} --cache whole --out whole.json") == 0
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    for rank in (1, 0):
+        monkeypatch.setenv("RANK", str(rank))
+        capsys.readouterr()
+        assert run(f"{line} --cache shared --out shared.json") == 0
+        assert ("shared.json" in capsys.readouterr().out) == (rank == 0)
+        assert len(list((here / "shared").rglob("*.npz"))) == (2 if rank else 5)
+    assert Path("shared.json").read_text() == Path("whole.json").read_text()
 
 
 def drain(samples: e.Samples, **rank: int) -> int:
@@ -212,6 +301,7 @@ def test_bars_are_as_long_as_their_shares() -> None:
 @pytest.mark.parametrize(
     ("line", "message"),
     [
+        ("--metrics fid -n 5000", "The Inception weights can't be downloaded (no route)"),
         ("--metrics fd-judge.safetensors,fun", "metric is 'fun'; allowed is fid"),
         ("--metrics fd-judge.safetensors -n 9", "number of pictures is 9; allowed is 10 or more"),
         ("--metrics fd-nobody", "There is no classifier 'nobody'"),
@@ -234,6 +324,12 @@ def test_refusals_come_before_anything_is_drawn(
     from ddpm_demo.checkpoint import save_checkpoint
 
     save_checkpoint(zoo / "laplace", tiny(noise="laplace"))
+
+    def fail(*_: Any) -> None:
+        raise OSError("no route")
+
+    monkeypatch.setenv("TORCH_HOME", str(here))
+    monkeypatch.setattr("torch.hub.download_url_to_file", fail)
     monkeypatch.setattr(e, "Samples", None)
     monkeypatch.setattr("ddpm_demo.bounds.model_bound", None)
     if "--model judge" in line:

@@ -1,20 +1,25 @@
 """Fine-tuning a copy of a tiny model to one class of a tiny, made-up data set."""
 
+import errno
 import hashlib
 import json
+import os
 import signal
 
+import numpy as np
 import pytest
 import torch
 from PIL import Image
 
+from ddpm_demo import data as d
 from ddpm_demo.checkpoint import Checkpoint, load_checkpoint, load_tensors, save_checkpoint
 from ddpm_demo.cli import main
 from ddpm_demo.config import DiffusionConfig, ModelConfig, SampleConfig
 from ddpm_demo.data import Images
-from ddpm_demo.finetune import estimate, finetune, settings
+from ddpm_demo.finetune import before, estimate, finetune, pace, pictures, settings
 from ddpm_demo.generate import generate
-from ddpm_demo.train import Trainer
+from ddpm_demo.images import cut, to_uint8
+from ddpm_demo.train import Trainer, preview
 from ddpm_demo.unet import UNet
 
 NAMES = ("dark", "bright")
@@ -82,6 +87,47 @@ def test_stopped_and_continued_is_as_unbroken(base, data, tmp_path):
     assert same_weights(tmp_path / "whole", tmp_path / "parts")
 
 
+@pytest.mark.parametrize("only", [None, "bright"])
+def test_previews_are_of_no_class_where_the_data_is_of_one(base, data, only, filled):
+    """So that the same seeds are seen to change; else the classes take turns."""
+    filled(base.model)
+    data = data.only(only) if only else data
+    config = settings(base, data, batch_size=16, lr=3e-3, images=64)
+    *_, last = finetune(base, data, config, bf16=False)
+    first = before(base, data, bf16=False)
+    assert torch.equal(first, preview(base.model, base.diffusion, by_class=only is None))
+    assert not torch.equal(first, preview(base.model, base.diffusion, by_class=only is not None))
+    assert not torch.equal(first, last.report.preview)
+
+
+def test_another_class_or_base_is_another_run(base, data, tmp_path):
+    def run(only, base, **options):
+        part = data.only(only)
+        config = settings(base, part, only=only, batch_size=16, images=32)
+        return list(finetune(base, part, config, tmp_path / "out", **options))
+
+    run("bright", base)
+    with pytest.raises(ValueError, match=r"another run: train.only was 'bright' and is 'dark'"):
+        run("dark", base, resume=True)
+    other = Checkpoint(base.model, base.diffusion, base.info, "other")
+    with pytest.raises(ValueError, match=r"another run: base.name was 'base' and is 'other'"):
+        run("bright", other, resume=True)
+    assert load_checkpoint(tmp_path / "out").info["train"]["only"] == "bright"
+
+
+def test_a_run_of_epochs(base, data):
+    config = settings(base, data, batch_size=16, epochs=1.3)
+    assert pictures(config, data) == 104
+    assert len(list(finetune(base, data, config))) == 7
+    assert 0 < estimate(base, data, config) < 600
+
+
+def test_a_film_takes_some_seconds_however_many_grids_it_has():
+    for grids in range(1, 61):
+        assert 0.9 <= (grids + 1) / pace(grids) <= 5
+    assert pace(10**6) == 15
+
+
 def test_the_estimate_is_of_this_machine_and_trains_nothing(base, data):
     config = settings(base, data, batch_size=16, images=1600)
     weights = base.model.conv_in.weight.clone()
@@ -139,7 +185,12 @@ def test_too_little_memory_halves_the_batch(base, data, monkeypatch):
 @pytest.fixture
 def shell(base, data, tmp_path, monkeypatch):
     """Runs a command beside the base, on the made-up pictures as the data set "mnist"."""
-    monkeypatch.setattr("ddpm_demo.data.load", lambda *_args, **_options: data)
+    load = d.load
+
+    def made_up(dataset, *args, **options):
+        return data if dataset == "mnist" else load(dataset, *args, **options)
+
+    monkeypatch.setattr(d, "load", made_up)
     monkeypatch.chdir(tmp_path)
 
     def run(line):
@@ -163,6 +214,11 @@ def test_the_command_tunes_and_its_result_samples(shell, tmp_path):
     assert log[-1]["train"] < 0.9 * log[0]["train"]
     with Image.open(tmp_path / "out" / "morph.gif") as film:
         assert film.n_frames == 5  # before, and the four grids
+        assert film.info["duration"] == 500
+    with Image.open(tmp_path / "out" / "preview-000000000.png") as sheet:
+        first = cut(np.asarray(sheet), 16, scale=4)[..., :1]
+    base = load_checkpoint("base")  # which is not asked for a class, as the data is of one
+    assert np.array_equal(first, to_uint8(preview(base.model, base.diffusion)))
     assert shell("sample --model out --class bright --steps 4 -n 2 --out a.png") == 0
     assert shell(f"{LINE} --steps 20 --out out") == 2  # not over a run
 
@@ -186,10 +242,72 @@ def test_the_command_stopped_by_a_signal_goes_on_as_unbroken(shell, tmp_path, mo
 
 
 @pytest.mark.parametrize(
+    ("words", "steps", "batch"),
+    [("", 40, 16), ("--epochs 0.5", 3, 16), ("--steps 2 --batch-size 4", 2, 4)],
+)
+def test_how_long_the_command_runs(shell, words, steps, batch, tmp_path):
+    """On a CPU a minute or so, unless it is told otherwise."""
+    line = f"finetune --model base --dataset mnist --every 100 --device cpu --out out {words}"
+    assert shell(line) == 0
+    info = load_checkpoint(tmp_path / "out").info
+    assert (info["images"], info["train"]["batch_size"]) == (steps * batch, batch)
+
+
+def test_a_disk_that_is_full_loses_nothing_of_the_command(shell, tmp_path, monkeypatch, capsys):
+    assert shell(f"{LINE} --steps 20 --out whole") == 0
+    replace, left = os.replace, 7  # the first grid, and two times state, weights and grid
+
+    def full(source, target):
+        nonlocal left
+        if left == 0:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        left -= 1
+        replace(source, target)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "replace", full)
+        assert shell(f"{LINE} --steps 20 --out parts") == 1
+    said = capsys.readouterr().err.splitlines()[-1]
+    assert said.endswith("state.safetensors was not written: No space left on device.")
+    assert load_checkpoint(tmp_path / "parts").info["images"] == 10 * 16
+    assert shell(f"{LINE} --steps 20 --out parts --resume") == 0
+    assert same_weights(tmp_path / "whole", tmp_path / "parts")
+
+
+def test_the_command_pushes_its_result(shell, tmp_path, monkeypatch, capsys):
+    pushed = []
+
+    def push(file, repo):
+        pushed.append((repo, load_checkpoint(file)))
+        return f"https://huggingface.co/{repo}"
+
+    monkeypatch.setattr("ddpm_demo.publish.push", push)
+    monkeypatch.setattr("huggingface_hub.get_token", lambda: None)
+    assert shell(f"{LINE} --steps 2 --out out --push me/net") == 2
+    assert "No Hugging Face login here" in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
+    monkeypatch.setattr("huggingface_hub.get_token", lambda: "hf_x")
+    assert shell(f"{LINE} --steps 2 --out out --push me/net") == 0
+    assert "Pushed to https://huggingface.co/me/net" in capsys.readouterr().out
+    ((repo, result),) = pushed
+    assert repo == "me/net"
+    trained = load_checkpoint(tmp_path / "out").model.state_dict()
+    for name, weight in result.model.state_dict().items():
+        assert torch.equal(weight, trained[name].half().float())
+
+
+@pytest.mark.parametrize(
     ("words", "message"),
     [
+        ("--epochs 2", "not allowed with argument --steps"),
         ("--class ship", "class is 'ship'; allowed is dark, bright."),
-        ("--class bright --batch-size 41", "batch_size is 41; allowed is a whole number from 1"),
+        (
+            "--class bright --batch-size 41",
+            "batch_size is 41; allowed is a whole number from 1 to 40, the number of pictures.",
+        ),
+        ("--batch-size 0", "batch_size is 0"),
+        ("--device tpu", "device is 'tpu'; allowed is auto or one of"),
+        ("--model colour", "shape of the pictures is (1, 8, 8); allowed is that of the model, (3,"),
         ("--lr 0", "lr is 0.0"),
         ("--lr 10", "lr is 10.0"),
         ("--steps 0", "steps is 0"),
@@ -199,13 +317,33 @@ def test_the_command_stopped_by_a_signal_goes_on_as_unbroken(shell, tmp_path, mo
     ],
 )
 def test_a_bad_argument_is_one_line_and_code_2(shell, words, message, tmp_path, capsys):
-    config = ModelConfig(size=16, channels=1, width=16, multipliers=(1, 2), attention=(8,))
-    save_checkpoint(tmp_path / "other", Checkpoint(UNet(config), DiffusionConfig(T=20), {}))
+    small = {"width": 16, "multipliers": (1, 2), "attention": (8,)}
+    for name, shape in (("other", (16, 1)), ("colour", (8, 3))):
+        config = ModelConfig(*shape, **small)
+        save_checkpoint(tmp_path / name, Checkpoint(UNet(config), DiffusionConfig(T=20), {}))
     torch.save({"a": torch.zeros(2)}, tmp_path / "renamed.safetensors")
     assert shell(f"finetune --model base --dataset mnist --steps 2 --out out {words}") == 2
     said = capsys.readouterr().err
     assert message in said
     assert said.count("\n") == 1
+    assert not (tmp_path / "out").exists()
+
+
+def test_the_command_without_data_or_network(shell, tmp_path, monkeypatch, capsys):
+    from torchvision import datasets
+
+    def fail(*_args, **_options):
+        raise OSError("<urlopen error: no network>")
+
+    monkeypatch.setattr(datasets.cifar, "download_and_extract_archive", fail)
+    place = tmp_path / "data"
+    line = f"finetune --model base --dataset cifar10 --data-dir {place} --steps 2 --out out"
+    assert shell(line) == 2
+    said = capsys.readouterr().err
+    assert f"cifar10 is not in {place}, or not whole, and can't be downloaded" in said
+    assert said.count("\n") == 1
+    assert shell("finetune --model base --dataset folder:nowhere --steps 2 --out out") == 2
+    assert "There is no folder nowhere" in capsys.readouterr().err
     assert not (tmp_path / "out").exists()
 
 

@@ -388,6 +388,13 @@ def test_square_averages() -> None:
     assert np.abs(np.array(square(image, 32)).astype(int) - 127).max() <= 2
 
 
+@pytest.mark.parametrize(("n", "columns", "pad", "scale"), [(16, None, 1, 4), (5, 2, 0, 1)])
+def test_a_grid_can_be_cut_again(n: int, columns: int | None, pad: int, scale: int) -> None:
+    pictures = np.random.default_rng(0).integers(0, 256, (n, 3, 7, 3), dtype=np.uint8)
+    sheet = grid(pictures, columns, pad, scale)
+    np.testing.assert_array_equal(images.cut(sheet, n, columns, pad, scale), pictures)
+
+
 def test_grid() -> None:
     tiles = np.arange(1, 6, dtype=np.uint8)[:, None, None, None] * np.ones((5, 2, 4, 1), np.uint8)
     sheet = grid(tiles)

@@ -18,11 +18,12 @@ from ddpm_demo.classifier import Classifier, ClassifierConfig, load_classifier, 
 from ddpm_demo.config import SampleConfig
 from ddpm_demo.generate import generate
 from ddpm_demo.images import to_uint8
-from ddpm_demo.ui import measure, runtime
+from ddpm_demo.ui import measure, runtime, work
 
 KINDS = ("kind 0", "kind 1", "kind 2")
 DIM = 5
-USUAL = (["fd"], 2 * DIM, "ddim", 3, "any", 1, 4, 5)
+TURNS, ALL = measure.TURNS, measure.ALL
+USUAL = (["fd"], 2 * DIM, "ddim", 3, TURNS, 1, ALL, 4, 5)
 
 
 @pytest.fixture
@@ -64,33 +65,40 @@ def table(result: str) -> list[float]:
     return [float(v) for v in re.findall(r"<td>(?:<b>)?([\d.e-]+)", result)]
 
 
-@pytest.mark.parametrize("label", ["any", "kind 1"])
-def test_the_distance_is_that_of_the_samples_it_shows(models: Path, label: str) -> None:
+@pytest.mark.parametrize(
+    ("label", "against"), [(TURNS, ALL), ("kind 1", "kind 1"), (measure.ANY, "kind 2")]
+)
+def test_the_distance_is_that_of_the_samples_it_shows(
+    models: Path, label: str, against: str
+) -> None:
     n = 35
-    *_, (_, line, result) = measure.run({}, "mnist", ["fd"], n, "ddim", 3, label, 1, 4, 5)
+    *_, (_, line, result) = measure.run(
+        True, {}, "mnist", ["fd"], n, "ddim", 3, label, 1, against, 4, 5
+    )
     assert line == "Done: mnist."
     model, judge = load_checkpoint("mnist"), load_classifier("mnist")
-    y = None if label == "any" else 1
+    y = {TURNS: None, "kind 1": 1, measure.ANY: None}[label]
     parts = []
     for seed in range(n):  # each alone; the classes take turns in pages of 35 / 3, rounded up
-        k = seed // 12 if y is None else y
+        k = seed // 12 if label == TURNS else y
         *_, last = generate(model, SampleConfig(steps=3, n=1, seed=seed, label=k))
         parts.append(torch.from_numpy(to_uint8(last.x_t).copy()).permute(0, 3, 1, 2))
     *_, mine = metrics.summarise(judge, torch.cat(parts))
-    reference = references.read(judge, "test", y)
+    reference = references.read(judge, "test", None if against == ALL else KINDS.index(against))
     fd, floor, sure, sure_data = table(result)
     assert fd == pytest.approx(metrics.distance(mine, reference), rel=0.02)
     assert floor == pytest.approx(metrics.floor(reference, n), rel=0.006)
     assert sure == pytest.approx(100 * mine.sure / n, abs=0.06)
     assert sure_data == pytest.approx(100 * reference.sure / reference.n, abs=0.06)
-    assert f"{reference.n} test pictures" in result
+    which = "" if against == ALL else f" of class {against}"
+    assert f"{reference.n} test pictures{which}" in result
 
 
 def test_all_pictures_are_counted_and_shown(models: Path) -> None:
     import json
 
     frames = []
-    for screen, *_ in measure.run({}, "mnist", ["fd"], 35, "heun", 2, "kind 0", 2, 4, 5):
+    for screen, *_ in measure.run(True, {}, "mnist", ["fd"], 35, "heun", 2, "kind 0", 2, ALL, 4, 5):
         if isinstance(screen, str):
             message = json.loads(screen)
             frames += message.get("frames", [])
@@ -98,8 +106,8 @@ def test_all_pictures_are_counted_and_shown(models: Path) -> None:
 
 
 def test_the_bound_is_that_of_the_command_line(models: Path) -> None:
-    controls = (["bpd"], 1, "ddim", 3, "any", 1, 4, 5)
-    *_, (_, _, result) = measure.run({}, "folder", *controls)
+    controls = (["bpd"], 1, "ddim", 3, TURNS, 1, ALL, 4, 5)
+    *_, (_, _, result) = measure.run(True, {}, "folder", *controls)
     model = load_checkpoint("folder")
     held_out = d.load(model.info["dataset"], train=False, size=8, channels=1)
     *_, bound = model_bound(model, held_out.batch(torch.arange(4)), steps=5)
@@ -112,7 +120,7 @@ def test_the_bound_is_that_of_the_command_line(models: Path) -> None:
 
 def test_a_model_of_ones_own_is_measured(models: Path, tmp_path: Path) -> None:
     path = save_checkpoint(tmp_path / "mine", load_checkpoint("mnist"))
-    *_, (_, line, _) = measure.run({"mine (yours)": str(path)}, "mine (yours)", *USUAL)
+    *_, (_, line, _) = measure.run(True, {"mine (yours)": str(path)}, "mine (yours)", *USUAL)
     assert line == "Done: mine (yours)."
 
 
@@ -130,6 +138,7 @@ def test_a_model_of_ones_own_is_measured(models: Path, tmp_path: Path) -> None:
         ("mnist", 3, 21, "steps is 21; allowed is a whole number from 1 to 20"),
         ("mnist", 4, "ship", "class is 'ship'"),
         ("mnist", 5, 21, "guidance is 21"),
+        ("mnist", 6, "ship", "class of the data is 'ship'; allowed is one of all classes, kind 0"),
         ("folder", 0, ["fd"], "data of the model is 'folder:"),
         ("folder", 0, ["bpd", "fd"], "data of the model is 'folder:"),
         ("laplace", 0, ["bpd"], "noise of the model is 'laplace'"),
@@ -142,19 +151,19 @@ def test_bad_values_get_one_sentence(
     controls = [*USUAL]
     controls[at] = value
     with pytest.raises(gr.Error, match=re.escape(message).replace("'", "(&#x27;)")):
-        list(measure.run({}, name, *controls))
+        list(measure.run(True, {}, name, *controls))
     # The line beside the button says the same, before anything is begun.
     assert message.split("'")[0] in measure.how_long({}, name, *controls)
 
 
 @pytest.mark.parametrize(
-    ("at", "value", "message"), [(6, 0, "test pictures is 0"), (7, 21, "terms is 21")]
+    ("at", "value", "message"), [(7, 0, "test pictures is 0"), (8, 21, "terms is 21")]
 )
 def test_bad_values_of_the_bound(models: Path, at: int, value: int, message: str) -> None:
     controls: list[Any] = [*USUAL]
     controls[0], controls[at] = ["bpd"], value
     with pytest.raises(gr.Error, match=message):
-        list(measure.run({}, "folder", *controls))
+        list(measure.run(True, {}, "folder", *controls))
 
 
 def test_data_that_is_gone_is_said_before_anything_is_drawn(
@@ -164,18 +173,18 @@ def test_data_that_is_gone_is_said_before_anything_is_drawn(
         raise d.DataError("mnist is not in DIR, or not whole, and can't be downloaded; connect.")
 
     monkeypatch.setattr(d, "load", gone)
-    monkeypatch.setattr(measure, "generate", None)
+    monkeypatch.setattr(runtime, "generate", None)
     with pytest.raises(gr.Error, match="can&#x27;t be downloaded; connect"):
-        list(measure.run({}, "mnist", ["fd", "bpd"], *USUAL[1:]))
+        list(measure.run(True, {}, "mnist", ["fd", "bpd"], *USUAL[1:]))
 
 
 def test_what_would_take_hours_is_refused(models: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(runtime, "seconds", lambda source: {1: 100.0, 16: 700.0})
     assert measure.how_long({}, "mnist", *USUAL).startswith("about 29 min")
     controls = ["mnist", ["fd"], 40, *USUAL[2:]]
-    assert "an hour is the most" in measure.how_long({}, *controls)
+    assert "60 min is the most" in measure.how_long({}, *controls)
     with pytest.raises(gr.Error, match="time of the measurement is"):
-        list(measure.run({}, *controls))
+        list(measure.run(True, {}, *controls))
 
 
 def test_only_what_is_possible_is_offered(models: Path) -> None:
@@ -194,16 +203,36 @@ def test_only_what_is_possible_is_offered(models: Path) -> None:
     assert "There are no statistics of the test pictures" in offered("mnist")[1]
 
 
+def test_a_fine_tuned_one_is_measured_as_what_it_is(models: Path) -> None:
+    """Without a class, against the pictures of the one that it went to."""
+    tuned = load_checkpoint("mnist")
+    for name, only, label, against in (
+        ("mnist-kind 2", None, measure.ANY, "kind 2"),  # as shipped ones are called
+        ("tuned", "kind 1", measure.ANY, "kind 1"),
+        ("all", None, TURNS, ALL),
+    ):
+        tuned.info |= {"base": "mnist", "train": {"only": only}}
+        save_checkpoint(models / name, tuned)
+        *_, y, _, data, _ = measure.offer(load_checkpoint(name))
+        assert (y["value"], data["value"]) == (label, against)
+
+
+def test_folders_of_this_disk_are_for_its_owner(models: Path) -> None:
+    controls = (["bpd"], 1, "ddim", 3, TURNS, 1, ALL, 4, 5)
+    said: list[Any] = []
+    with pytest.raises(gr.Error, match="cifar10 for visitors"):
+        said.extend(measure.run(False, {}, "folder", *controls))
+    assert "cifar10 for visitors" in said[-1][1]  # it is in the line, too
+
+
 def test_a_stopped_one_leaves_nothing(models: Path) -> None:
-    walk = measure.run({}, "mnist", ["fd"], 100, "ddim", 20, "any", 1, 4, 5)
+    walk = measure.run(True, {}, "mnist", ["fd"], 100, "ddim", 20, TURNS, 1, ALL, 4, 5)
     said = [next(walk) for _ in range(9)]
     walk.close()
     assert [result for *_, result in said if isinstance(result, str)] == [""]
 
 
 def test_pictures_of_a_huge_model_are_not_loaded(monkeypatch: pytest.MonkeyPatch) -> None:
-    from ddpm_demo.ui import finetune
-
     monkeypatch.setattr(d, "load", None)
     with pytest.raises(ValueError, match="size of the model is 1024"):
-        finetune.data_of("cifar10", 1024, 3)
+        work.data_of("cifar10", 1024, 3)

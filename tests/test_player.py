@@ -60,6 +60,7 @@ def test_the_first_message_holds_the_header_and_the_first_frame():
         "total": 10,
         "unit": "step",
         "title": "ten",
+        "fps": player.FILM_FPS,
         "meta": {"seed": "3"},
     }
     assert message["frames"][0]["step"] == 0
@@ -176,6 +177,13 @@ def test_files(kind, name, magic, channels):
         assert image.text["program"] == "ddpm_demo"
 
 
+def test_a_film_of_few_frames_may_be_slow():
+    made = request(kind="gif")
+    made["run"]["fps"] = 2.5
+    film = Image.open(io.BytesIO(base64.b64decode(player.export_film(made)["data"])))
+    assert film.info["duration"] == 400
+
+
 def test_a_png_holds_the_very_pixels_sent():
     _, _, data = saved(count=1, shape=(4, 8, 8, 3))
     sheet = np.array(Image.open(io.BytesIO(data)))
@@ -230,6 +238,7 @@ def hostile():
         yield from (with_run(**{name: v}) for v in (0, -1, 10**9, 1.5, "8", None, True))
     yield from (with_run(panels=p) for p in (None, [], ["a"] * 5, "ab", ["a"]))
     yield from (with_run(meta=m) for m in (None, [], {"a": 1}, {"a": "x" * 999}, {"k" * 99: ""}))
+    yield from (with_run(fps=v) for v in (0, 0.5, 31, "2", None, True, float("nan")))
     yield with_run(c=2)
     yield with_run(meta={str(k): "" for k in range(99)})
     yield from (with_frame(d=d) for d in (None, "", "A" * 10, "!" * 2048, "é" * 2048, "=" * 2048))

@@ -79,4 +79,4 @@ def test_bfloat16_is_used_where_it_is_asked_for_and_faster(monkeypatch: pytest.M
         monkeypatch.delenv("DDPM_DEMO_BF16", raising=False)
         if asked:
             monkeypatch.setenv("DDPM_DEMO_BF16", "1")
-        assert runtime.bf16.__wrapped__() is (asked and pays)
+        assert runtime.bf16() is (asked and pays)

@@ -1,10 +1,13 @@
-"""The tab "Fine-tune" without a browser: exactness, what goes wrong, and the push to the Hub."""
+"""The tab "Fine-tune" without a browser: exactness, turns, what goes wrong, and results."""
 
 import errno
 import html
-import logging
+import json
 import os
+import pickle
 import re
+import threading
+import xml.etree.ElementTree as ET
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -13,14 +16,17 @@ import gradio as gr
 import numpy as np
 import pytest
 import torch
-import yaml
 from PIL import Image
 
 from ddpm_demo import data as d
 from ddpm_demo.checkpoint import Checkpoint, load_checkpoint, load_tensors, save_checkpoint
+from ddpm_demo.classifier import Classifier, ClassifierConfig
+from ddpm_demo.config import SampleConfig
+from ddpm_demo.generate import generate
+from ddpm_demo.images import to_uint8
 from ddpm_demo.train import Trainer
-from ddpm_demo.ui import finetune as tab
-from ddpm_demo.ui import runtime
+from ddpm_demo.ui import results, runtime, work
+from ddpm_demo.ui import tuning as tab
 from ddpm_demo.ui.generate import ModelChoice
 
 ALL = tab.ALL
@@ -30,12 +36,15 @@ STEPS = 6
 @pytest.fixture(autouse=True)
 def app(zoo: Path, tiny: Callable[..., Checkpoint], monkeypatch: pytest.MonkeyPatch) -> Path:
     """Bases "tiny", "large" and "colour", 20 pictures, and an app of their own."""
+    save_checkpoint(zoo / "tiny", tiny(T=10))
     save_checkpoint(zoo / "large", tiny(size=16))
     save_checkpoint(zoo / "colour", tiny(channels=3))
     fresh = runtime.Models(load_checkpoint, 10**9)
     monkeypatch.setattr("ddpm_demo.ui.generate.model", fresh)
     monkeypatch.setattr(runtime, "model", fresh)
     monkeypatch.setattr(tab, "EVERY", 0.0)  # every step is told
+    monkeypatch.setattr(tab, "turns", tab.Turns())
+    work._load.cache_clear()
     pictures = zoo.parent / "pictures"
     pictures.mkdir()
     for i in range(20):
@@ -50,13 +59,21 @@ def choice() -> ModelChoice:
 
 @pytest.fixture
 def tune(app: Path, choice: ModelChoice, tmp_path: Path) -> Callable[..., Iterator[Any]]:
-    """Starts one in a folder: `steps`, `batch`, `lr` and so on as the controls."""
+    """Starts one in a folder, `steps`, `batch`, `lr` and so on as the controls, and lists it."""
 
-    def start(folder: str = "a", *, resume: bool = False, **changes: Any) -> Iterator[Any]:
+    def start(
+        folder: str = "a", *, resume: bool = False, local: bool = True, **changes: Any
+    ) -> Iterator[Any]:
         (tmp_path / folder).mkdir(exist_ok=True)
         usual = {"base": "tiny", "source": f"folder:{app}", "only": ALL, "steps": STEPS}
-        base, *controls = ({**usual, "batch": 4, "lr": 1e-3, "grids": 2} | changes).values()
-        return tab.run(choice, resume, str(tmp_path / folder), {}, base, *controls)
+        usual |= {"unit": "steps", "batch": 4, "lr": 1e-3, "grids": 2, "device": "auto"}
+        base, *controls = (usual | changes).values()
+        place, ticket, _ = tab.ask(str(tmp_path / folder))
+        made = None
+        for *said, made in tab.run(local, resume, place, ticket, {}, base, *controls):
+            yield (*said, made)
+        line, *rest = results.listed(choice, {}, made)
+        yield (gr.skip(), line, *rest)
 
     return start
 
@@ -74,6 +91,16 @@ def lines(said: list[Any]) -> list[str]:
     return [line for _, line, *_ in said if isinstance(line, str)]
 
 
+def frames(said: list[Any]) -> list[int]:
+    """The steps of the film that the page has in the end."""
+    steps: list[int] = []
+    for screen, *_ in said:
+        message = json.loads(screen) if isinstance(screen, str) else {}
+        steps = [] if "run" in message else steps
+        steps += [frame["step"] for frame in message.get("frames", ())]
+    return steps
+
+
 def test_stopped_and_continued_is_as_unbroken(tune: Callable[..., Any], tmp_path: Path) -> None:
     list(tune("whole"))
     said = []
@@ -88,24 +115,31 @@ def test_stopped_and_continued_is_as_unbroken(tune: Callable[..., Any], tmp_path
     said = list(tune("parts", resume=True))
     assert lines(said)[-1] == "“tiny-all-6 (yours)” is in the model list of Generate."
     assert same(tmp_path / "parts", tmp_path / "whole")
+    assert frames(said) == sorted({0, steps, 3, 6})  # the film has both parts
 
 
 def test_in_chunks_of_a_gpus_time_it_is_as_unbroken(
     tune: Callable[..., Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    """On ZeroGPU each runs in another process, and only files and what is pickled come back."""
     list(tune("whole"))
-    resumed = []
-    chunk = tab._chunk
+    resumed: list[bool] = []
 
-    def counted(*args: Any) -> Iterator[Any]:
-        resumed.append(args[-1])
-        yield from chunk(*args)
+    def elsewhere(fn: Callable[..., Iterator[Any]]) -> Callable[..., Iterator[Any]]:
+        def run(*args: Any) -> Iterator[Any]:
+            resumed.extend(args[2:])
+            for given in fn(*pickle.loads(pickle.dumps(args))):
+                yield pickle.loads(pickle.dumps(given))
 
-    monkeypatch.setattr(tab, "_chunk", counted)
+        return run
+
+    for name in ("_timed", "_before", "_chunk"):
+        monkeypatch.setattr(tab, name, elsewhere(getattr(tab, name)))
     monkeypatch.setattr(tab, "CHUNK", 0.0)  # over after a step
-    list(tune("parts"))
+    said = list(tune("parts"))
     assert resumed == [False] + [True] * (STEPS - 1)
     assert same(tmp_path / "parts", tmp_path / "whole")
+    assert frames(said) == [*range(STEPS + 1)]
 
 
 def test_a_run_at_its_end_has_nothing_to_continue(tune: Callable[..., Any]) -> None:
@@ -129,15 +163,15 @@ def test_too_little_memory_halves_the_batch_and_says_so(
 
     monkeypatch.setattr(Trainer, "advance", short)
     monkeypatch.setattr(tab, "CHUNK", chunk)
-    said = lines(list(tune(batch=16)))
+    said = lines(list(tune(batch=16, steps=1)))
     halved = [line for line in said if "does not fit" in line]
     assert halved == [
         f"A batch of {n} does not fit into the GPU's memory; going on with {n // 2}."
         for n in (16, 8)
     ]
     about = load_tensors(tmp_path / "a" / "run" / "state.safetensors")[1]
-    assert (about["images"], about["step"]) == (16 * STEPS, 4 * STEPS)  # as many pictures
-    assert lines(list(tune(batch=16, resume=True, steps=8)))  # Continue keeps to the small one
+    assert (about["images"], about["step"]) == (16, 4)  # as many pictures
+    assert lines(list(tune(batch=16, resume=True, steps=2)))  # Continue keeps to the small one
     most = 0
     with pytest.raises(gr.Error, match="A batch of one picture does not fit into the GPU"):
         list(tune("b"))
@@ -197,29 +231,35 @@ def test_a_full_disk_keeps_what_was_reached(
         ({"lr": 0}, "lr is 0; allowed is a number above 0"),
         ({"lr": 10}, "lr is 10"),
         ({"lr": None}, "lr is None"),
-        ({"batch": 21}, "batch_size is 21; allowed is a whole number from 1 to 20"),
+        ({"batch": 21}, "batch_size is 21; allowed is a whole number from 1 to 20, the number of"),
         ({"batch": tab.BATCH_MOST + 1}, "batch size is 2049"),
         ({"steps": 0}, "steps is 0"),
         ({"steps": 1.5}, "steps is 1.5"),
         ({"grids": 0}, "grids is 0"),
+        ({"unit": "epochs", "steps": 0}, "epochs is 0; allowed is above 0"),
+        ({"unit": "epochs", "steps": 1e5}, "epochs is 100000.0"),
+        ({"unit": "hours"}, "unit of the length is 'hours'; allowed is one of steps, epochs"),
+        ({"device": "tpu"}, "device is 'tpu'; allowed is one of auto, cpu"),
         ({"only": "ship"}, "class is 'ship'"),
         ({"source": "folder:/nowhere"}, "There is no folder /nowhere"),
         ({"source": "imagenet"}, "dataset is 'imagenet'"),
+        ({"local": False}, "allowed is mnist, fashion_mnist, cifar10 for visitors"),
         ({"base": "nobody"}, "model is 'nobody'"),
         ({"base": "/etc/passwd"}, "model is '/etc/passwd'"),
         ({"resume": True}, "run to continue is None; allowed is one of yours: Start"),
     ],
 )
 def test_bad_values_get_one_sentence(
-    tune: Callable[..., Any], changes: dict[str, Any], message: str
+    tune: Callable[..., Any], tmp_path: Path, changes: dict[str, Any], message: str
 ) -> None:
+    said: list[Any] = []
     with pytest.raises(gr.Error) as caught:
-        list(tune(**changes))
-    said = html.unescape(caught.value.message)
-    assert message.replace("a number above", "above") in said
-    assert "\n" not in said
-    assert not tab._busy
-    list(tune(steps=1))  # and the next one runs
+        said.extend(tune(**changes))
+    sentence = html.unescape(caught.value.message)
+    assert message.replace("a number above", "above") in sentence
+    assert "\n" not in sentence
+    assert lines(said)[-1] == caught.value.message
+    tab.turns.ask(str(tmp_path / "a"))  # and the next one may begin
 
 
 @pytest.mark.parametrize("base", ["large", "colour"])
@@ -235,11 +275,9 @@ def test_pictures_are_fitted_to_a_base_of_another_shape(
 def test_data_of_another_shape_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     grey = d.Images(torch.zeros(20, 1, 8, 8, dtype=torch.uint8), torch.zeros(20).long())
     monkeypatch.setattr(d, "load", lambda *_args, **_options: grey)
-    tab._load.cache_clear()
     for base in ("large", "colour"):
         with pytest.raises(ValueError, match="shape of the pictures is"):
-            tab.plan(load_checkpoint(base), "mnist", ALL, 1, 4, 1e-3, 1)
-    tab._load.cache_clear()
+            list(tab.plan(True, {}, base, "mnist", ALL, 1, "steps", 4, 1e-3, 1, "auto"))
 
 
 def test_a_second_one_of_a_visitor_waits_for_no_queue(tune: Callable[..., Any]) -> None:
@@ -252,95 +290,237 @@ def test_a_second_one_of_a_visitor_waits_for_no_queue(tune: Callable[..., Any]) 
     list(tune(steps=1))
 
 
+def test_one_that_waits_is_the_only_one(tmp_path: Path) -> None:
+    """Gradio's queue has it, and would have the next one as well."""
+    folder, ticket, line = tab.ask(str(tmp_path))
+    assert line == "Waiting for its turn…"
+    with pytest.raises(gr.Error, match="is waiting for its turn already; Stop takes it back"):
+        tab.ask(folder)
+    assert tab.stop(folder) == ("Taken back: it had not begun.", 1)
+    _, again, _ = tab.ask(folder)
+    assert list(tab.run(True, False, folder, ticket, {}, "tiny")) == []  # the old one: nothing
+    assert not (tmp_path / tab.STOP).exists()
+    with tab.turns.begun(folder, again) as there:
+        assert there
+        with pytest.raises(gr.Error, match="still running"):
+            tab.ask(folder)
+    with tab.turns.begun(folder, again) as there:
+        assert not there
+
+
+def test_stop_before_the_first_step(tune: Callable[..., Any], tmp_path: Path) -> None:
+    said = []
+    for message in tune():
+        said.append(message)
+        if lines([message]) == ["Timing two steps…"]:
+            tab.stop(str(tmp_path / "a"))
+    assert lines(said)[-1] == "Stopped before the first step."
+    assert not list((tmp_path / "a").glob("*.safetensors"))
+
+
 def test_a_closed_tab_frees_the_visitor(tune: Callable[..., Any], tmp_path: Path) -> None:
     walk = tune(steps=100)
     for message in walk:
         if any(line.startswith("Step") for line in lines([message])):
             break
     walk.close()  # what Gradio does
-    assert not tab._busy
-    tab.forget(str(tmp_path / "a"))
+    tab.turns.ask(str(tmp_path / "a"))
+    work.forget(str(tmp_path / "a"))
     assert not (tmp_path / "a").exists()
 
 
-# The push to the Hub
+def test_continue_with_other_settings_is_refused(tune: Callable[..., Any], tmp_path: Path) -> None:
+    list(tune(steps=1))
+    for changes, what in (
+        ({"lr": 1e-4}, "train.lr was 0.001 and is 0.0001"),
+        ({"base": "tinier"}, "base.name was 'tiny' and is 'tinier'"),
+    ):
+        save_checkpoint(tmp_path / "checkpoints" / "tinier", load_checkpoint("tiny"))
+        with pytest.raises(gr.Error) as caught:
+            list(tune(resume=True, **changes))
+        said = html.unescape(caught.value.message)
+        assert said == f"Continue needs the settings of before: {what}."
+    list(tune(resume=True, steps=2))
 
-TOKEN = "hf_aVerySecretToken"
+
+def test_a_result_that_found_no_room_is_kept_by_continue(
+    tune: Callable[..., Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_args: Any) -> None:
+        raise OSError("x.safetensors was not written: No space left on device.")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(results, "save_file", full)
+        with pytest.raises(gr.Error, match="No space left on device"):
+            list(tune())
+    assert lines(list(tune(resume=True)))[-1].startswith("“tiny-all-6 (yours)”")
+    with pytest.raises(gr.Error, match="it is at its end"):
+        list(tune(resume=True))
+
+
+def test_epochs_and_device_arrive(tune: Callable[..., Any], tmp_path: Path) -> None:
+    list(tune(unit="epochs", steps=1.2, batch=5, device="cpu"))
+    about = load_tensors(tmp_path / "a" / "run" / "state.safetensors")[1]
+    assert (about["step"], about["images"]) == (5, 25)  # of 20 pictures
+
+
+def test_a_run_ends_with_its_turn_and_can_be_continued(
+    tune: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(runtime.LANE_MINUTES, "0")
+    said = list(tune())
+    assert lines(said)[-1].startswith("“tiny-all-2 (yours)”")  # the step after is its last
+    monkeypatch.delenv(runtime.LANE_MINUTES)
+    assert lines(list(tune(resume=True)))[-1].startswith("“tiny-all-6 (yours)”")
+
+
+def test_a_listed_model_keeps_its_weights(
+    tune: Callable[..., Any], choice: ModelChoice, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Another run of as many steps, or an upload of that name, becomes one of its own."""
+    list(tune(steps=1))
+    first = (tmp_path / "a" / "tiny-all-1.safetensors").read_bytes()
+    assert lines(list(tune(steps=1, lr=1e-4)))[-1].startswith("“tiny-all-1-2 (yours)”")
+    monkeypatch.setattr(results, "get_upload_folder", lambda: str(tmp_path / "up"))
+    (tmp_path / "up").mkdir()
+    upload = tmp_path / "up" / "tiny-all-1.safetensors"
+    upload.write_bytes((tmp_path / "a" / "tiny-all-1-2.safetensors").read_bytes())
+    line, own, _ = results.add_file(choice, str(tmp_path / "a"), {}, {"path": str(upload)})
+    assert line.startswith("“tiny-all-1-3 (yours)”")
+    assert Path(own["tiny-all-1-3 (yours)"]).read_bytes() == upload.read_bytes()
+    assert (tmp_path / "a" / "tiny-all-1.safetensors").read_bytes() == first
+
+
+@pytest.mark.parametrize("kind", ["pickle", "text", "elsewhere"])
+def test_an_upload_that_is_no_model_is_refused(
+    choice: ModelChoice, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str
+) -> None:
+    said: list[str] = []
+    monkeypatch.setattr(gr, "Warning", said.append)
+    monkeypatch.setattr(results, "get_upload_folder", lambda: str(tmp_path / "up"))
+    (tmp_path / "up").mkdir()
+    path = tmp_path / ("up" if kind != "elsewhere" else "") / "a.safetensors"
+    torch.save({"a": torch.zeros(2)}, path)
+    if kind == "text":
+        path = path.rename(path.with_suffix(".txt"))
+    updates = results.add_file(choice, str(tmp_path), {}, {"path": str(path)})
+    assert updates == (gr.skip(),) * 3
+    wanted = {
+        "pickle": "a.safetensors is not a whole safetensors file",
+        "text": "file is 'a.txt'; allowed is a .safetensors file",
+        "elsewhere": "file is 'a.safetensors'; allowed is an upload of yours",
+    }
+    assert len(said) == 1
+    assert wanted[kind] in html.unescape(said[0])
+
+
+def test_on_zerogpu_only_its_processes_have_the_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    loaded = []
+    monkeypatch.setattr(runtime, "ZERO", True)
+    models = runtime.Models(lambda name: loaded.append(runtime.device().type), 10**9)
+    monkeypatch.setattr(runtime, "_size", lambda _: 0)
+    models("a")
+    assert runtime.has_gpu()
+    monkeypatch.setattr(runtime, "_app", os.getpid() + 1)  # as in a process that was forked
+    models("a")
+    models("a")
+    assert loaded == ["cpu", "cuda"]
+
+
+# The data
+
+
+def test_a_download_is_told(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """And goes on without whoever asked for it."""
+    gate, found = threading.Event(), d.Images(torch.zeros(3, 1, 8, 8).byte(), torch.zeros(3).long())
+
+    def slow(*_args: Any, **_options: Any) -> d.Images:
+        assert gate.wait(60)
+        return found
+
+    monkeypatch.setattr(d, "load", slow)
+    monkeypatch.setattr(d, "arrived", lambda _: (34_000_000, 170_498_071))
+    monkeypatch.setattr(work, "EVERY", 0.01)
+    steps = work.loading("cifar10", 8, 1)
+    assert next(steps).startswith("Downloading cifar10: 34 of 170 MB<progress")
+    steps.close()
+    steps = work.loading("cifar10", 8, 1)
+    next(steps)
+    gate.set()
+    told: list[d.Images] = []
+
+    def waited() -> Iterator[str]:
+        told.append((yield from steps))
+
+    assert all(line.startswith("Downloading") for line in waited())
+    assert told[0] is found
+
+
+def test_no_network_is_one_sentence(
+    tune: Callable[..., Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from torchvision import datasets
+
+    def fail(*_args: Any, **_options: Any) -> None:
+        raise OSError("<urlopen error: no network>")
+
+    monkeypatch.setattr(datasets.cifar, "download_and_extract_archive", fail)
+    monkeypatch.setattr(d, "DATA_DIR", tmp_path / "data")
+    with pytest.raises(gr.Error) as caught:
+        list(tune(source="cifar10"))
+    said = html.unescape(caught.value.message)
+    assert said.startswith(f"cifar10 is not in {tmp_path / 'data'}, or not whole, and can't be")
+    assert "no network" in said
+    assert "\n" not in said
+    list(tune(steps=1))
+
+
+# Results
 
 
 @pytest.fixture
-def pushed(monkeypatch: pytest.MonkeyPatch) -> list[tuple[Any, ...]]:
-    """What a stand-in for the Hub was asked for."""
-    asked: list[tuple[Any, ...]] = []
-
-    class Hub:
-        def create_repo(self, repo: str, exist_ok: bool) -> str:
-            if repo == "nobody/nothing":
-                raise OSError(f"401 Unauthorized for Bearer {TOKEN}\nlong\ntrace")
-            asked.append(("create", repo, exist_ok))
-            return f"https://huggingface.co/{repo}"
-
-        def upload_file(self, *, path_or_fileobj: Any, path_in_repo: str, repo_id: str) -> None:
-            data = path_or_fileobj
-            data = data if isinstance(data, bytes) else Path(data).read_bytes()
-            asked.append(("upload", repo_id, path_in_repo, data))
-
-    monkeypatch.setattr("huggingface_hub.HfApi", Hub)
-    monkeypatch.setattr("huggingface_hub.get_token", lambda: TOKEN)
-    monkeypatch.setenv("HF_TOKEN", TOKEN)
-    return asked
+def judge(monkeypatch: pytest.MonkeyPatch) -> Classifier:
+    torch.manual_seed(0)
+    shape: dict[str, Any] = {"size": 8, "channels": 1, "widths": (8, 8, 8, 8), "dim": 5}
+    judge = Classifier(ClassifierConfig(("a", "b", "c"), **shape), {}).eval()
+    monkeypatch.setattr(results, "load_classifier", lambda name: judge)
+    return judge
 
 
-def test_a_push_has_weights_and_card_and_no_token(
-    tune: Callable[..., Any],
-    pushed: list[tuple[Any, ...]],
-    tmp_path: Path,
-    caplog: pytest.LogCaptureFixture,
-    capfd: pytest.CaptureFixture[str],
+def result_of(said: list[Any]) -> results.Result:
+    return next(made for *_, made in reversed(said) if isinstance(made, results.Result))
+
+
+def test_the_meter_counts_what_the_judge_says(
+    tune: Callable[..., Any], judge: Classifier, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    caplog.set_level(logging.DEBUG)
-    list(tune())
-    said = tab.push(str(tmp_path / "a"), " me/tiny-all ")
-    assert said == "Pushed to https://huggingface.co/me/tiny-all"
-    assert pushed[0] == ("create", "me/tiny-all", True)
-    files = {name: data for _, _, name, data in pushed[1:]}
-    assert sorted(files) == ["README.md", "model.safetensors"]
-    (tmp_path / "again").mkdir()
-    (tmp_path / "again" / "model.safetensors").write_bytes(files["model.safetensors"])
-    again = load_checkpoint(tmp_path / "again")
-    assert again.info["base"] == "tiny"
-    _, front, text = files["README.md"].decode().split("---\n", 2)
-    assert yaml.safe_load(front)["library_name"] == "ddpm_demo"
-    assert "fine-tuned from `tiny`" in text
-    with pytest.raises(gr.Error) as caught:
-        tab.push(str(tmp_path / "a"), "nobody/nothing")
-    assert caught.value.message.startswith("401 Unauthorized for Bearer")
-    shown = [said, caught.value.message, caplog.text, *capfd.readouterr()]
-    assert not any(TOKEN in words for words in [*shown, *map(str, files.values())])
-
-
-@pytest.mark.parametrize(
-    ("token", "repo", "message"),
-    [
-        (None, "me/x", "No Hugging Face login here: run `hf auth login`, or set HF_TOKEN."),
-        (TOKEN, "  ", "repository is '  '; allowed is such as YOU/cifar10-ship."),
-        (TOKEN, None, "repository is None"),
-    ],
-)
-def test_a_push_that_can_not_be(
-    tune: Callable[..., Any],
-    pushed: list[tuple[Any, ...]],
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    token: str | None,
-    repo: str | None,
-    message: str,
-) -> None:
-    monkeypatch.setattr("huggingface_hub.get_token", lambda: token)
+    monkeypatch.setattr(results, "JUDGED", 32)
+    made = result_of(list(tune(steps=3, lr=1e-2))[:-1])
+    *before, plot = results.forgetting(made)
+    assert "Samples before: 16 of 32" in before[1]
+    bars = ET.fromstring(plot)
+    got = [text.text for text in bars.findall(".//{*}text") if "%" in (text.text or "")]
+    wanted = []
+    for source in ("tiny", str(made.path)):
+        *_, last = generate(load_checkpoint(source), SampleConfig(steps=10, n=32))
+        pixels = torch.from_numpy(to_uint8(last.x_t).copy()).permute(0, 3, 1, 2)
+        counts = torch.bincount(judge.extract(pixels)[1].argmax(1), minlength=3)
+        wanted += [f"{100 * int(count) / 32:.1f} %" for count in counts]
+    assert got == wanted
     with pytest.raises(gr.Error, match="result is None; allowed is a fine-tuning of yours: Start"):
-        tab.push(str(tmp_path / "none"), "me/x")
-    list(tune(steps=1))
-    with pytest.raises(gr.Error) as caught:
-        tab.push(str(tmp_path / "a"), repo)
-    assert message in html.unescape(caught.value.message)
-    assert pushed == []
+        list(results.forgetting(None))
+
+
+def test_a_visitor_can_not_push(tune: Callable[..., Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    made = result_of(list(tune(steps=1))[:-1])
+    monkeypatch.setattr(results.publish, "push", lambda path, repo: f"https://hub/{repo}")
+    assert list(results.push(True, made, " me/x "))[-1] == "Pushed to https://hub/me/x"
+    for local, result, repo, message in (
+        (False, made, "me/x", "Only an app for its owner alone pushes"),
+        (True, None, "me/x", "result is None; allowed is a fine-tuning of yours: Start"),
+        (True, made, "  ", "repository is ''; allowed is such as YOU/cifar10-ship"),
+        (True, made, None, "repository is ''"),
+    ):
+        with pytest.raises(gr.Error) as caught:
+            list(results.push(local, result, repo))
+        assert message in html.unescape(caught.value.message)

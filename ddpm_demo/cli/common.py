@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import argparse
 import math
+import os
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ddpm_demo.config import one_of, require
+
+if TYPE_CHECKING:
+    import torch
 
 FILM_FRAMES = 300  # 20 seconds
 FILM_BYTES = 2**30  # of all frames that are kept, and of a single picture
@@ -21,6 +25,15 @@ def device_argument(p: argparse.ArgumentParser) -> None:
         action=argparse.BooleanOptionalAction,
         help="run the network in bfloat16 (default: no, but in training where it is faster)",
     )
+
+
+def own_device(device: torch.device) -> torch.device:
+    """Each process of a node takes the GPU of its local rank."""
+    import torch
+
+    if device.type != "cuda" or "LOCAL_RANK" not in os.environ:
+        return device
+    return torch.device("cuda", int(os.environ["LOCAL_RANK"]))
 
 
 def count(word: str) -> int:

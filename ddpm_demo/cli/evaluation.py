@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ddpm_demo import config as c
-from ddpm_demo.cli.common import count, device_argument, numbers, progress_bar, suffix
+from ddpm_demo.cli.common import count, device_argument, numbers, own_device, progress_bar, suffix
 from ddpm_demo.cli.pictures import class_label
 
 if TYPE_CHECKING:
@@ -33,7 +33,10 @@ def evaluate_arguments(p: argparse.ArgumentParser) -> None:
     p.add_argument("-n", type=count, default=5000, help="samples")
     p.add_argument("--samplers", help="by commas; default: the model's own")
     p.add_argument("--steps", type=numbers, help="by commas; default: the model's own")
-    p.add_argument("--class", dest="label", help="one class, of samples and of the data")
+    p.add_argument(
+        "--class", dest="label", help="what to draw, or any (default: the classes take turns)"
+    )
+    p.add_argument("--data-class", help="what to compare with (default: the one drawn, else all)")
     p.add_argument("--guidance", type=float, help="default: the model's own")
     p.add_argument("--seed", type=int, default=0, help="of the first sample")
     p.add_argument("--dataset", help="to compare with; default: what the model was trained on")
@@ -68,7 +71,7 @@ def _evaluate(o: argparse.Namespace) -> None:
     c.number("n", o.n, 1, 100_000, whole=True)
     c.number("seed", o.seed, 0, c.SEED_MAX + 1 - o.n, whole=True)  # picture k's is seed + k
     c.require(o.bpd_images is None or o.bpd_images > 0, "--bpd-images", o.bpd_images, "1 or more")
-    device = pick(o.device)
+    device = own_device(pick(o.device))
     checkpoint = load_checkpoint(o.model, device)
     card = ZOO / o.model / "README.md"
     c.require(not o.card or card.is_file(), "--card with the model", o.model, "a shipped model")
@@ -78,6 +81,7 @@ def _evaluate(o: argparse.Namespace) -> None:
     c.require(bool(dataset), "dataset", dataset, "the name of the data to compare with: --dataset")
 
     # Whatever can be refused is refused before anything is drawn.
+    only = o.data_class or (None if label is None else checkpoint.classes[label])
     noise = checkpoint.diffusion.noise
     if o.bpd_steps is not None:
         c.number("--bpd-steps", o.bpd_steps, 2, checkpoint.diffusion.T, whole=True)
@@ -121,14 +125,16 @@ def _evaluate(o: argparse.Namespace) -> None:
     def load(train: bool) -> Images:
         folder = o.data_dir or d.DATA_DIR
         found = d.load(dataset, folder, train=train, size=config.size, channels=config.channels)
-        return found.only(checkpoint.classes[label]) if label is not None else found
+        return found.only(only) if only else found
 
     result: dict[str, Any] = {"model": o.model, "n": o.n, "seed": o.seed, "dataset": dataset}
-    result |= {"split": o.split, "class": o.label or "any", "samples": []}
+    drawn = o.label or ("in turn" if checkpoint.classes else "any")
+    result |= {"split": o.split, "class": drawn, "data_class": only or "all", "samples": []}
     if extractors:
         data = load(o.split == "train")
         keep = 10_000 if "precision_recall" in wanted else 0
-        references = [] if rank else _references(o, data, dataset, extractors, keep)
+        key = (dataset.replace("folder:", "folder-"), o.split, only or "all")
+        references = [] if rank else _references(data, key, extractors, keep)
         result["n_data"] = len(data)
         keep = o.n if set(wanted) & {"is", "precision_recall"} else 0
         for setting in grid:
@@ -137,10 +143,10 @@ def _evaluate(o: argparse.Namespace) -> None:
                 continue  # this process only draws
             row = {"sampler": setting.sampler, "steps": setting.steps}
             row |= {"guidance": setting.guidance, "start": setting.start}
-            for name, mine, theirs in zip(names, found, references, strict=True):
-                row |= _compare(name, wanted, mine, theirs, data.classes)
+            for name, judge, mine, theirs in zip(names, extractors, found, references, strict=True):
+                row |= _compare(name, judge, wanted, mine, theirs)
             result["samples"].append(row)
-            print(_line(row), flush=True)
+            print(_line(row), *map(_shares, judges, [row] * len(judges)), sep="\n", flush=True)
     if "bpd" in wanted and not rank:
         result["bpd"] = _bound(o, checkpoint, load(False))
     if rank:
@@ -156,12 +162,11 @@ def _evaluate(o: argparse.Namespace) -> None:
 
 
 def _references(
-    o: argparse.Namespace, data: Images, dataset: str, extractors: list[Extractor], keep: int
+    data: Images, key: tuple[str, ...], extractors: list[Extractor], keep: int
 ) -> list[Summary]:
     from ddpm_demo import metrics as m
 
     found = []
-    key = (dataset.replace("folder:", "folder-"), o.split, o.label or "all")
     for extractor in extractors:
         with progress_bar(total=len(data), unit="picture", desc="data") as bar:
             for summary in m.reference(extractor, data.pixels, key, keep=keep, cache=m.CACHE):
@@ -182,7 +187,8 @@ def _draw(
     """Draw this process's share; the first one waits for the others, and sums up."""
     from ddpm_demo.evaluate import CACHE, Samples
 
-    samples = Samples(checkpoint, setting, bf16=bool(o.bf16), cache=o.cache or CACHE)
+    even, cache = o.label is None, o.cache or CACHE
+    samples = Samples(checkpoint, setting, even=even, bf16=bool(o.bf16), cache=cache)
     mine = [page for page in samples.missing if page in samples.pages[rank::world]]
     with progress_bar(
         total=len(mine) * setting.steps,
@@ -200,13 +206,13 @@ def _draw(
 
 
 def _compare(
-    name: str, wanted: list[str], mine: Summary, theirs: Summary, classes: tuple[str, ...]
+    name: str, extractor: Extractor, wanted: list[str], mine: Summary, theirs: Summary
 ) -> dict[str, Any]:
     from ddpm_demo import metrics as m
+    from ddpm_demo.classifier import Classifier
 
-    if name != "inception":
-        kinds = classes or tuple(map(str, range(len(mine.counts))))
-        said = m.judge(mine, theirs, kinds if len(kinds) == len(mine.counts) else [])
+    if isinstance(extractor, Classifier):
+        said = m.judge(mine, theirs, extractor.config.classes)
         return {name: said["fd"], f"{name} says": said}
     found: dict[str, Any] = {}
     if "fid" in wanted:
@@ -229,6 +235,14 @@ def _line(row: dict[str, Any]) -> str:
         elif isinstance(value, float) and name != "guidance":
             words.append(f"{name} {value:.3f}")
     return "  ".join(words)
+
+
+def _shares(judge: str, row: dict[str, Any]) -> str:
+    """What a classifier takes the samples for, in percent of samples and data."""
+    said = row[f"{judge} says"]
+    pairs = zip(said["classes"].items(), said["classes_data"].values(), strict=True)
+    words = [f"{name} {100 * mine:.1f} ({100 * theirs:.1f})" for (name, mine), theirs in pairs]
+    return f"  {judge} takes them for, in % (data): {', '.join(words)}"
 
 
 def _bound(o: argparse.Namespace, checkpoint: Checkpoint, data: Images) -> dict[str, Any]:
@@ -257,9 +271,9 @@ def _into_card(card: Path, result: dict[str, Any], judges: list[str]) -> None:
     lines = [SECTION, ""]
     if result["samples"]:
         lines += [
-            f"{result['n']:,} samples (seeds from {result['seed']}; classes in equal parts, where "
-            f"there are classes) against {result['n_data']:,} pictures: {result['dataset']}, "
-            f"{result['split']} split, class {result['class']}.",
+            f"{result['n']:,} samples (seeds from {result['seed']}, class: {result['class']}) "
+            f"against {result['n_data']:,} pictures: {result['dataset']}, {result['split']} split, "
+            f"class: {result['data_class']}.",
             "",
         ]
         names = [k for k, v in result["samples"][0].items() if isinstance(v, float)]

@@ -30,7 +30,10 @@ def sample_arguments(p: argparse.ArgumentParser) -> None:
     d = c.SampleConfig()
     own = "default: what the model's checkpoint says, else"
     p.add_argument(
-        "--model", default="mnist", help="a shipped model, a .safetensors file, a folder"
+        "--model",
+        default="mnist",
+        help="a shipped model, a .safetensors file, a folder, or a repo of the Hub, of at most "
+        "2,000 MB or as many as DDPM_DEMO_HUB_MB in the environment says",
     )
     p.add_argument("--sampler", choices=c.SAMPLER_NAMES, help=f"{own} {d.sampler}")
     p.add_argument("--steps", type=int, help=f"how many of the T steps to take; {own} {d.steps}")

@@ -18,6 +18,7 @@ from ddpm_demo.cli.common import (
     count,
     device_argument,
     numbers,
+    own_device,
     progress_bar,
     reading,
     run_folder,
@@ -26,8 +27,6 @@ from ddpm_demo.cli.common import (
 from ddpm_demo.cli.tracking import tracked, tracker
 
 if TYPE_CHECKING:
-    import torch
-
     from ddpm_demo.train import Progress
 
 
@@ -194,7 +193,7 @@ def _train(o: argparse.Namespace) -> None:
         o.out,
         held_out=sets[1],
         resume=o.resume,
-        device=_own_device(pick(o.device)),
+        device=own_device(pick(o.device)),
         bf16=o.bf16,
     )
     if leader:
@@ -214,11 +213,14 @@ def _train(o: argparse.Namespace) -> None:
 
 def follow_until_stopped(
     start: Callable[[Callable[[], bool]], Iterator[Progress]], out: Path
-) -> None:
+) -> bool:
     """Drain a run that `start` makes; Ctrl-C and SIGTERM save and end it.
 
     Args:
         start: gets the function that the run asks after every step whether to stop.
+
+    Returns:
+        Whether a signal ended it.
     """
     stopped: list[int] = []
     run = start(lambda: bool(stopped))
@@ -231,17 +233,7 @@ def follow_until_stopped(
             signal.signal(number, handler)
     if stopped:
         print(f"Stopped and saved; go on with --resume --out {out}.", file=sys.stderr)
-
-
-def _own_device(device: torch.device) -> torch.device:
-    """Each process of a node takes the GPU of its local rank."""
-    import torch
-
-    return (
-        torch.device("cuda", int(os.environ.get("LOCAL_RANK", 0)))
-        if device.type == "cuda"
-        else device
-    )
+    return bool(stopped)
 
 
 def _follow(run: Iterator[Progress], out: Path) -> None:

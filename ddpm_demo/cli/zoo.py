@@ -73,6 +73,6 @@ def _ship(o: argparse.Namespace) -> None:
 
 def _export(o: argparse.Namespace) -> None:
     from ddpm_demo.checkpoint import load_checkpoint
-    from ddpm_demo.hub import export_diffusers
+    from ddpm_demo.published import export_diffusers
 
     print(export_diffusers(load_checkpoint(o.model), o.folder))

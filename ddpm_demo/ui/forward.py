@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import base64
 import html
+import io
 import json
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -124,7 +126,7 @@ def _base64(array: np.ndarray) -> str:
     return base64.b64encode(np.ascontiguousarray(array).tobytes()).decode()
 
 
-def picture_message(source: str, size: int, noise: str, seed: int) -> dict[str, Any]:
+def picture_message(source: str | bytes, size: int, noise: str, seed: int) -> dict[str, Any]:
     """x_0 (uint8) and eps (int16, times `scale`), both (size, size, 3).
 
     Raises:
@@ -177,10 +179,10 @@ def _text(timesteps: list[int]) -> str:
     return ",".join(map(str, timesteps))
 
 
-def _fit(timesteps: str, T: object) -> str:
+def _fit(timesteps: Any, T: object) -> str:
     """The list for a new T: an own list stays as long as it is valid, the default follows T."""
     if not isinstance(T, int) or not T_MIN <= T <= T_MAX:
-        return timesteps
+        return str(timesteps)
     try:
         own = parse_timesteps(timesteps, T)
     except ValueError:
@@ -194,7 +196,20 @@ def _warn(error: ValueError) -> None:
     gr.Warning(html.escape(str(error)))
 
 
-def _uploaded(payload: dict[str, Any] | None) -> str | None:
+@dataclass(frozen=True)
+class Chosen:
+    """The picture of a visitor.
+
+    Attributes:
+        shown: what its input shows, as Gradio's page takes it.
+        source: for `open_image`; of an upload, a PNG that needs no file.
+    """
+
+    shown: Any
+    source: str | bytes
+
+
+def _uploaded(payload: Any) -> str | None:
     """The path of an upload, if there is one.
 
     Gradio looks where a file lies only if the payload says that it is a file, which a forged one
@@ -203,28 +218,40 @@ def _uploaded(payload: dict[str, Any] | None) -> str | None:
     Raises:
         ImageError: a file that nobody uploaded.
     """
-    path = (payload or {}).get("path")
+    path = payload.get("path") if isinstance(payload, dict) else None
     if not path:
         return None
-    if not Path(path).resolve().is_relative_to(Path(get_upload_folder()).resolve()):
+    if not Path(str(path)).resolve().is_relative_to(Path(get_upload_folder()).resolve()):
         raise ImageError("the picture is not among the uploads")
     return str(path)
 
 
-def _set_picture(
-    upload: dict[str, Any] | None, last: str, size: int, noise: str, seed: int
-) -> tuple[Any, Any, Any]:
+def _keep(path: str) -> Chosen:
+    """Of an upload, as much as is ever shown: the file itself is soon deleted."""
+    side = max(SIZES)
+    image = open_image(path, at_least=side)
+    if min(image.size) > side:
+        image = square(image, side)
+    png, jpeg = io.BytesIO(), io.BytesIO()
+    image.save(png, "PNG")
+    image.save(jpeg, "JPEG", quality=90)
+    url = f"data:image/jpeg;base64,{base64.b64encode(jpeg.getvalue()).decode()}"
+    return Chosen({"path": None, "url": url}, png.getvalue())
+
+
+def _set_picture(upload: Any, last: Chosen, size: int, noise: str, seed: int) -> tuple[Any, ...]:
     """Message, picture shown in the input, and the last good picture, which outlives a bad one."""
     try:
-        source = _uploaded(upload) or last
-        message = json.dumps({"picture": picture_message(source, size, noise, seed)})
+        path = _uploaded(upload)
+        chosen = _keep(path) if path else last
+        message = json.dumps({"picture": picture_message(chosen.source, size, noise, seed)})
     except ImageError as error:
         _warn(error)
-        return gr.skip(), last, gr.skip()
+        return gr.skip(), last.shown, gr.skip()
     except ValueError as error:
         _warn(error)
         return gr.skip(), gr.skip(), gr.skip()
-    return message, gr.skip(), source
+    return message, chosen.shown if path else gr.skip(), chosen
 
 
 def _set_schedules(view: str, T: int, start: float, end: float, timesteps: str) -> Any:
@@ -322,11 +349,12 @@ def build_forward_tab() -> None:
                     elem_id="forward-seed",
                 )
 
-    last = gr.State(picture.value["path"])
+    last = gr.State(Chosen(picture.value, EXAMPLES[0]))
     # preprocess=False: what people typed or uploaded comes as it is, so that a bad value is refused
-    # in one sentence of ours.
+    # in one sentence of ours. postprocess=False: a picture is shown without a file.
     raw: dict[str, Any] = {
         "preprocess": False,
+        "postprocess": False,
         "show_progress": "hidden",
         "api_visibility": "private",
     }

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import html
 import math
 import time
@@ -13,26 +14,25 @@ import gradio as gr
 import numpy as np
 import torch
 
-from ddpm_demo import budget, data, images, metrics, references
+from ddpm_demo import budget, data, metrics, references
 from ddpm_demo.bounds import Bound, model_bound
 from ddpm_demo.checkpoint import Checkpoint, available
 from ddpm_demo.classifier import Classifier
 from ddpm_demo.config import SAMPLER_NAMES, SampleConfig, number, one_of, require
-from ddpm_demo.evaluate import bound_plots, bound_sentence, judge_of, pages
-from ddpm_demo.generate import defaults, generate, metadata
+from ddpm_demo.evaluate import bound_plots, bound_sentence, judge_of, pages, tuned_to
+from ddpm_demo.generate import defaults, metadata
 from ddpm_demo.plots import bar_plot
 from ddpm_demo.ui import player, runtime
-from ddpm_demo.ui.finetune import LANE, data_of, give_way
 from ddpm_demo.ui.generate import ANY, SAMPLERS, ModelChoice, find, first_model, most_pictures
-from ddpm_demo.ui.runtime import GPU, friendly
+from ddpm_demo.ui.runtime import GPU, bar, friendly
+from ddpm_demo.ui.work import EVERY, LANE, give_way, loading, shown
 
 N_MOST, IMAGES_MOST = 2000, 200
-HOUR = 3600.0  # what one measurement may take: the lane is for all visitors
 PAGE = 16  # pictures drawn, or calls of the bound, at once: Stop and the pictures shown are as fine
-EVERY = 0.3  # seconds between two messages
 FD, BPD = "fd", "bpd"
 LABELS = {FD: "Fréchet distance, by our classifier", BPD: "bits/dim, on test pictures"}
 PANELS = ("Samples, the last ones",)
+TURNS, ALL = "all in turn", "all classes"
 Said = tuple[Any, Any, Any]  # for player, line and result
 IDLE: Said = gr.skip(), gr.skip(), gr.skip()  # where Stop may take effect
 
@@ -44,6 +44,8 @@ class Plan:
     Attributes:
         source: of the model, for `runtime.model`.
         config: of the samples; `n` of them.
+        even: the classes take turns.
+        against: the class of the data that is compared with; None: all of them.
         judge, reference: for the Fréchet distance; None without it.
         images, terms: of the bound, None without it.
     """
@@ -51,6 +53,8 @@ class Plan:
     checkpoint: Checkpoint
     source: str
     config: SampleConfig
+    even: bool
+    against: str | None
     judge: Classifier | None
     reference: metrics.Summary | None
     images: int | None
@@ -59,7 +63,8 @@ class Plan:
     @property
     def pages(self) -> list[SampleConfig]:
         most = min(PAGE, most_pictures(self.checkpoint))
-        return pages(self.checkpoint, self.config, most=most) if self.judge else []
+        drawn = pages(self.checkpoint, self.config, most=most, even=self.even)
+        return drawn if self.judge else []
 
     def seconds(self) -> float:
         """About how long it takes here."""
@@ -69,11 +74,19 @@ class Plan:
         return found + calls / PAGE * budget.per_call(each, PAGE)
 
 
-def _judge(checkpoint: Checkpoint, label: int | None) -> tuple[Classifier, metrics.Summary]:
+def _judge(checkpoint: Checkpoint, against: str | None) -> tuple[Classifier, metrics.Summary]:
     judge = judge_of(checkpoint)
-    same = label is None or list(judge.config.classes) == checkpoint.classes
-    require(same, "class", label, f"{ANY}: the model's classes are not those of the data")
-    return judge, references.read(judge, "test", label)
+    classes = judge.config.classes
+    k = None if against is None else classes.index(against)
+    return judge, references.read(judge, "test", k)
+
+
+def classes_of(checkpoint: Checkpoint) -> list[str]:
+    """The classes that samples can be compared with, each alone."""
+    try:
+        return list(judge_of(checkpoint).config.classes)
+    except ValueError:
+        return checkpoint.classes
 
 
 def _require_bound(checkpoint: Checkpoint) -> None:
@@ -106,6 +119,7 @@ def plan(
     steps: Any,
     label: Any,
     guidance: Any,
+    against: Any,
     pictures: Any,
     terms: Any,
 ) -> Plan:
@@ -118,12 +132,14 @@ def plan(
     require(isinstance(wanted, list) and len(wanted) > 0, "metrics", wanted, "one or more of them")
     for metric in wanted:
         one_of("metric", metric, (FD, BPD))
-    one_of("class", label, (ANY, *checkpoint.classes))
-    y = None if label == ANY else checkpoint.classes.index(label)
+    one_of("class", label, (TURNS, ANY, *checkpoint.classes))
+    y = None if label in (TURNS, ANY) else checkpoint.classes.index(label)
+    one_of("class of the data", against, (ALL, *classes_of(checkpoint)))
+    against = None if against == ALL else against
     judge = reference = None
     config = defaults(checkpoint)
     if FD in wanted:
-        judge, reference = _judge(checkpoint, y)
+        judge, reference = _judge(checkpoint, against)
         number("number of pictures", n, 1, N_MOST, whole=True)
         metrics.require_enough(n, judge.dim)
         config = dataclasses.replace(
@@ -136,56 +152,63 @@ def plan(
         number("terms", terms, 2, checkpoint.diffusion.T, whole=True)
     else:
         pictures = terms = None
-    return Plan(checkpoint, own.get(name, name), config, judge, reference, pictures, terms)
+    source, even = own.get(name, name), label == TURNS
+    return Plan(checkpoint, source, config, even, against, judge, reference, pictures, terms)
+
+
+def most_seconds() -> float:
+    """What one measurement may take: the lane is for all visitors."""
+    return runtime.most_seconds(runtime.LANE_MINUTES, 60)
 
 
 def how_long(own: Mapping[str, str], name: Any, *controls: Any) -> str:
     """The line beside the button: the time it takes, or why there is no such measurement."""
     try:
-        seconds = plan(own, name, *controls).seconds()
-        if seconds > HOUR:
-            return f"about {budget.spoken(seconds)}, and an hour is the most"
+        seconds, most = plan(own, name, *controls).seconds(), most_seconds()
+        if seconds > most:
+            return f"about {budget.spoken(seconds)}, and {budget.spoken(most)} is the most"
         return f"about {budget.spoken(seconds)} on this machine"
     except (ValueError, OSError, FloatingPointError) as error:
         return html.escape(str(error))
 
 
-def _progress(words: str, done: float) -> str:
-    return f'{words}<progress max="1" value="{done:.3f}" aria-label="Measured"></progress>'
-
-
 @GPU
-def _draw(source: str, page: SampleConfig) -> Iterator[tuple[int, Any]]:
-    """The steps of a page, and with the last one its (n, h, w, c) uint8 pictures."""
-    options: dict[str, Any] = {"bf16": runtime.bf16(), "denoiser": runtime.denoiser}
-    for step in generate(runtime.model(source), page, **options):
-        last = step.index == step.total
-        yield step.index, np.ascontiguousarray(images.to_uint8(step.x_t)) if last else None
-
-
-@GPU
+@friendly
 def _bound(source: str, x_0: torch.Tensor, terms: int) -> Iterator[Bound]:
     options: dict[str, Any] = {"bf16": runtime.bf16(), "denoiser": runtime.denoiser}
     yield from model_bound(runtime.model(source), x_0, steps=terms, batch_size=PAGE, **options)
 
 
-@friendly
-def run(own: Mapping[str, str], name: Any, *controls: Any) -> Iterator[Said]:
+def run(local: bool, *asked: Any) -> Iterator[Said]:
     """Measure, and stream player, line of progress and result.
 
+    Args:
+        local: folders of this disk are allowed.
+
     Raises:
-        ValueError: a bad value, or data that can't be had.
+        gr.Error: a bad value, or data that can't be had; the line says so, too.
     """
+    try:
+        yield from friendly(_run)(local, *asked)
+    except gr.Error as error:
+        yield gr.skip(), error.message, gr.skip()
+        raise
+
+
+def _run(local: bool, own: Mapping[str, str], name: Any, *controls: Any) -> Iterator[Said]:
     p = plan(own, name, *controls)
     yield gr.skip(), "Getting ready…", ""
     seconds = p.seconds()
-    require(seconds <= HOUR, "time of the measurement", budget.spoken(seconds), "up to an hour")
+    allowed = f"up to {budget.spoken(most_seconds())}"
+    require(seconds <= most_seconds(), "time of the measurement", budget.spoken(seconds), allowed)
     x_0 = None
     if p.images and p.terms:  # before the samples: whatever can be refused is refused now
         config = p.checkpoint.model.config
-        found = data_of(p.checkpoint.info["dataset"], config.size, config.channels, train=False)
-        if p.config.label is not None:
-            found = found.only(p.checkpoint.classes[p.config.label])
+        options = {"train": False, "local": local}
+        steps = loading(p.checkpoint.info["dataset"], config.size, config.channels, **options)
+        found = yield from shown(steps, lambda line: (gr.skip(), line, gr.skip()))
+        if p.against is not None:
+            found = found.only(p.against)
         require(len(found) > 0, "test pictures of the data", 0, "one or more")
         x_0 = found.batch(torch.arange(min(len(found), p.images)))
     done = []
@@ -205,13 +228,13 @@ def _sample(p: Plan, name: str) -> Generator[Said, None, metrics.Summary]:
     title = f"{name} · {SAMPLERS[c.sampler]}, {c.steps} steps"
     shape = (window, model.size, model.size, model.channels)
     about: dict[str, Any] = {"unit": "picture", "title": title, "meta": metadata(name, c)}
-    yield player.header(shape, c.n, panels=PANELS, **about), _progress("Sampling…", 0), gr.skip()
+    yield player.header(shape, c.n, panels=PANELS, **about), bar("Sampling…", 0), gr.skip()
     summary, shown = metrics.Summary(), np.empty((0, *shape[1:]), np.uint8)
     begun, sent = time.monotonic(), 0.0
     for page in p.pages:
         for _ in give_way():
             yield IDLE
-        for step, pictures in _draw(p.source, page):
+        for step, pictures in runtime.draw(p.source, page):
             now, frame, done = time.monotonic(), gr.skip(), summary.n + page.n * step / c.steps
             if pictures is not None:
                 summary.add(*p.judge.extract(torch.from_numpy(pictures).permute(0, 3, 1, 2)))
@@ -223,7 +246,7 @@ def _sample(p: Plan, name: str) -> Generator[Said, None, metrics.Summary]:
             sent, left = now, (now - begun) * (c.n / done - 1) if done else 0
             words = f"{summary.n} of {c.n} pictures"
             words += f", about {budget.spoken(left)} to go" if left else ""
-            yield frame, _progress(words, done / c.n), gr.skip()
+            yield frame, bar(words, done / c.n), gr.skip()
     return summary
 
 
@@ -235,7 +258,7 @@ def _bounded(p: Plan, x_0: torch.Tensor) -> Generator[Said, None, Bound]:
         if time.monotonic() - sent >= EVERY:
             sent = time.monotonic()
             words = f"bits/dim: {bound.n} of {len(x_0)} test pictures"
-            yield gr.skip(), _progress(words, bound.done), gr.skip()
+            yield gr.skip(), bar(words, bound.done), gr.skip()
         else:
             yield IDLE
     return bound
@@ -248,7 +271,7 @@ def _judged(p: Plan, summary: metrics.Summary) -> str:
     classes = list(p.judge.config.classes)
     said = metrics.judge(summary, p.reference, classes)
     dataset = html.escape(str(p.checkpoint.info["dataset"]))
-    which = "" if p.config.label is None else f" of class {html.escape(classes[p.config.label])}"
+    which = "" if p.against is None else f" of class {html.escape(p.against)}"
     floor = metrics.floor(p.reference, summary.n)
     histogram = bar_plot(
         classes,
@@ -288,8 +311,9 @@ def _bits(bound: Bound) -> str:
 
 def offer(checkpoint: Checkpoint) -> list[dict[str, Any]]:
     """What the controls are for a model: metrics, why not all of them, n, sampler, steps, class,
-    guidance and terms, each as the options of a component."""
+    guidance, class of the data and terms, each as the options of a component."""
     best, classes, missing = defaults(checkpoint), checkpoint.classes, why_not(checkpoint)
+    only, known = tuned_to(checkpoint), classes_of(checkpoint)  # tuned, it needs no label
     offered = [(text, metric) for metric, text in LABELS.items() if metric not in missing]
     T = checkpoint.diffusion.T
     return [
@@ -298,14 +322,27 @@ def offer(checkpoint: Checkpoint) -> list[dict[str, Any]]:
         {"value": 128 if FD in missing else 2 * judge_of(checkpoint).dim},
         {"value": best.sampler},
         {"value": best.steps, "maximum": best.start or T},
-        {"value": ANY, "choices": [ANY, *classes], "visible": bool(classes)},
+        {
+            "value": TURNS if classes and not only else ANY,
+            "choices": [TURNS, ANY, *classes] if classes else [ANY],
+            "visible": bool(classes),
+        },
         {"value": best.guidance, "visible": bool(classes)},
+        {
+            "value": only if only in known else ALL,
+            "choices": [ALL, *known],
+            "visible": bool(known),
+        },
         {"value": min(50, T), "maximum": T},
     ]
 
 
-def build_measure_tab(choice: ModelChoice) -> None:
-    """Lay out the tab; call it inside `with gr.Tab(...)`."""
+def build_measure_tab(choice: ModelChoice, local: bool) -> None:
+    """Lay out the tab; call it inside `with gr.Tab(...)`.
+
+    Args:
+        local: folders of this disk are allowed.
+    """
     names, default = available(), first_model()
     first = offer(runtime.model(default or names[0]))
     with gr.Row(elem_classes="stage-and-controls"):
@@ -357,7 +394,7 @@ def build_measure_tab(choice: ModelChoice) -> None:
             )
             label = gr.Dropdown(
                 label="Class",
-                info="y: of samples and data; with “any”, classes take turns.",
+                info="y: what to draw; “any” leaves it to the model (the null class).",
                 elem_id="measure-class",
                 **first[5],
             )
@@ -368,6 +405,12 @@ def build_measure_tab(choice: ModelChoice) -> None:
                 label="Guidance",
                 info="w: how strongly the class is insisted on.",
                 **first[6],
+            )
+            against = gr.Dropdown(
+                label="Compared with",
+                info="Which test pictures.",
+                elem_id="measure-against",
+                **first[7],
             )
             with gr.Accordion("Settings of bits/dim", open=False):
                 pictures = gr.Number(
@@ -382,12 +425,15 @@ def build_measure_tab(choice: ModelChoice) -> None:
                     step=1,
                     label="Terms",
                     info="Calls of the network for each picture; T is the whole bound.",
-                    **first[7],
+                    **first[8],
                 )
 
     quiet: dict[str, Any] = {"show_progress": "hidden", "api_visibility": "private"}
-    controls = [choice.own, name, wanted, n, sampler, steps, label, guidance, pictures, terms]
-    event = start.click(run, controls, [screen, line, result], **quiet, **LANE)
+    asked = [wanted, n, sampler, steps, label, guidance, against, pictures, terms]
+    controls = [choice.own, name, *asked]
+    long = {**quiet, **LANE, **player.PROGRESS, "show_progress_on": screen}
+    waits = start.click(lambda: "Waiting for its turn…", outputs=line, queue=False, **quiet)
+    event = waits.success(functools.partial(run, local), controls, [screen, line, result], **long)
     halt.click(
         lambda: (player.note("Stopped."), "Stopped: nothing was kept.", ""),
         outputs=[screen, line, result],
@@ -395,13 +441,15 @@ def build_measure_tab(choice: ModelChoice) -> None:
         queue=False,
         **quiet,
     )
-    shown = [wanted, why, n, sampler, steps, label, guidance, terms]
+    offered = [wanted, why, n, sampler, steps, label, guidance, against, terms]
     quick: dict[str, Any] = {**quiet, "queue": False, "trigger_mode": "always_last"}
 
-    def chosen(own: Mapping[str, str], model: Any) -> Any:
-        return [gr.update(**options) for options in offer(find(model, own))]
+    @friendly
+    def chosen(own: Mapping[str, str], model: Any) -> Iterator[Any]:
+        yield [gr.update(**options) for options in offer(find(model, own))]
 
-    name.change(chosen, [choice.own, name], shown, **quiet)
+    name.change(chosen, [choice.own, name], offered, **quiet)
+    label.input(lambda y: ALL if y in (TURNS, ANY) else y, label, against, **quiet)
     choice.own.change(
         lambda own: gr.update(choices=[*available(), *own]), choice.own, name, **quiet
     )

@@ -35,6 +35,9 @@ Pictures = NDArray[np.uint8]  # (n, h, w, c), c = 1 or 3
 PANELS = {"x_t": "Noisy picture xₜ", "x0_hat": "Predicted picture x̂₀"}
 """What the player shows: attributes of Step, and a label for each."""
 
+PROGRESS = {"show_progress": "minimal"}
+"""For events that fill a player: so it learns its place in the queue, and when a run is over."""
+
 MESSAGES_PER_SECOND = 7  # each takes some 4 ms from a network that keeps two cores busy
 FRAMES_PER_MESSAGE = 8  # at most
 CHARS_PER_SECOND = 5_000_000  # of base64: what slow machines and networks can follow live
@@ -153,6 +156,7 @@ def header(
     unit: str = "step",
     title: str = "",
     meta: Mapping[str, object] | None = None,
+    fps: float = FILM_FPS,
 ) -> str:
     """The message that starts a run.
 
@@ -164,6 +168,7 @@ def header(
         unit: the word before the number of a frame.
         title: a line about the run.
         meta: model, sampler, steps, seed ... They name a saved file, and are written into it.
+        fps: frames a second, when it is played and in a film; 1 to 30.
     """
     n, h, w, c = shape
     run = {
@@ -176,6 +181,7 @@ def header(
         "total": total,
         "unit": unit,
         "title": title,
+        "fps": fps,
         "meta": {name: str(value) for name, value in (meta or {}).items()},
     }
     return json.dumps({"run": run})
@@ -213,8 +219,8 @@ def stream(
         def generate(...):
             yield from stream(ddpm(...))
 
-    with `show_progress="hidden"`, and never inside `with torch.no_grad()`: each step may be pulled
-    by another thread.
+    with the options `PROGRESS`, and never inside `with torch.no_grad()`: each step may be pulled by
+    another thread.
     """
     start = time.perf_counter()
     steps = iter(steps)
@@ -308,6 +314,8 @@ def _decode(request: Any) -> tuple[str, dict[str, Any], list[dict[str, Any]], Pi
     for name, most in sizes.items():
         _expect(_whole(run.get(name), 1, most), f"{name} is not a whole number from 1 to {most}.")
     _expect(run["c"] != 2, "c is not 1 or 3.")
+    fps = run.get("fps", FILM_FPS)
+    _expect(type(fps) in (int, float) and 1 <= fps <= 30, "fps is not a number from 1 to 30.")
     panels, meta = run.get("panels"), run.get("meta")
     _expect(isinstance(panels, list) and 1 <= len(panels) <= 4, "there are not 1 to 4 panels.")
     _expect(
@@ -358,7 +366,7 @@ def _encode(
     # An MP4 has one colour for 2 x 2 pixels, so only an even scale keeps all of them.
     scale = _scale(sheets, wanted, multiple=2 if kind == "mp4" else 1)
     sheets = [images.grid(sheet[None], scale=scale) for sheet in sheets]
-    return images.encode(sheets, kind, fps=FILM_FPS, metadata=metadata)
+    return images.encode(sheets, kind, fps=run.get("fps", FILM_FPS), metadata=metadata)
 
 
 def _sheet(panels: Pictures, columns: int, *, stacked: bool = False) -> Pictures:

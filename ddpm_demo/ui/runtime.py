@@ -2,21 +2,27 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import html
+import math
 import os
 import threading
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, TypeVar
 
 import gradio as gr
+import numpy as np
 import torch
 
+from ddpm_demo import images
 from ddpm_demo.batching import BatchedDenoiser, Batcher
 from ddpm_demo.budget import measure
 from ddpm_demo.checkpoint import Checkpoint, load_checkpoint
+from ddpm_demo.config import SampleConfig, require
 from ddpm_demo.denoiser import Denoiser
 from ddpm_demo.devices import bf16_pays, pick
+from ddpm_demo.generate import generate
 from ddpm_demo.winograd import Conv3x3
 
 try:  # ZeroGPU: a GPU for as long as a decorated handler runs
@@ -28,6 +34,12 @@ except ImportError:
         return fn if callable(fn) else lambda f: f
 
 
+ZERO = bool(os.environ.get("SPACES_ZERO_GPU"))
+strangers = "SPACE_ID" in os.environ  # use the app: not only its host; `app.main` may set it
+closing = threading.Event()  # the server is being stopped
+CLOSING = "The server is being stopped. What has come so far stays on this page."
+RUN_MINUTES = "DDPM_DEMO_RUN_MINUTES"  # of the environment: of a run in Generate,
+LANE_MINUTES = "DDPM_DEMO_LANE_MINUTES"  # and of fine-tuning and measuring
 MODEL_BYTES = 10**9  # of loaded models together; the paper's network has up to 0.6 GB
 RUNS = 8  # of visitors at the same time; the next ones wait in Gradio's queue
 # The steps of all runs share forward passes, all on one thread: Gradio resumes a run on whatever
@@ -35,19 +47,32 @@ RUNS = 8  # of visitors at the same time; the next ones wait in Gradio's queue
 # ZeroGPU each run has a process of its own, and shares nothing.
 batcher = Batcher(cores=torch.get_num_threads())
 denoiser: Callable[..., Denoiser] = functools.partial(BatchedDenoiser, batcher)
-if os.environ.get("SPACES_ZERO_GPU"):
+if ZERO:
     denoiser = Denoiser
 
 F = TypeVar("F", bound=Callable[..., Iterator[Any]])
 
 
-@functools.cache
-def device() -> Any:
-    """The one that all models of the app are on."""
-    return pick()
+_picked = functools.cache(pick)
+_app = os.getpid()
 
 
-@functools.cache
+def device() -> torch.device:
+    """The one that all models of the app are on.
+
+    On ZeroGPU only the processes in which `GPU` functions run have one besides the CPU. What these
+    functions get and give goes through a pickle: names and settings in, pictures on the CPU out.
+    """
+    if ZERO:
+        return torch.device("cpu" if os.getpid() == _app else "cuda")
+    return _picked()
+
+
+def has_gpu() -> bool:
+    """Whether networks run on more than a CPU."""
+    return ZERO or device().type != "cpu"
+
+
 def bf16() -> bool:
     """Whether networks run in bfloat16: where it is faster, and DDPM_DEMO_BF16 asks for it."""
     return bool(os.environ.get("DDPM_DEMO_BF16")) and bf16_pays(device())
@@ -65,12 +90,13 @@ class Models:
     def __init__(self, load: Callable[[str], Checkpoint], most: int) -> None:
         self._load, self._most = load, most
         self._lock = threading.Lock()
-        self._kept: dict[str, Checkpoint] = {}  # the one used last comes last
+        self._kept: dict[tuple[str, str], Checkpoint] = {}  # the one used last comes last
 
     def __call__(self, name: str) -> Checkpoint:
+        key = name, device().type  # a process of ZeroGPU begins with what the app has kept
         with self._lock:  # while loading, too: nobody loads the same model a second time
-            checkpoint = self._kept.pop(name) if name in self._kept else self._load(name)
-            self._kept[name] = checkpoint
+            checkpoint = self._kept.pop(key) if key in self._kept else self._load(name)
+            self._kept[key] = checkpoint
             while len(self._kept) > 1 and sum(map(_size, self._kept.values())) > self._most:
                 del self._kept[next(iter(self._kept))]
             return checkpoint
@@ -84,6 +110,21 @@ def _size(checkpoint: Checkpoint) -> int:
 
 
 model = Models(lambda name: load_checkpoint(name, device()), MODEL_BYTES)
+
+
+def most_seconds(variable: str, minutes: float) -> float:
+    """What a run may take: so many minutes, or those that the environment's variable says.
+
+    Raises:
+        ValueError: that is no number.
+    """
+    words = os.environ.get(variable)
+    try:
+        number = minutes if words is None else float(words)
+    except ValueError:
+        number = math.nan
+    require(number >= 0, variable, words, "a number of minutes")
+    return 60 * number
 
 
 _timing = threading.Lock()
@@ -107,14 +148,47 @@ def seconds(name: str) -> Mapping[int, float]:
     return _seconds[name]
 
 
+def bar(words: str, done: float) -> str:
+    """HTML of a line with a progress bar below; `words` are HTML, `done` is from 0 to 1."""
+    return f'{words}<progress max="1" value="{done:.3f}" aria-label="Progress"></progress>'
+
+
 def friendly(handler: F) -> F:
-    """Show the errors that are ours to explain as one sentence; the rest stay bugs."""
+    """Show the errors that are ours to explain as one sentence; the rest stay bugs.
+
+    When the server is stopped, whoever waits for the handler is told.
+    """
 
     @functools.wraps(handler)
     def run(*args: Any) -> Iterator[Any]:
         try:
-            yield from handler(*args)
+            with contextlib.closing(handler(*args)) as values:  # type: ignore[type-var]
+                while not closing.is_set():
+                    try:
+                        value = next(values)
+                    except StopIteration:
+                        return
+                    yield value
+        except gr.Error:  # a sentence already
+            raise
         except (ValueError, FloatingPointError, OSError) as error:
             raise gr.Error(html.escape(str(error)), print_exception=False) from error
+        except torch.OutOfMemoryError:
+            said = "The GPU has too little memory left for this: ask for less, or try again later."
+            raise gr.Error(said, print_exception=False) from None
+        raise gr.Error(CLOSING, print_exception=False)
 
     return run  # type: ignore[return-value]
+
+
+@GPU
+@friendly
+def draw(source: str, page: SampleConfig) -> Iterator[tuple[int, Any]]:
+    """The steps of a page, and with the last one its (n, h, w, c) uint8 pictures.
+
+    Args:
+        source: what `model` takes.
+    """
+    for step in generate(model(source), page, bf16=bf16(), denoiser=denoiser):
+        last = step.index == step.total
+        yield step.index, np.ascontiguousarray(images.to_uint8(step.x_t)) if last else None
