@@ -17,10 +17,9 @@ import pytest
 from PIL import Image, ImageOps
 
 from ddpm_demo.ui import forward
-from ddpm_demo.ui.forward import EXAMPLES, Chosen
 
 SIZE = 32
-LAST = Chosen("the last one", EXAMPLES[0])
+FIRST, CONTROLS = "the first example", (SIZE, "gaussian", 0)
 GONE = gr.skip()
 LOSSY = {"JPEG": 12, "JPEG2000": 12, "MPO": 12, "WEBP": 12, "AVIF": 16, "GIF": 12, "BLP": 12}
 Case = tuple[str, bytes, np.ndarray | None, float]
@@ -192,13 +191,12 @@ def test_a_thousand_uploads(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
         path.write_bytes(data)
         said.clear()
         start = time.thread_time()
-        message, picture, last = forward._set_picture(
-            {"path": str(path)}, LAST, SIZE, "gaussian", 0
-        )
+        given = {"path": str(path)}
+        message, picture, kept = forward._set_picture(FIRST, given, "", *CONTROLS)
         assert time.thread_time() - start < 5, name
         if said:
             assert wanted is None, (name, said)
-            assert (message, picture, last) == (GONE, LAST.shown, GONE), name
+            assert (message, picture, kept) == (GONE, FIRST, GONE), name
             assert len(said) == 1, name
             assert len(said[0]) < 400, (name, said)
             assert "\n" not in said[0], (name, said)
@@ -210,8 +208,19 @@ def test_a_thousand_uploads(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
         if wanted is not None:
             assert np.abs(x_0.reshape(wanted.shape).astype(int) - wanted).mean() <= off, name
         path.unlink()  # what is kept needs no file
-        again, *_ = forward._set_picture({"url": picture["url"]}, last, SIZE, "gaussian", 0)
+        again, *_ = forward._set_picture(FIRST, {"url": picture["url"]}, kept, *CONTROLS)
         assert again == message, name
         shown += 1
     assert shown + refused >= 1000
     assert min(shown, refused) > 250
+
+
+@pytest.mark.parametrize("kept", ["x", forward.PNG, forward.PNG + "AAAA", [1], {"a": 1}, 10**30])
+def test_a_forged_picture_is_refused_in_one_sentence(
+    kept: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    said: list[str] = []
+    monkeypatch.setattr(gr, "Warning", said.append)
+    message, *_ = forward._set_picture(FIRST, None, kept, *CONTROLS)
+    assert message == GONE
+    assert len(said) == 1

@@ -7,10 +7,10 @@ slider over t answers at once.
 from __future__ import annotations
 
 import base64
+import functools
 import html
 import io
 import json
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +28,7 @@ from ddpm_demo.ui.player import export_film
 HERE = Path(__file__).parent
 EXAMPLES = sorted(str(path) for path in (HERE.parent / "examples").glob("*.jpg"))
 SIZES = (32, 64, 128, 256)
+PNG = "data:image/png;base64,"
 VIEWS = {"both": ("linear", "cosine"), "linear": ("linear",), "cosine": ("cosine",)}
 
 FIGURE = """
@@ -196,19 +197,6 @@ def _warn(error: ValueError) -> None:
     gr.Warning(html.escape(str(error)))
 
 
-@dataclass(frozen=True)
-class Chosen:
-    """The picture of a visitor.
-
-    Attributes:
-        shown: what its input shows, as Gradio's page takes it.
-        source: for `open_image`; of an upload, a PNG that needs no file.
-    """
-
-    shown: Any
-    source: str | bytes
-
-
 def _uploaded(payload: Any) -> str | None:
     """The path of an upload, if there is one.
 
@@ -226,32 +214,51 @@ def _uploaded(payload: Any) -> str | None:
     return str(path)
 
 
-def _keep(path: str) -> Chosen:
-    """Of an upload, as much as is ever shown: the file itself is soon deleted."""
+def _keep(path: str) -> str:
+    """Of an upload, as much as is ever shown, as an address that holds a PNG: the page keeps it, so
+    that the server need not."""
     side = max(SIZES)
-    image = open_image(path, at_least=side)
+    image, png = open_image(path, at_least=side), io.BytesIO()
     if min(image.size) > side:
         image = square(image, side)
-    png, jpeg = io.BytesIO(), io.BytesIO()
     image.save(png, "PNG")
-    image.save(jpeg, "JPEG", quality=90)
-    url = f"data:image/jpeg;base64,{base64.b64encode(jpeg.getvalue()).decode()}"
-    return Chosen({"path": None, "url": url}, png.getvalue())
+    return PNG + base64.b64encode(png.getvalue()).decode()
 
 
-def _set_picture(upload: Any, last: Chosen, size: int, noise: str, seed: int) -> tuple[Any, ...]:
-    """Message, picture shown in the input, and the last good picture, which outlives a bad one."""
+def _source(kept: Any) -> str | bytes:
+    """What x_0 is cut from: what `_keep` made, or the first example.
+
+    Raises:
+        ImageError: it is something else.
+    """
+    if not kept:
+        return EXAMPLES[0]
+    try:
+        require(isinstance(kept, str) and kept.startswith(PNG), "picture", "…", "an upload")
+        return base64.b64decode(kept[len(PNG) :])
+    except ValueError as error:
+        raise ImageError(f"the picture can't be read: {error}") from None
+
+
+def _set_picture(
+    first: Any, upload: Any, kept: Any, size: int, noise: str, seed: int
+) -> tuple[Any, ...]:
+    """Message, picture shown in the input, and the last good picture, which outlives a bad one.
+
+    Args:
+        first: what the input shows at first.
+    """
     try:
         path = _uploaded(upload)
-        chosen = _keep(path) if path else last
-        message = json.dumps({"picture": picture_message(chosen.source, size, noise, seed)})
+        chosen = _keep(path) if path else kept
+        message = json.dumps({"picture": picture_message(_source(chosen), size, noise, seed)})
     except ImageError as error:
         _warn(error)
-        return gr.skip(), last.shown, gr.skip()
+        return gr.skip(), {"path": None, "url": kept} if kept else first, gr.skip()
     except ValueError as error:
         _warn(error)
         return gr.skip(), gr.skip(), gr.skip()
-    return message, chosen.shown if path else gr.skip(), chosen
+    return message, {"path": None, "url": chosen} if path else gr.skip(), chosen
 
 
 def _set_schedules(view: str, T: int, start: float, end: float, timesteps: str) -> Any:
@@ -349,7 +356,7 @@ def build_forward_tab() -> None:
                     elem_id="forward-seed",
                 )
 
-    last = gr.State(Chosen(picture.value, EXAMPLES[0]))
+    kept = gr.Textbox("", visible=False)
     # preprocess=False: what people typed or uploaded comes as it is, so that a bad value is refused
     # in one sentence of ours. postprocess=False: a picture is shown without a file.
     raw: dict[str, Any] = {
@@ -359,9 +366,9 @@ def build_forward_tab() -> None:
         "api_visibility": "private",
     }
     drawn: dict[str, Any] = {
-        "fn": _set_picture,
-        "inputs": [picture, last, size, noise, seed],
-        "outputs": [noiser, picture, last],
+        "fn": functools.partial(_set_picture, picture.value),
+        "inputs": [picture, kept, size, noise, seed],
+        "outputs": [noiser, picture, kept],
         **raw,
     }
     # Not `change`, which comes twice for an upload.

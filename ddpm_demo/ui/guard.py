@@ -15,6 +15,7 @@ from typing import Any
 import anyio.to_thread
 import gradio as gr
 from gradio.route_utils import FnIndexInferError
+from gradio.state_holder import SessionState
 from starlette.requests import ClientDisconnect
 from starlette.responses import PlainTextResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -22,8 +23,8 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from ddpm_demo.ui import disk
 
 BODY = 64 * 2**20  # bytes of a request: the frames for a film are the largest that the page sends
-# Routes that fetch from elsewhere for whoever asks, cut films, or edit the program.
-CLOSED = re.compile("/(file[=/]+https?:|proxy=|process_recording|vibe-)", re.IGNORECASE)
+# Routes that fetch from elsewhere for whoever asks, cut films, keep pages, or edit the program.
+CLOSED = re.compile("/(file[=/]+https?:|proxy=|process_recording|deep_link|vibe-)", re.IGNORECASE)
 log = logging.getLogger(__name__)
 
 
@@ -50,6 +51,16 @@ class Page(gr.Blocks):
             lines = str(error).splitlines() or [type(error).__name__]
             said = f"These values can't be used: {lines[0][:200]}"
             raise gr.Error(html.escape(said), print_exception=False) from None
+
+    async def postprocess_data(
+        self, block_fn: Any, predictions: Any, state: SessionState | None
+    ) -> list[Any]:
+        """As in `gr.Blocks`; only what a handler returned last is not kept, half a megabyte for
+        each visitor, which only a deep link would need."""
+        outputs = await super().postprocess_data(block_fn, predictions, state)
+        if state:
+            state.config_values.clear()
+        return outputs
 
 
 def _paths(value: Any) -> Iterator[Any]:
