@@ -110,7 +110,7 @@ def finetune(
         out: as in `train`; the result's `info` names its base.
         resume: go on from `out`; without a state there, start.
         say: told a sentence when the batch is halved.
-        options: `held_out`, `device`, `bf16` and `should_stop` of `train`.
+        options: `held_out`, `device`, `bf16`, `should_stop` and `denoiser` of `train`.
 
     Raises:
         ValueError: a batch of one does not fit into memory, or as `train` raises.

@@ -147,8 +147,8 @@ def _chunk(
         return stop.exists() or time.monotonic() - start > CHUNK
 
     said: list[str] = []
-    options = {"resume": resume, "device": runtime.device(), "should_stop": should_stop}
-    for p in finetune(base, found, config, out, say=said.append, **options):
+    options = {"device": runtime.device(), "should_stop": should_stop, "denoiser": runtime.denoiser}
+    for p in finetune(base, found, config, out, resume=resume, say=said.append, **options):
         yield from said
         said.clear()
         yield p
@@ -235,7 +235,8 @@ def _run(
         yield say(line=f"About {_minutes(seconds)} on this {runtime.device().type}.")
 
     several = len(found.labels.unique()) > 1  # as the trainer draws them
-    before = images.to_uint8(preview(base.model, base.diffusion, by_class=several))
+    options: dict[str, Any] = {"by_class": several, "denoiser": runtime.denoiser}
+    before = images.to_uint8(preview(base.model, base.diffusion, **options))
     first, opened = player.frame(0, None, before, before), False
     log: list[tuple[int, float]] = []
     done, sent, share, ended = 0, 0.0, 0.0, False
