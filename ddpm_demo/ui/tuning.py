@@ -185,7 +185,7 @@ def _timed(p: Plan) -> Iterator[str]:
 @GPU
 @friendly
 def _before(p: Plan) -> Iterator[player.Pictures]:
-    yield np.ascontiguousarray(images.to_uint8(core.before(*p.load())))
+    yield np.ascontiguousarray(images.to_uint8(core.before(*p.load(), denoiser=runtime.denoiser)))
 
 
 @GPU
@@ -202,6 +202,7 @@ def _chunk(
 
     said: list[str] = []
     options: dict[str, Any] = {"device": p.where(), "should_stop": should_stop}
+    options["denoiser"] = runtime.denoiser  # whoever samples meanwhile shares the previews' passes
     for at in core.finetune(*p.load(), p.config, out, resume=resume, say=said.append, **options):
         yield from said
         said.clear()
