@@ -9,7 +9,6 @@ import json
 import math
 import os
 import shutil
-import tempfile
 import threading
 import time
 from collections.abc import Iterator, Mapping
@@ -178,8 +177,7 @@ def new_folder(folder: str | None) -> str:
     if folder in _busy:  # said at once; the lane's queue would let it wait and then begin anew
         raise gr.Error(STILL, print_exception=False)
     try:
-        disk.require_room()
-        return folder or tempfile.mkdtemp(prefix="tuning-", dir=disk.folder())
+        return folder or disk.tuning_folder()
     except OSError as error:
         raise gr.Error(html.escape(str(error)), print_exception=False) from None
 
@@ -240,6 +238,7 @@ def _run(
         kept = [gr.skip() if part is None else part for part in (screen, line, curve)]
         return (*kept, *(more or (gr.skip(), gr.skip(), gr.skip())))
 
+    disk.require_room()
     yield say(line="Loading the pictures (downloaded on first use)…")
     base = find(name, own)
     found, config = plan(base, *controls)
@@ -345,6 +344,7 @@ def add_file(
         require(inside and path.is_file(), "file", path.name, "an upload of yours")
         require(path.suffix == ".safetensors", "file", path.name, "a .safetensors file")
         load_checkpoint(path)
+        disk.require_room()
         kept = _own(folder) / path.name
         shutil.copyfile(path, kept)
     except (ValueError, OSError) as error:
