@@ -101,8 +101,8 @@ def test_absurd_requests_to_routes(clean: Server) -> None:
         answer = http.post(f"gradio_api/{path}", json=body)
         wrong = answer.status_code in (200, 400, 403, 404, 422)
         assert wrong, (path, body, answer.status_code, answer.text)
-    for path in ("gradio_api/deep_link?session_hash=a", "gradio_api/vibe-code"):
-        assert http.get(path).status_code == 403
+    for path in ("deep_link?session_hash=a", "vibe-code", "dev/reload"):
+        assert http.get(f"gradio_api/{path}").status_code == 403
     zeros = (bytes(2**20) for _ in range(70))
     answer = http.post("gradio_api/component_server/", content=zeros)
     assert answer.status_code == 413

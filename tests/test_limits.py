@@ -148,3 +148,24 @@ def test_strangers_can_not_fill_the_disk(place: Path, monkeypatch: pytest.Monkey
         work.own_folder(None)
     (place / "gradio" / "large").unlink()
     assert Path(work.own_folder(None)).parent == place
+
+
+def test_what_strangers_tuned_is_deleted_when_its_time_is_over(
+    place: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Gradio deletes it with the session, but forgets it where there are very many sessions."""
+    old = Path(work.own_folder(None))
+    (old / "run").mkdir()
+    (old / "run" / "state").write_bytes(b"weights")
+    demo: Any = SimpleNamespace(blocks={}, upload_file_set=set())
+    now = time.time
+    monkeypatch.setattr(time, "time", lambda: now() + disk.TUNING_AGE + 1)
+    disk.sweep(demo)
+    assert old.exists()  # the host's own
+    monkeypatch.setattr(runtime, "strangers", True)
+    monkeypatch.setattr(time, "time", lambda: now() + disk.TUNING_AGE - 60)
+    disk.sweep(demo)
+    assert old.exists()
+    monkeypatch.setattr(time, "time", lambda: now() + disk.TUNING_AGE + 1)
+    disk.sweep(demo)
+    assert not old.exists()

@@ -19,9 +19,11 @@ from gradio.utils import get_upload_folder
 
 from ddpm_demo.ui import runtime
 
+TUNING = "tuning-"  # begins the names of visitors' folders
 MOST = 4 * 10**9  # bytes of all visitors together, if they are strangers
 UPLOAD_AGE = 60.0  # seconds: whoever is given an upload takes what it needs from it at once
 PART_AGE = 600.0  # the same for an upload that never came to its end
+TUNING_AGE = 7 * 3600.0  # and for a fine-tuning of strangers, which they can have for six hours
 EVERY = 15.0  # seconds between two looks
 
 
@@ -85,6 +87,21 @@ def sweep(demo: gr.Blocks) -> None:
                     path.rmdir()  # fails if there is something in it
                 elif path.is_file() and age(path) > PART_AGE:
                     path.unlink()
+
+    for tuning in folder().glob(f"{TUNING}*") if runtime.strangers else ():
+        with suppress(OSError):  # deleted meanwhile
+            if all(age(path) > TUNING_AGE for path in (tuning, *tuning.rglob("*"))):
+                shutil.rmtree(tuning)
+
+
+def tuning_folder() -> str:
+    """A new one, for a visitor.
+
+    Raises:
+        OSError: there is no room.
+    """
+    require_room()
+    return tempfile.mkdtemp(prefix=TUNING, dir=folder())
 
 
 def keep_swept(demo: gr.Blocks) -> None:

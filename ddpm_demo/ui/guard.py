@@ -23,8 +23,10 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from ddpm_demo.ui import disk
 
 BODY = 64 * 2**20  # bytes of a request: the frames for a film are the largest that the page sends
-# Routes that fetch from elsewhere for whoever asks, cut films, keep pages, or edit the program.
-CLOSED = re.compile("/(file[=/]+https?:|proxy=|process_recording|deep_link|vibe-)", re.IGNORECASE)
+# Routes that fetch from elsewhere for whoever asks, cut films, keep pages, edit the program.
+CLOSED = re.compile(
+    "/(file[=/]+https?:|proxy=|process_recording|deep_link|vibe-|dev/)", re.IGNORECASE
+)
 log = logging.getLogger(__name__)
 
 

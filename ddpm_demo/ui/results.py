@@ -21,7 +21,7 @@ from ddpm_demo.config import SampleConfig, require
 from ddpm_demo.evaluate import pages
 from ddpm_demo.metrics import Summary
 from ddpm_demo.plots import bar_plot
-from ddpm_demo.ui import runtime
+from ddpm_demo.ui import disk, runtime
 from ddpm_demo.ui.generate import ModelChoice
 from ddpm_demo.ui.runtime import friendly
 from ddpm_demo.ui.work import existing, give_way, own_folder
@@ -87,6 +87,7 @@ def add_file(
         require(inside and path.is_file(), "file", path.name, "an upload of yours")
         require(path.suffix == ".safetensors", "file", path.name, "a .safetensors file")
         load_checkpoint(path)
+        disk.require_room()
         kept = _free(existing(folder) / path.name)
         shutil.copyfile(path, kept)
     except (ValueError, OSError, gr.Error) as error:

@@ -28,7 +28,7 @@ from ddpm_demo.config import TrainConfig, number, one_of, require
 from ddpm_demo.devices import here, pick
 from ddpm_demo.plots import line_plot
 from ddpm_demo.train import Progress
-from ddpm_demo.ui import player, runtime, work
+from ddpm_demo.ui import disk, player, runtime, work
 from ddpm_demo.ui.generate import find
 from ddpm_demo.ui.results import keep
 from ddpm_demo.ui.runtime import GPU, friendly
@@ -317,6 +317,7 @@ def _run(
     most = runtime.most_seconds(runtime.LANE_MINUTES, 60 if runtime.strangers else math.inf)
     end, out, halt = time.monotonic() + most, folder / "run", folder / STOP
     halt.unlink(missing_ok=True)
+    disk.require_room()
     p = yield from work.shown(plan(local, own, name, *controls), lambda line: _say(line=line))
     if resume:
         there = (out / "state.safetensors").exists()

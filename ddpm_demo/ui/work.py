@@ -5,7 +5,6 @@ from __future__ import annotations
 import functools
 import html
 import shutil
-import tempfile
 import threading
 import time
 from collections.abc import Callable, Generator, Iterator
@@ -100,8 +99,7 @@ def own_folder(folder: str | None) -> str:
         gr.Error: it can't be made.
     """
     try:
-        disk.require_room()
-        return folder or tempfile.mkdtemp(prefix="tuning-", dir=disk.folder())
+        return folder or disk.tuning_folder()
     except OSError as error:
         raise gr.Error(html.escape(error.strerror or str(error)), print_exception=False) from None
 
