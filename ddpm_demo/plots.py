@@ -18,7 +18,7 @@ def line_plot(
     Raises:
         ValueError: there is no point to draw.
     """
-    width, height, left, bottom, top = 640, 320, 72, 44, 24
+    width, height, left, bottom, top = 400, 228, 62, 44, 32  # so that a phone shows it readably
     points = [(a, b) for a, b in zip(x, y, strict=True) if math.isfinite(b) and (b > 0 or not log)]
     if not points:
         raise ValueError("There is no point to draw.")

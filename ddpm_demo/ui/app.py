@@ -52,7 +52,7 @@ progress::-webkit-progress-value { background: var(--color-accent); }
 progress::-moz-progress-bar { background: var(--color-accent); }
 #tune-table, #tune-recorded { font-size: .85rem; }
 #tune-recorded { flex-wrap: wrap; }
-#tune-recorded > .block, #tune-line { flex: 1 1 100%; }
+#tune-recorded > .block, #tune-line, #measure-line { flex: 1 1 100%; }
 #tune-table:not(:has(div.said)) { display: none; }
 #measure-result :is(table, tbody, tr, th, td) { border: 0; border-collapse: collapse;
   text-align: left; }
@@ -61,7 +61,7 @@ progress::-moz-progress-bar { background: var(--color-accent); }
 #measure-result p { font-size: .85rem; max-width: 70ch; margin: 8px 0; }
 #measure-result figure { display: inline-block; width: min(100%, 400px); overflow-x: auto;
   margin: 8px 12px 8px 0; font-weight: 700; vertical-align: top; }
-#measure-result svg { display: block; width: 100%; min-width: 400px; font-weight: 400; }
+#measure-result svg { display: block; width: 100%; font-weight: 400; }
 #pace, #measure-pace { flex: 1 1 100%; min-height: 1.3em; font-size: .85rem; line-height: 1.3;
   color: var(--body-text-color-subdued); text-align: center; }
 #act, #measure-act, #tune-act { flex-wrap: wrap; row-gap: 6px; }
@@ -70,10 +70,10 @@ progress::-moz-progress-bar { background: var(--color-accent); }
   /* All four tabs fit, and none is in the menu of those that don't. */
   .tab-container button { padding: 0 7px; font-size: .82rem; }
   .stage-and-controls { margin-bottom: 60px; }
-  .stage-and-controls:has(#tune-act) { margin-bottom: 130px; }
+  .stage-and-controls:has(:is(#tune-line, #measure-line)) { margin-bottom: 130px; }
   /* Below the pictures these would be out of reach: keep them under the thumb, and above Gradio's
-     labels, whose z-index is 40. */
-  #act, #measure-act, #tune-act { position: fixed; inset: auto 0 0 0; z-index: 45;
+     labels and accordions, whose z-index is up to 50. */
+  #act, #measure-act, #tune-act { position: fixed; inset: auto 0 0 0; z-index: 60;
     padding: 8px 16px;
     background: var(--body-background-fill); border-top: 1px solid var(--border-color-primary); }
 }

@@ -79,7 +79,9 @@ def build_finetune_tab(choice: ModelChoice, tab: gr.Tab, local: bool) -> None:
     first = "cifar10" if "cifar10" in names else names[0]
     classes = classes_of(runtime.model(first))
     folder = gr.State(None, time_to_live=6 * 3600, delete_callback=work.forget)
-    ticket, seen = gr.State(0), gr.State(not films)
+    seen = gr.State(not films)
+    # No gr.State, whose value would be the one at the time when the queue comes to it.
+    ticket = gr.Number(0, precision=0, visible="hidden")
     with gr.Row(elem_classes="stage-and-controls"):
         with gr.Column(scale=3, min_width=320):
             screen = player.Player(
@@ -176,12 +178,13 @@ def build_finetune_tab(choice: ModelChoice, tab: gr.Tab, local: bool) -> None:
     long = {**quiet, **LANE, **player.PROGRESS, "show_progress_on": screen}
     runs = []
     for button, resume in ((start, False), (onward, True)):
-        asked = button.click(ask, folder, [folder, ticket, line], queue=False, **quiet)
+        asked = button.click(ask, folder, [folder, ticket, line], concurrency_limit=None, **quiet)
         runs.append(
             asked.success(
                 functools.partial(run, local, resume),
                 [folder, ticket, choice.own, base, *controls],
                 [screen, line, curve, made],
+                trigger_mode="multiple",  # one that was taken back does not stop the next one
                 **long,
             )
         )

@@ -360,7 +360,12 @@ def build_measure_tab(choice: ModelChoice, local: bool) -> None:
                 )
                 halt = gr.Button("Stop", size="lg", elem_id="measure-stop", min_width=80)
                 pace = gr.HTML(elem_id="measure-pace", min_width=240, padding=False)
-            line = gr.HTML("Samples are drawn here and now, then judged.", elem_id="measure-line")
+                line = gr.HTML(
+                    "Samples are drawn here and now, then judged.",
+                    elem_id="measure-line",
+                    min_width=240,
+                    padding=False,
+                )
             name = gr.Dropdown(
                 names,
                 value=default,
