@@ -1,7 +1,11 @@
 """What several test files need: tiny networks with weights of their own, and their checkpoints."""
 
 import math
-from collections.abc import Callable
+import threading
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -56,6 +60,38 @@ def tiny(filled: Callable[..., UNet]) -> Callable[..., Checkpoint]:
         return Checkpoint(net, DiffusionConfig(T, schedule, **process), info, "tiny")
 
     return make
+
+
+@pytest.fixture
+def busy() -> Iterator[Callable[[], AbstractContextManager[None]]]:
+    """`with busy():` somebody waits for pictures of the app, as long as the block lasts."""
+    from ddpm_demo.batching import Visitor
+    from ddpm_demo.ui import runtime
+
+    go = threading.Event()
+
+    def network(x: torch.Tensor, t: torch.Tensor, y: torch.Tensor | None = None) -> torch.Tensor:
+        assert go.wait(60)
+        return x
+
+    network.config = ModelConfig()  # type: ignore[attr-defined]
+
+    @contextmanager
+    def wait() -> Iterator[None]:
+        go.clear()
+        with ThreadPoolExecutor(1) as pool:
+            x = torch.zeros(1, 1, 8, 8)
+            pictures = pool.submit(runtime.batcher.run, Visitor(), network, x, torch.zeros(1))
+            while not runtime.batcher.busy:
+                time.sleep(0.001)
+            try:
+                yield
+            finally:
+                go.set()
+            pictures.result(60)
+
+    yield wait
+    go.set()
 
 
 @pytest.fixture

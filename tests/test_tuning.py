@@ -118,6 +118,34 @@ def test_stopped_and_continued_is_as_unbroken(tune: Callable[..., Any], tmp_path
     assert frames(said) == sorted({0, steps, 3, 6})  # the film has both parts
 
 
+def test_no_step_is_made_while_somebody_waits_for_pictures(
+    tune: Callable[..., Any], busy: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    advance, steps = Trainer.advance, []
+    monkeypatch.setattr(
+        Trainer, "advance", lambda self, lr: (steps.append(self.step), advance(self, lr))[1]
+    )
+    run = tune(grids=1)
+    while not any(line.startswith("Step 1 of 6") for line in lines([next(run)])):
+        pass
+    with busy():
+        next(run)  # after the step that was due
+        made = len(steps)
+        assert [next(run) for _ in range(5)] == [(gr.skip(),) * 6] * 5  # where Stop takes effect
+        assert len(steps) == made
+    assert lines(list(run))[-1].startswith("“tiny-all-6 (yours)”")
+    assert len(steps) > made
+
+
+def test_pictures_on_the_way_are_drawn_as_those_of_visitors(
+    tune: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made, real = [], runtime.denoiser
+    monkeypatch.setattr(runtime, "denoiser", lambda *a, **k: (made.append(1), real(*a, **k))[1])
+    list(tune(grids=2))
+    assert len(made) == 3  # before, and two on the way
+
+
 def test_in_chunks_of_a_gpus_time_it_is_as_unbroken(
     tune: Callable[..., Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -72,7 +72,7 @@ progress::-moz-progress-bar { background: var(--color-accent); }
   .stage-and-controls { margin-bottom: 60px; }
   .stage-and-controls:has(:is(#tune-line, #measure-line)) { margin-bottom: 130px; }
   /* Below the pictures these would be out of reach: keep them under the thumb, and above Gradio's
-     labels and accordions, whose z-index is up to 50. */
+     labels, whose z-index is 40. */
   #act, #measure-act, #tune-act { position: fixed; inset: auto 0 0 0; z-index: 60;
     padding: 8px 16px;
     background: var(--body-background-fill); border-top: 1px solid var(--border-color-primary); }
