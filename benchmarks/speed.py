@@ -1,4 +1,4 @@
-"""How fast a step is, beside diffusers, what bfloat16 changes, and what showing a run costs.
+"""How fast a step is, beside diffusers, what bfloat16 changes, and how soon a run is seen.
 
     python -m benchmarks.speed
 
@@ -14,7 +14,8 @@ import statistics
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
 import httpx
 import torch
@@ -103,45 +104,69 @@ def precision(model: str, n: int, steps: int = 20) -> None:
     )
 
 
-def streaming(model: str, rounds: int) -> None:
-    """A run through the app in a process of its own, against the bare loop over the sampler."""
-    checkpoint, config = load_checkpoint(model), SampleConfig(n=16, steps=100)
+@contextmanager
+def app(*options: str) -> Iterator[Callable[[str, SampleConfig], tuple[float, float]]]:
+    """The app in a process of its own: gives a function that presses Generate, and returns the
+    seconds until the first frame and until the end of the run."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    app = subprocess.Popen([sys.executable, "app.py", "--port", str(port)], stdout=subprocess.PIPE)
-    assert app.stdout
-    app.stdout.readline()  # it says where it runs, once it does
+    command = [sys.executable, "app.py", "--port", str(port), *options]
+    server = subprocess.Popen(command, stdout=subprocess.PIPE)
+    assert server.stdout
+    server.stdout.readline()  # it says where it runs, once it does
     try:
         url = f"http://127.0.0.1:{port}"
         page = httpx.get(f"{url}/config").json()
         go = next(c["id"] for c in page["components"] if c["props"].get("elem_id") == "go")
         run = next(d["id"] for d in page["dependencies"] if [go, "click"] in d["targets"])
-        options = ["trailing", "beta_tilde", 0.0, True, "any", 1.0, checkpoint.diffusion.T]
-        controls = [None, model, "ddim", config.steps, config.n, config.seed, *options]
-        call = {"data": controls, "fn_index": run, "session_hash": "benchmark"}
 
-        def bare() -> None:
-            for _ in generate(checkpoint, config):
-                pass
-
-        def streamed() -> None:
+        def press(model: str, config: SampleConfig) -> tuple[float, float]:
+            settings = [config.sampler, config.steps, config.n, config.seed]
+            settings += ["trailing", "beta_tilde", 0.0, True, "any", 1.0, 1000]  # all have T = 1000
+            call = {"data": [None, model, *settings], "fn_index": run, "session_hash": "benchmark"}
+            start, first = time.perf_counter(), 0.0
             httpx.post(f"{url}/gradio_api/queue/join", json=call).raise_for_status()
             stream = f"{url}/gradio_api/queue/data?session_hash=benchmark"
             with httpx.stream("GET", stream, timeout=600) as answer:
                 for line in answer.iter_lines():  # a browser would draw them, elsewhere
+                    if '"process_generating"' in line and not first:
+                        first = time.perf_counter() - start
                     if '"process_completed"' in line:
                         assert '"success":true' in line.replace(" ", "")
-                        return
+                        break
+            return first, time.perf_counter() - start
 
-        bare_s, streamed_s = alternate(rounds, bare, streamed)
+        yield press
     finally:
-        app.terminate()
-    print(f"\n{config.n} pictures of {model}, {config.steps} steps of DDIM, fp32")
-    print(
-        f"bare loop over the sampler {bare_s:.2f} s, streamed through the app {streamed_s:.2f} s:"
-    )
-    print(f"streaming costs {100 * (streamed_s / bare_s - 1):+.1f} %")
+        server.terminate()
+        server.wait()
+
+
+def live(model: str, rounds: int) -> None:
+    """A run through the app against the bare loop over the sampler, and its first frame."""
+    checkpoint, config = load_checkpoint(model), SampleConfig(n=16, steps=100)
+
+    def bare() -> None:
+        for _ in generate(checkpoint, config):
+            pass
+
+    for low in (False, True)[: 1 + bf16_pays("cpu")]:
+        with app(*["--bf16"] * low) as press:
+            if not low:
+                alone, streamed = alternate(rounds, bare, lambda: press(model, config))
+                print(
+                    f"\n{config.n} pictures of {model}, {config.steps} steps of DDIM, fp32: bare "
+                    f"loop over the sampler {alone:.2f} s, streamed through the app "
+                    f"{streamed:.2f} s: streaming costs {100 * (streamed / alone - 1):+.1f} %"
+                )
+            short = SampleConfig(n=16, steps=20)
+            seen = [press("cifar10", short) for _ in range(rounds + 1)][1:]
+            first, last = map(statistics.median, zip(*seen, strict=True))
+            print(
+                f"{short.n} pictures of cifar10, {short.steps} steps, {'bf16' if low else 'fp32'}, "
+                f"through the app: first frame {first:.2f} s after the click, last {last:.2f} s"
+            )
 
 
 if __name__ == "__main__":
@@ -154,4 +179,4 @@ if __name__ == "__main__":
     if bf16_pays("cpu"):
         print()
         precision(o.model, 500)
-    streaming(o.model, o.rounds)
+    live(o.model, o.rounds)

@@ -12,9 +12,9 @@ A batch starts when the last one is done and those who were in it have had a mom
 with the calls that have come by then. A run that is alone waits for nobody, and its calls are never
 split. Otherwise
 
-- whoever has waited for the most batches comes first, and so a newcomer before all others; of
-  those who have waited for as many, who wants least;
-- a call takes its share of the batch, and what it leaves free goes to those that want more;
+- visitors take turns: who had the last turn comes last, and a newcomer before all others;
+- a call takes its share of the batch, and what it leaves free goes to those that want more; for
+  whom there was less room than that, it was no turn;
 - calls that can't share a batch, such as those of another network, take turns by the same rule.
 
 A picture is the one that it is alone, up to rounding: for batches of other sizes, kernels may add
@@ -82,7 +82,7 @@ class Pace:
 class Visitor:
     """A run, as the batcher sees it."""
 
-    turn = -1  # the number of the last batch that it was in
+    turn = -1  # the number of its last turn
 
 
 class _Call:
@@ -92,7 +92,8 @@ class _Call:
         device = x.device
         on = torch.is_autocast_enabled(device.type)
         self.autocast = torch.get_autocast_dtype(device.type) if on else None
-        self.visitor, self.model, self.device, self.left = visitor, model, device, len(x)
+        self.visitor, self.model, self.device = visitor, model, device
+        self.size = self.left = len(x)
         self.kind = (model.config, x.shape[1:], x.dtype, device, self.autocast)  # equally fast
         self.batch_key = (id(model), y is None, *self.kind)  # may share a batch
         self.answer: Future[Tensor] = Future()
@@ -197,10 +198,11 @@ class Batcher:
             room = min(self.most, self._paces[calls[0].kind].limit())
             if alone:
                 room = calls[0].left
-            self._turn += 1
-            batch = share(calls, room)
-            for call in batch:
-                call.visitor.turn = self._turn
+            batch, fair = share(calls, room)
+            for call, n in batch.items():
+                if n >= min(call.left, fair):
+                    self._turn += 1
+                    call.visitor.turn = self._turn
             return batch
 
     def _back(self) -> bool:
@@ -234,22 +236,22 @@ class Batcher:
             call.receive(part)
 
 
-def share(calls: list[_Call], room: int) -> dict[_Call, int]:
-    """How many pictures of each call go into a batch of `room`.
+def share(calls: list[_Call], room: int) -> tuple[dict[_Call, int], int]:
+    """How many pictures of each call go into a batch of `room`, and what is a fair share of it.
 
-    In the order of `calls`, each may take an equal share, or as many as the smallest call wants if
-    that is more: rather some steps whole now than slivers of all. What is then left goes to those
-    that want more.
+    In the order of `calls`, each may take an equal share, or as many as the smallest call has, or
+    has left, if that is more: rather some steps whole now than slivers of all. What is then left
+    goes to those that want more.
     """
-    smallest = min(call.left for call in calls)
-    fair = max(room // len(calls), smallest if smallest <= room else 1)
+    smallest = min(call.size for call in calls), min(call.left for call in calls)
+    fair = max(1, room // len(calls), *(n for n in smallest if n <= room))
     batch = dict.fromkeys(calls, 0)
     for most in (fair, room):
         for call in calls:
             n = min(call.left, most) - batch[call]
             n = min(n, room - sum(batch.values()))
             batch[call] += n
-    return {call: n for call, n in batch.items() if n}
+    return {call: n for call, n in batch.items() if n}, fair
 
 
 class BatchedDenoiser(Denoiser):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import shlex
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -83,25 +84,45 @@ def command(checkpoint: Checkpoint, name: str) -> str:
             f"python -m ddpm_demo finetune --model {base} --class {only} --steps {steps} "
             f"--batch-size {run['batch_size']} --lr {run['lr']:g} --out runs/{name}"
         )
-    words = [f"python -m ddpm_demo train --dataset {run['dataset']}"]
+    words = [f"python -m ddpm_demo train --dataset {shlex.quote(run['dataset'])}"]
+    own = 28 if "mnist" in run["dataset"] else 32
+    usual = ModelConfig(size=own, attention=(-(-model.size // 2 ** (len(model.multipliers) - 1)),))
+    if not model.scale_shift:
+        usual = ModelConfig.paper()
+        words.append("--paper")
     asked: list[tuple[Any, Any, tuple[str, ...]]] = [
-        (model, ModelConfig(), ("width", "multipliers", "blocks", "norm", "dropout")),
-        (process, DiffusionConfig(schedule="cosine"), ("schedule", "T", "noise", "predict")),
+        (model, usual, ("size", "width", "multipliers", "blocks", "attention", "norm", "dropout")),
+        (
+            process,
+            DiffusionConfig(schedule="cosine"),
+            ("schedule", "beta_start", "beta_end", "T", "noise", "predict"),
+        ),
     ]
-    for config, default, keys in asked:
-        for key in keys:
-            if (value := getattr(config, key)) != getattr(default, key):
-                text = ",".join(map(str, value)) if isinstance(value, tuple) else value
-                words.append(f"--{'timesteps' if key == 'T' else key} {text}")
+    changed = {
+        key: getattr(config, key)
+        for config, default, keys in asked
+        for key in keys
+        if getattr(config, key) != getattr(default, key)
+    }
+    changed |= {
+        field.name: run[field.name]
+        for field in dataclasses.fields(TrainConfig)
+        if run.get(field.name, field.default) != field.default
+        and field.name not in ("dataset", "preview_every")
+    }
+    if model.channels == 1 and "mnist" not in run["dataset"]:
+        words.append("--grey")
     if model.num_classes:
         words.append("--class-conditional")
-    for field in dataclasses.fields(TrainConfig):
-        value = run.get(field.name, field.default)
-        if value != field.default and field.name not in ("dataset", "preview_every"):
+    for key, value in changed.items():
+        option = {"T": "timesteps"}.get(key, key).replace("_", "-")
+        if isinstance(value, bool):
+            words.append(f"--{option}" if value else f"--no-{option}")
+        elif isinstance(value, (tuple, list)):
+            words.append(f"--{option} {','.join(map(str, value)) or 'none'}")
+        else:
             words.append(
-                f"--{field.name.replace('_', '-')} {value:g}"
-                if isinstance(value, float)
-                else f"--{field.name.replace('_', '-')} {value}"
+                f"--{option} {value:g}" if isinstance(value, float) else f"--{option} {value}"
             )
     return " ".join([*words, f"--out runs/{name}"])
 

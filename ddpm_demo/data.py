@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import os
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 import torch
+from filelock import FileLock
 from torch import Tensor
 
 from .config import number, require
@@ -73,6 +76,7 @@ def load(
     train: bool = True,
     size: int | None = None,
     channels: int | None = None,
+    progress: Callable[[list[Path]], Iterable[Path]] = iter,
 ) -> Images:
     """A data set by name: mnist, fashion_mnist, cifar10, or folder:PATH.
 
@@ -83,6 +87,7 @@ def load(
     Args:
         size: pixels a side; None keeps the data set's own (32 for folders).
         channels: 1 or 3; None keeps the data set's own (3 for folders).
+        progress: wraps the files of a folder while they are read, as `tqdm` does.
 
     Raises:
         DataError: unknown name, no data and no network, or no readable picture to train on.
@@ -90,7 +95,8 @@ def load(
     if size is not None:
         number("size", size, 8, 1024, whole=True)
     if dataset.startswith("folder:"):
-        return _folder(Path(dataset.removeprefix("folder:")), train, size or 32, channels or 3)
+        folder = Path(dataset.removeprefix("folder:"))
+        return _folder(folder, train, size or 32, channels or 3, progress)
     if dataset not in NAMES:
         raise DataError(f"dataset is {dataset!r}; allowed is {', '.join(NAMES)} or folder:PATH.")
     from torchvision import datasets
@@ -98,15 +104,16 @@ def load(
     kind = {"mnist": "MNIST", "fashion_mnist": "FashionMNIST", "cifar10": "CIFAR10"}[dataset]
     cls = getattr(datasets, kind)
     try:
-        try:
-            data = cls(data_dir, train=train, download=False)
-        except RuntimeError:  # not there yet
-            data = cls(data_dir, train=train, download=True)
+        with _alone_in(data_dir):
+            try:
+                data = cls(data_dir, train=train, download=False)
+            except RuntimeError:  # not there yet
+                data = cls(data_dir, train=train, download=True)
     except (RuntimeError, OSError, ValueError, AssertionError) as error:
-        reason = (str(error) or repr(error)).splitlines()[0]
+        reason = (str(error) or repr(error)).splitlines()[0].rstrip(":")
         raise DataError(
             f"{dataset} is not in {data_dir}, or not whole, and can't be downloaded ({reason}); "
-            "connect once, or name the folder that holds it."
+            "connect once, or name the folder that holds it (--data-dir or DDPM_DEMO_DATA)."
         ) from error
     pixels = torch.as_tensor(data.data)
     pixels = pixels[:, None] if pixels.ndim == 3 else pixels.permute(0, 3, 1, 2)
@@ -148,14 +155,30 @@ def _held_out(path: Path) -> bool:
     return hashlib.sha1(path.name.encode()).digest()[0] * 20 < 256
 
 
-def _folder(root: Path, train: bool, size: int, channels: int) -> Images:
+@contextlib.contextmanager
+def _alone_in(folder: Path) -> Iterator[None]:
+    """So that of several processes one downloads, and the others wait for it."""
+    with contextlib.ExitStack() as stack:
+        with contextlib.suppress(OSError):  # where nobody can write, nobody downloads
+            folder.mkdir(parents=True, exist_ok=True)
+            stack.enter_context(FileLock(folder / ".lock"))
+        yield
+
+
+def _folder(
+    root: Path,
+    train: bool,
+    size: int,
+    channels: int,
+    progress: Callable[[list[Path]], Iterable[Path]],
+) -> Images:
     if not root.is_dir():
         raise DataError(f"There is no folder {root}.")
     files = sorted(p for p in root.rglob("*") if p.suffix.lower() in SUFFIXES and p.is_file())
     if len(files) >= 40:  # too few to hold any out: then the training pictures are all there is
         files = [p for p in files if _held_out(p) != train]
     pictures, skipped = [], []
-    for path in files:
+    for path in progress(files):
         try:
             image = square(open_image(path), size).convert("L" if channels == 1 else "RGB")
         except ImageError as error:

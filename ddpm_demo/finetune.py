@@ -20,6 +20,7 @@ from torch import Tensor
 from .checkpoint import Checkpoint, load_tensors, save_tensors
 from .config import TrainConfig, number, require
 from .data import Images
+from .denoiser import Denoiser
 from .devices import bf16_pays
 from .train import Progress, preview, train
 
@@ -99,12 +100,17 @@ def estimate(base: Checkpoint, data: Images, config: TrainConfig, **options: Any
         config = _halved(config)
 
 
-def before(base: Checkpoint, data: Images, bf16: bool | None = None) -> Tensor:
+def before(
+    base: Checkpoint,
+    data: Images,
+    bf16: bool | None = None,
+    denoiser: Callable[..., Denoiser] = Denoiser,
+) -> Tensor:
     """(16, C, H, W) samples of the base, drawn as its fine-tuning on `data` will draw previews."""
     if bf16 is None:
         bf16 = bf16_pays(next(base.model.parameters()).device)
     several = len(data.labels.unique()) > 1
-    return preview(base.model, base.diffusion, by_class=several, bf16=bf16)
+    return preview(base.model, base.diffusion, by_class=several, bf16=bf16, denoiser=denoiser)
 
 
 def pace(grids: int) -> float:
@@ -138,7 +144,7 @@ def finetune(
         out: as in `train`; the result's `info` names its base.
         resume: go on from `out`; without a state there, start.
         say: told a sentence when the batch is halved.
-        options: `held_out`, `device`, `bf16` and `should_stop` of `train`.
+        options: `held_out`, `device`, `bf16`, `should_stop` and `denoiser` of `train`.
 
     Raises:
         ValueError: a batch of one does not fit into memory, or as `train` raises.

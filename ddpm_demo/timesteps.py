@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import re
 
+from .config import require
+
 MOST = 40  # timesteps in one list
 
 
@@ -11,8 +13,10 @@ def parse_timesteps(text: str, T: int) -> list[int]:
     """The timesteps in `text`, separated by commas, semicolons or spaces, in the order given.
 
     Raises:
-        ValueError: no timestep, more than `MOST`, or one that is not a whole number from 1 to T.
+        ValueError: no text, no timestep, more than `MOST`, or one that is not a whole number from 1
+            to T.
     """
+    require(isinstance(text, str), "list of timesteps", text, "text, such as 100, 200, 999")
     items = re.split(r"[\s,;]+", text.strip(" \t\r\n,;"))
     if items == [""]:
         raise ValueError(

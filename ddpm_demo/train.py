@@ -126,12 +126,14 @@ class Trainer:
         held_out: Images | None,
         device: torch.device,
         bf16: bool,
+        denoiser: Callable[..., Denoiser] = Denoiser,
     ) -> None:
         self.model = model.to(device).train()
         self.ema = copy.deepcopy(self.model).eval().requires_grad_(False)
         self.diffusion, self.config = diffusion, config
         self.schedule = Schedule.from_config(diffusion)
         self.data, self.held_out, self.device, self.bf16 = data, held_out, device, bf16
+        self.denoiser = denoiser
         self.flip = data.flip if config.flip is None else config.flip
         self.shuffle = Shuffle(len(data), config.seed)
         self.rank, self.world, self.network = join(self.model, device)
@@ -278,7 +280,8 @@ class Trainer:
         """`preview` of the EMA weights; classes in turn, or none where the data is of one class:
         what moves then is what the model draws when it is asked for none."""
         several = len(self.data.labels.unique()) > 1
-        return preview(self.ema, self.diffusion, by_class=several, bf16=self.bf16)
+        options: dict[str, Any] = {"bf16": self.bf16, "denoiser": self.denoiser}
+        return preview(self.ema, self.diffusion, by_class=several, **options)
 
     # ---- files --------------------------------------------------------------------------------
 
@@ -362,6 +365,7 @@ def preview(
     bf16: bool = False,
     n: int = 16,
     steps: int = 25,
+    denoiser: Callable[..., Denoiser] = Denoiser,
 ) -> Tensor:
     """(n, C, H, W) samples from the seeds 0..n-1 by DDIM, in [-1, 1]; classes in turn or none."""
     config, device = model.config, next(model.parameters()).device
@@ -370,9 +374,9 @@ def preview(
     y = None
     if config.num_classes and by_class:
         y = torch.arange(n, device=device) % config.num_classes
-    denoiser = Denoiser(model, diffusion, y=y, bf16=bf16)
-    timesteps = denoiser.schedule.timesteps(min(steps, diffusion.T))
-    *_, last = ddim(denoiser, x_T, timesteps, noise=noise)
+    denoise = denoiser(model, diffusion, y=y, bf16=bf16)
+    timesteps = denoise.schedule.timesteps(min(steps, diffusion.T))
+    *_, last = ddim(denoise, x_T, timesteps, noise=noise)
     return last.x_t
 
 
@@ -405,6 +409,7 @@ def train(
     device: torch.device | str = "cpu",
     bf16: bool | None = None,
     should_stop: Callable[[], bool] = lambda: False,
+    denoiser: Callable[..., Denoiser] = Denoiser,
 ) -> Iterator[Progress]:
     """Train, and yield `Progress` after every step of optimizer and EMA.
 
@@ -418,6 +423,7 @@ def train(
         resume: go on from `out`; without a state there, start.
         bf16: bfloat16 autocast; None: where this machine gains from it.
         should_stop: asked after every step; True, on any process, saves and ends the run.
+        denoiser: makes what the previews are drawn with, as in `generate`.
 
     Raises:
         ValueError: the run has no length, or the data doesn't fit the network.
@@ -438,7 +444,7 @@ def train(
         f"those of the network, {net.config.channels}",
     )
     bf16 = bf16_pays(device) if bf16 is None else bf16
-    run = Trainer(net, diffusion, config, data, held_out, device, bf16)
+    run = Trainer(net, diffusion, config, data, held_out, device, bf16, denoiser)
     if isinstance(model, Checkpoint):
         run.inherited = {"base": model.name}
         if "sample" in model.info:

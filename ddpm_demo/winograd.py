@@ -1,19 +1,26 @@
-"""3x3 convolutions with a quarter of the multiplications, for wide networks in float32 on CPUs.
+"""3x3 convolutions with a quarter of the multiplications, in float32 on CPUs.
 
 Winograd's F(4x4, 3x3) (Lavin & Gray 2016, section 4.3): a tile of 6x6 pixels and the kernel are
 carried over to where their convolution is a product of 36 numbers, which gives 4x4 pixels for 36
 multiplications in place of 144. For many channels these are 36 products of matrices, and the
 carrying over and back costs little beside them. Rounding errors grow about tenfold, to 3e-5 of a
 pixel.
+
+Forward alone it pays for wide layers. In training it pays sooner: the gradient of the kernels is a
+product of the same tiles, which are kept for it, and is what direct convolutions are slowest at.
 """
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
 
 WIDE = 256  # channels in and out from which it pays
+TRAINED = 64  # the same with gradients
 TILES = 4  # in a batch, likewise
 CACHED = 2**22  # bytes of input that are taken at once, so that its tiles stay in the cache
 
@@ -36,40 +43,103 @@ def _both_ways(matrix: list[list[int]]) -> Tensor:
     return torch.kron(m, m)
 
 
+_KERNEL = _both_ways(_G).double() / 24**2  # (36, 9)
 _TILE, _RESULT = _both_ways(_B), _both_ways(_A)  # (36, 36) and (16, 36)
 
 
 def carried_over(weight: Tensor) -> Tensor:
     """(O, I, 3, 3) kernels as (36, I, O) matrices, computed in float64."""
-    g = torch.tensor(_G, dtype=torch.float64) / 24
-    return torch.einsum("ai,oIij,bj->abIo", g, weight.double(), g).flatten(0, 1).float()
+    o, i = weight.shape[:2]
+    taps = weight.double().permute(2, 3, 1, 0).reshape(9, -1)
+    return (_KERNEL @ taps).float().view(36, i, o)
 
 
 def convolve(x: Tensor, kernels: Tensor, bias: Tensor) -> Tensor:
     """The 3x3 convolution of x with padding 1.
 
     Args:
-        x: (B, I, H, W) float32 in channels_last; H and W multiples of 4.
+        x: (B, I, H, W) float32 in channels_last.
         kernels: (36, I, O), from `carried_over`.
         bias: (O,).
     """
+    out = _like(x, kernels.shape[2])
+    _bring_back(torch.bmm(_tiles(x), kernels), bias, out)
+    return out
+
+
+def _like(x: Tensor, channels: int) -> Tensor:
+    b, _, h, w = x.shape
+    return x.new_empty(b, h, w, channels).permute(0, 3, 1, 2)
+
+
+def _tiles(x: Tensor) -> Tensor:
+    """The 6x6 tiles of x around each 4x4 pixels, carried over: (36, n, C)."""
     b, c, h, w = x.shape
-    rows, columns = h // 4, w // 4
-    padded = F.pad(x.permute(0, 2, 3, 1), (0, 0, 1, 1, 1, 1))
+    padded = F.pad(x.permute(0, 2, 3, 1), (0, 0, 1, 1 + -w % 4, 1, 1 + -h % 4))
     n, y, x_, one = padded.stride()
-    tiles = padded.as_strided((6, 6, b, rows, columns, c), (y, x_, n, 4 * y, 4 * x_, one))
-    products = torch.bmm((_TILE @ tiles.reshape(36, -1)).view(36, -1, c), kernels)
-    out = (_RESULT @ products.view(36, -1)).view(4, 4, b, rows, columns, -1)
-    out = out.permute(2, 3, 0, 4, 1, 5).reshape(b, h, w, -1)
-    return out.add_(bias).permute(0, 3, 1, 2)
+    size, strides = (b, -(-h // 4), -(-w // 4), c), (n, 4 * y, 4 * x_, one)
+    tiles = padded.as_strided((6, 6, *size), (y, x_, *strides))
+    return (_TILE @ tiles.reshape(36, -1)).view(36, -1, c)
+
+
+def _bring_back(products: Tensor, bias: Tensor | float, out: Tensor) -> None:
+    """Write what (36, n, C) products come to, plus the bias, into out: (B, C, H, W)."""
+    b, c, h, w = out.shape
+    rows, columns = -(-h // 4), -(-w // 4)
+    pixels = (_RESULT @ products.view(36, -1)).view(4, 4, b, rows, columns, c)
+    pixels, grid = pixels.permute(2, 3, 0, 4, 1, 5), out.permute(0, 2, 3, 1)
+    if h % 4 or w % 4:
+        pixels = pixels.reshape(b, 4 * rows, 4 * columns, c)[:, :h, :w]
+    else:
+        grid = grid.view(pixels.shape)
+    torch.add(pixels, bias, out=grid)
+
+
+class _Trained(torch.autograd.Function):
+    """The convolution and its gradients, which are products of 36 matrices too."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+        kernels, out, kept = carried_over(weight), _like(x, len(weight)), []
+        ctx.part = max(1, CACHED // (4 * max(x[0].numel(), out[0].numel())))
+        for some, pixels in zip(x.split(ctx.part), out.split(ctx.part), strict=True):
+            kept.append(_tiles(some))
+            _bring_back(torch.bmm(kept[-1], kernels), bias, pixels)
+        ctx.save_for_backward(weight, *kept)
+        return out
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, slope: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        weight, *kept = ctx.saved_tensors
+        o, i = weight.shape[:2]
+        slope = slope.contiguous(memory_format=torch.channels_last)
+        turned = carried_over(weight.flip(2, 3).transpose(0, 1))  # by 180 degrees
+        of_x, of_kernels = _like(slope, i), slope.new_zeros(36, i, o)
+        parts = slope.split(ctx.part), of_x.split(ctx.part), kept
+        for some, pixels, tiles in zip(*parts, strict=True):
+            _bring_back(torch.bmm(_tiles(some), turned), 0.0, pixels)
+            of_kernels.baddbmm_(tiles.transpose(1, 2), _slopes(some))
+        taps = _KERNEL.float().t() @ of_kernels.view(36, -1)
+        of_weight = taps.view(3, 3, i, o).permute(3, 2, 0, 1)
+        return of_x, of_weight, slope.sum((0, 2, 3))
+
+
+def _slopes(out: Tensor) -> Tensor:
+    """The way of `_bring_back` in the other direction, as slopes take it: (36, n, C)."""
+    _, c, h, w = out.shape
+    whole = F.pad(out.permute(0, 2, 3, 1), (0, 0, 0, -w % 4, 0, -h % 4))
+    pixels = whole.unflatten(2, (-1, 4)).unflatten(1, (-1, 4)).permute(2, 4, 0, 1, 3, 5)
+    return (_RESULT.t() @ pixels.reshape(16, -1)).view(36, -1, c)
 
 
 class Conv3x3(nn.Conv2d):
     """A 3x3 convolution with padding 1, which takes Winograd's way where it is faster.
 
-    That is without gradients, in float32 on a CPU, for wide layers. The kernels that are carried
-    over have four times the memory of the weights; they are made when first needed, and anew when
-    the weights have changed.
+    That is in float32 on a CPU, for wide layers. Without gradients, the kernels that are carried
+    over, four times the memory of the weights, are made when first needed, and anew when the
+    weights have changed. With gradients, the tiles are kept instead of the pixels: about twice the
+    memory.
     """
 
     def __init__(self, c_in: int, c_out: int) -> None:
@@ -84,6 +154,9 @@ class Conv3x3(nn.Conv2d):
     def forward(self, x: Tensor) -> Tensor:
         if not self._pays(x):
             return super().forward(x)
+        if torch.is_grad_enabled():
+            out: Tensor = _Trained.apply(x, self.weight, self.bias)
+            return out
         state = self.weight.data_ptr(), self.weight._version
         if not self._kernels or self._kernels[0] != state:
             self._kernels = state, carried_over(self.weight)
@@ -96,12 +169,12 @@ class Conv3x3(nn.Conv2d):
 
     def _pays(self, x: Tensor) -> bool:
         b, _, h, w = x.shape
+        trained = torch.is_grad_enabled()
         return (
-            min(self.in_channels, self.out_channels) >= WIDE
-            and not (h % 4 or w % 4)
+            min(self.in_channels, self.out_channels) >= (TRAINED if trained else WIDE)
+            and (trained or not (h % 4 or w % 4))
             and b * h * w >= 16 * TILES
             and x.device.type == "cpu"
             and x.dtype == self.weight.dtype == torch.float32
-            and not torch.is_grad_enabled()
             and not torch.is_autocast_enabled("cpu")
         )

@@ -1,7 +1,11 @@
 """What several test files need: tiny networks with weights of their own, and their checkpoints."""
 
 import math
-from collections.abc import Callable
+import threading
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -59,6 +63,38 @@ def tiny(filled: Callable[..., UNet]) -> Callable[..., Checkpoint]:
 
 
 @pytest.fixture
+def busy() -> Iterator[Callable[[], AbstractContextManager[None]]]:
+    """`with busy():` somebody waits for pictures of the app, as long as the block lasts."""
+    from ddpm_demo.batching import Visitor
+    from ddpm_demo.ui import runtime
+
+    go = threading.Event()
+
+    def network(x: torch.Tensor, t: torch.Tensor, y: torch.Tensor | None = None) -> torch.Tensor:
+        assert go.wait(60)
+        return x
+
+    network.config = ModelConfig()  # type: ignore[attr-defined]
+
+    @contextmanager
+    def wait() -> Iterator[None]:
+        go.clear()
+        with ThreadPoolExecutor(1) as pool:
+            x = torch.zeros(1, 1, 8, 8)
+            pictures = pool.submit(runtime.batcher.run, Visitor(), network, x, torch.zeros(1))
+            while not runtime.batcher.busy:
+                time.sleep(0.001)
+            try:
+                yield
+            finally:
+                go.set()
+            pictures.result(60)
+
+    yield wait
+    go.set()
+
+
+@pytest.fixture
 def zoo(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, tiny: Callable[..., Checkpoint]) -> Path:
     """Shipped models of the test's own: "tiny", and "classy", which knows three classes."""
     folder = tmp_path / "checkpoints"
@@ -66,3 +102,21 @@ def zoo(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, tiny: Callable[..., Che
     for name, classes in (("tiny", 0), ("classy", 3)):
         save_checkpoint(folder / name, tiny(num_classes=classes))
     return folder
+
+
+@pytest.fixture
+def unet(filled: Callable[..., N]) -> Callable[..., N]:
+    """Makes a tiny UNet2DModel of diffusers, changed as asked."""
+    from diffusers import UNet2DModel
+    from folders import TINY
+
+    return lambda **changes: filled(UNet2DModel(**(TINY | changes)))
+
+
+@pytest.fixture
+def folder(tmp_path: Path, unet: Callable[..., Any]) -> Path:
+    """A tiny pipeline's folder."""
+    from diffusers import DDPMPipeline, DDPMScheduler
+
+    DDPMPipeline(unet(), DDPMScheduler()).save_pretrained(tmp_path / "tiny")
+    return tmp_path / "tiny"

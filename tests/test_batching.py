@@ -5,13 +5,12 @@ import threading
 import time
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
-from statistics import median
 
 import pytest
 import torch
 
 from ddpm_demo import batching
-from ddpm_demo.batching import BatchedDenoiser, Batcher, Pace, Visitor, share
+from ddpm_demo.batching import BatchedDenoiser, Batcher, Pace, Visitor, _Call, share
 from ddpm_demo.config import DiffusionConfig, ModelConfig
 from ddpm_demo.denoiser import Denoiser
 from ddpm_demo.noise import Noise
@@ -24,7 +23,8 @@ PROCESS = DiffusionConfig(T=50, schedule="cosine")
 class Network:
     """x + t + y; notes whose pictures it gets: the first pixel of each says it.
 
-    `gate.clear()` holds every pass until `gate.set()`. A class of 13 makes it fail.
+    `gate.clear()` holds every pass until `gate.set()`; `entered` says that one is held. A class of
+    13 makes it fail.
     """
 
     def __init__(self, classes=0, log=None):
@@ -41,7 +41,8 @@ class Network:
         self.log.append(x[:, 0, 0, 0].int().tolist())
         autocast = torch.is_autocast_enabled("cpu") and torch.get_autocast_dtype("cpu")
         self.contexts.append((torch.is_grad_enabled(), autocast))
-        self.entered.set()
+        if not self.gate.is_set():
+            self.entered.set()
         assert self.gate.wait(PATIENCE)
         self.running -= 1
         y = self.config.num_classes if y is None else y
@@ -80,8 +81,8 @@ def batcher(monkeypatch):
 def held(batcher, network):
     """While the network is busy with a picture of visitor 0, `call(who, n)` queues more calls."""
     with ThreadPoolExecutor(32) as pool:
-        network.gate.clear()
         network.entered.clear()
+        network.gate.clear()
 
         def call(who, n=1, *, visitor=None, y=None, net=network, x=None):
             waiting = pending(batcher)
@@ -231,7 +232,7 @@ def test_a_newcomer_is_in_the_very_next_batch_while_eight_run(batcher):
             network.entered.clear()
             network.gate.clear()
             assert network.entered.wait(PATIENCE)
-            until(lambda: pending(batcher) >= 7)
+            until(lambda: pending(batcher) == 8)
             during, waiting = len(network.batches), pending(batcher)
             newcomer = pool.submit(batcher.run, Visitor(), network, pictures(99, 4), torch.zeros(4))
             until(lambda now=waiting: pending(batcher) > now)
@@ -241,6 +242,71 @@ def test_a_newcomer_is_in_the_very_next_batch_while_eight_run(batcher):
         stop.set()
         for run in runs:
             run.result(PATIENCE)
+
+
+def serve(batcher, wants, batches, network):
+    """Visitors who always come back at once, without threads: one batch after the other.
+
+    Args:
+        wants: the pictures of each call, by visitor.
+
+    Returns:
+        For each visitor, when a call was done: the numbers of the batches.
+    """
+    visitors, done = {who: Visitor() for who in wants}, {who: [] for who in wants}
+    calls = {}
+
+    def ask(who):
+        calls[who] = _Call(
+            visitors[who], network, pictures(who, wants[who]), torch.zeros(wants[who]), None
+        )
+        batcher._waiting.append(calls[who])
+
+    for who in wants:
+        ask(who)
+    for k in range(batches):
+        batch = batcher._next()
+        batcher._last = {call.visitor for call in batch}
+        batcher._forward(batch)
+        for who in wants:
+            if calls[who].answer.done():
+                done[who].append(k)
+                ask(who)
+    batcher._waiting.clear()
+    return done
+
+
+@pytest.mark.parametrize("most", [3, 4, 5, 8, 13, 16, 27, 64])
+def test_eight_who_ask_for_as_much_get_as_much(batcher, most):
+    network, batcher.most = Network(), most
+    serve(batcher, dict.fromkeys(range(8), 4), 50, network)
+    each = [sum(batch.count(who) for batch in network.batches) for who in range(8)]
+    assert max(each) - min(each) <= 4  # one step
+
+
+@pytest.mark.parametrize("most", [4, 8, 16])
+def test_whoever_asks_for_much_gets_no_more_than_the_others(batcher, most):
+    network, batcher.most = Network(), most
+    done = serve(batcher, {0: 64} | dict.fromkeys(range(1, 8), 4), 64, network)
+    each = [sum(batch.count(who) for batch in network.batches) for who in range(8)]
+    assert max(each) - min(each) <= 4
+    turns = 32 // most  # batches in which all are served a step of four
+    for who in range(1, 8):
+        gaps = [b - a for a, b in zip([-1, *done[who]], done[who], strict=False)]
+        assert max(gaps) <= turns + 1
+
+
+def test_nobody_waits_for_one_who_left_for_longer_than_a_moment(batcher, monkeypatch):
+    """Who was in the last batch is waited for; a tenth of the time that it took."""
+    waits = []
+    monkeypatch.setattr(
+        batcher._changed, "wait_for", lambda ready, timeout=None: waits.append(timeout) or ready()
+    )
+    network = Network()
+    batcher._last, batcher._took = {Visitor()}, 2.0
+    serve(batcher, {1: 4, 2: 4}, 1, network)
+    assert waits == [pytest.approx(0.2)]
+    assert network.batches == [[1, 1, 1, 1, 2, 2, 2, 2]]
 
 
 def test_networks_take_turns(batcher):
@@ -376,16 +442,17 @@ def test_runs_that_share_batches_give_the_pictures_of_runs_alone(batcher, tiny):
     assert float((again[0] - alone[5]).abs().max()) < 1e-4
 
 
-def test_alone_the_way_through_the_batcher_costs_next_to_nothing(batcher):
+def test_whoever_is_alone_waits_for_nobody(batcher, monkeypatch):
+    monkeypatch.setattr(batching, "LINGER", 1e9)  # a wait for others would not end
     network, visitor = Network(), Visitor()
-    x, t = pictures(1), torch.zeros(1)
-
-    def seconds():
-        start = time.perf_counter()
-        batcher.run(visitor, network, x, t)
-        return time.perf_counter() - start
-
-    assert median(seconds() for _ in range(200)) < 0.002
+    with ThreadPoolExecutor(1) as pool:
+        for _ in range(3):
+            run = pool.submit(batcher.run, visitor, network, pictures(1, 4), torch.zeros(4))
+            run.result(PATIENCE)
+    with batcher._changed:  # so that its thread may end
+        batcher._last = set()
+        batcher._changed.notify()
+    assert network.batches == [[1, 1, 1, 1]] * 3
 
 
 # --- the size of a batch --------------------------------------------------------------------------

@@ -1,16 +1,22 @@
 """What a run costs, against runs that are counted."""
 
 from collections.abc import Callable
+from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
+import gradio as gr
 import pytest
 import torch
 
+from ddpm_demo import budget
 from ddpm_demo.budget import calls, estimate, measure, per_call, pictures, plan, spoken
-from ddpm_demo.checkpoint import Checkpoint
+from ddpm_demo.checkpoint import Checkpoint, load_checkpoint
 from ddpm_demo.config import SAMPLER_NAMES, SampleConfig
 from ddpm_demo.denoiser import Denoiser
 from ddpm_demo.generate import generate
+from ddpm_demo.ui import generate as tab
+from ddpm_demo.ui import runtime
 
 
 @pytest.mark.parametrize("label", [None, 1])
@@ -37,44 +43,37 @@ def test_guidance_of_1_is_one_pass() -> None:
     assert pictures(SampleConfig(n=5, guidance=2.0)) == 5
 
 
-class Clock:
-    """Shows a time that only moves when it is told to."""
+class Slow(Denoiser):
+    """A network that takes 20 ms, and 5 ms more for each picture; the first time 0.1 s more.
 
-    now = 0.0
+    By the clock of the fixture, which nothing else moves.
+    """
 
-    def perf_counter(self) -> float:
-        return self.now
+    now, first = 0.0, True
+
+    def _network(self, x: torch.Tensor, *rest: Any) -> torch.Tensor:
+        Slow.now += 0.02 + 0.005 * len(x) + 0.1 * self.first
+        self.first = False
+        return super()._network(x, *rest)
 
 
 @pytest.fixture
-def slow(monkeypatch: pytest.MonkeyPatch) -> type[Denoiser]:
-    """A network that takes 20 ms, and 5 ms more for each picture; the first time 0.1 s more."""
-    clock = Clock()
-    monkeypatch.setattr("ddpm_demo.budget.time", clock)
-
-    class Slow(Denoiser):
-        first = True
-
-        def _network(self, x: torch.Tensor, *rest: Any) -> torch.Tensor:
-            clock.now += 0.02 + 0.005 * len(x) + 0.1 * self.first
-            self.first = False
-            return super()._network(x, *rest)
-
-    return Slow
+def clock(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(budget, "time", SimpleNamespace(perf_counter=lambda: Slow.now))
 
 
-def test_measure(slow: type[Denoiser], tiny: Callable[..., Checkpoint]) -> None:
-    seconds = measure(tiny(), slow)
+@pytest.mark.usefixtures("clock")
+def test_measure(tiny: Callable[..., Checkpoint]) -> None:
+    seconds = measure(tiny(), Slow)
     assert list(seconds) == [1, 4, 16]
     for n in (1, 4, 10, 16, 64):
         expected = 0.02 + 0.005 * n if n <= 16 else 0.1 * n / 16
         assert per_call(seconds, n) == pytest.approx(expected)
 
 
-def test_a_slow_network_is_called_once(
-    slow: type[Denoiser], tiny: Callable[..., Checkpoint]
-) -> None:
-    assert list(measure(tiny(), slow, patience=0.01)) == [1]
+@pytest.mark.usefixtures("clock")
+def test_a_slow_network_is_called_once(tiny: Callable[..., Checkpoint]) -> None:
+    assert list(measure(tiny(), Slow, patience=0.01)) == [1]
 
 
 def test_estimate() -> None:
@@ -128,3 +127,44 @@ def test_plan(
 )
 def test_spoken(seconds: float, words: str) -> None:
     assert spoken(seconds) == words
+
+
+# The visitor's choice of a time
+
+
+@pytest.mark.parametrize("own", [SampleConfig("ddim", 50), SampleConfig("heun", 10)])
+@pytest.mark.parametrize("seconds", [1, 4])
+@pytest.mark.usefixtures("clock")
+def test_a_run_takes_the_time_that_was_picked(
+    seconds: int, own: SampleConfig, tiny: Callable[..., Checkpoint]
+) -> None:
+    checkpoint, n = tiny(T=1000, schedule="linear"), 4
+    ms = 1000 * per_call(measure(checkpoint, Slow), n)
+    sampler, steps = plan(seconds, ms, 1000, own)
+    start = Slow.now
+    list(generate(checkpoint, SampleConfig(sampler, steps, n), denoiser=Slow))
+    assert seconds - 0.1 < Slow.now - start < seconds + 0.2  # the first call is slower
+
+
+def test_the_tab_chooses_by_the_time(zoo: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Both models have T = 20, and a call with 16 pictures takes 0.2 s."""
+    measured = {1: 0.02, 4: 0.06, 16: 0.2}
+    monkeypatch.setattr(runtime, "_seconds", {"tiny": measured, "classy": measured})
+    monkeypatch.setattr(tab, "model", runtime.Models(load_checkpoint, 10**9))
+
+    def fit(name: str, seconds: Any, n: Any, label: Any = "any", guidance: Any = 1.0) -> Any:
+        sampler, steps = tab.fit({}, name, seconds, n, label, guidance, 20)
+        said = tab.how_long({}, name, sampler, steps, n, label, guidance)
+        return sampler, steps, said.partition(" for ")[0]
+
+    assert fit("tiny", 2, 16) == ("dpmpp_2m", 10, "about 2.0 s")
+    assert fit("tiny", 2, 32) == ("dpmpp_2m", 5, "about 2.0 s")
+    assert fit("tiny", 5, 16) == ("dpmpp_2m", 20, "about 4.0 s")  # no more than T
+    assert fit("tiny", 15, 16) == ("ddim", 20, "about 4.0 s")
+    assert fit("classy", 2, 16, "kind 1", 3.0) == ("dpmpp_2m", 5, "about 2.0 s")
+    skip = gr.skip()
+    for name, seconds, n in (("tiny", 0, 16), ("tiny", 7, 16), ("tiny", None, 16), ("no", 2, 16)):
+        assert tab.fit({}, name, seconds, n, "any", 1.0, 20) == (skip, skip)
+    for bad in ({"n": "many"}, {"guidance": 99}, {"start": 21}, {"start": None}):
+        usual = {"n": 16, "label": "any", "guidance": 1.0, "start": 20} | bad
+        assert tab.fit({}, "tiny", 2, **usual) == (skip, skip)

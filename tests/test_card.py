@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import shlex
 from collections.abc import Callable
 from pathlib import Path
 
@@ -11,8 +12,11 @@ from PIL import Image
 
 from ddpm_demo import card
 from ddpm_demo.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
-from ddpm_demo.config import TrainConfig
+from ddpm_demo.cli import parser
+from ddpm_demo.cli.training import configs, network
+from ddpm_demo.config import DiffusionConfig, ModelConfig, TrainConfig
 from ddpm_demo.generate import defaults
+from ddpm_demo.unet import UNet
 
 
 @pytest.fixture
@@ -68,3 +72,31 @@ def test_a_fine_tuned_copy_names_its_base_and_shows_its_film(
     assert "(morph.gif)" in text
     assert (folder / "morph.gif").read_bytes() == (run / "morph.gif").read_bytes()
     assert "a row each" not in text
+
+
+SETTINGS = (
+    "--dataset mnist",
+    "--dataset mnist --size 32 --noise laplace --loss l1 --timesteps 500 --epochs 70",
+    "--dataset cifar10 --paper --schedule linear --lr 2e-4 --images 102400000 --decay 0",
+    "--dataset cifar10 --class-conditional --width 96 --multipliers 1,2 --attention 16,8 --no-flip",
+    "--dataset cifar10 --attention none --flip --beta-end 0.01 --schedule linear --blocks 2",
+    "--dataset 'folder:my photos' --grey --size 64 --predict v --weighting min-snr --norm group",
+)
+
+
+@pytest.mark.parametrize("line", SETTINGS)
+def test_the_command_on_a_card_trains_the_same(line: str) -> None:
+    def asked(words: list[str]) -> tuple[ModelConfig, DiffusionConfig, TrainConfig]:
+        o = parser().parse_args(words)
+        own, channels = (28, 1) if o.dataset == "mnist" else (32, 1 if o.grey else 3)
+        model = network(o, o.size or own, channels, 10 if o.class_conditional else 0)
+        return model, *configs(o)
+
+    words = ["train", *shlex.split(line), "--minutes", "5", "--out", "runs/x"]
+    model, process, train = wanted = asked(words)
+    with torch.device("meta"):
+        net = UNet(model)
+    info = {"train": dataclasses.asdict(train)}
+    said = shlex.split(card.command(Checkpoint(net, process, info), "x"))
+    assert said[:3] == ["python", "-m", "ddpm_demo"]
+    assert asked(said[3:]) == wanted

@@ -1,12 +1,15 @@
 """The command line: what it writes, that seeds mean pictures, and one line for what is wrong."""
 
+import argparse
 import itertools
 import json
 import math
 import os
 import signal
+import struct
 import subprocess
 import sys
+import zlib
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -19,8 +22,14 @@ import torch
 from PIL import Image
 
 from ddpm_demo import images
-from ddpm_demo.checkpoint import Checkpoint, load_checkpoint, load_tensors, save_checkpoint
-from ddpm_demo.cli import main
+from ddpm_demo.checkpoint import (
+    Checkpoint,
+    load_checkpoint,
+    load_tensors,
+    save_checkpoint,
+    save_tensors,
+)
+from ddpm_demo.cli import EXAMPLES, main, parser
 from ddpm_demo.config import SampleConfig
 from ddpm_demo.generate import generate
 from ddpm_demo.noise import Noise
@@ -126,6 +135,19 @@ def test_a_film(kind: str) -> None:
         big = sheet.repeat(k, 0).repeat(k, 1)
         assert np.abs(last[: big.shape[0], : big.shape[1]] - big).mean() < 12
     assert np.abs(frames[0].astype(int) - frames[-1]).mean() > 10
+
+
+def test_a_long_film_is_thinned(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A film is kept in memory: of many steps, or in large frames, it has fewer of them."""
+    whole = film(sample("--steps 16", "film.gif"))
+    assert len(whole) == 17
+    monkeypatch.setattr("ddpm_demo.cli.common.FILM_FRAMES", 5)
+    assert np.array_equal(film(sample("--steps 16", "film.gif")), whole[::4])
+    monkeypatch.setattr("ddpm_demo.cli.common.FILM_FRAMES", 300)
+    monkeypatch.setattr("ddpm_demo.cli.common.FILM_BYTES", 13 * whole[0].nbytes)
+    few = film(sample("--steps 16", "film.gif"))
+    assert 10 <= len(few) <= 13
+    assert np.array_equal(few[[0, -1]], whole[[0, -1]])
 
 
 @pytest.mark.parametrize("out", ["grid.png", "strip.png", "film.gif", "samples.npz"])
@@ -306,6 +328,14 @@ def test_train_and_resume(folder: Path, here: Path, capsys: Capture) -> None:
     assert load_checkpoint("tuned").model.config == load_checkpoint("whole").model.config
 
 
+def test_every_broken_picture_is_told_once(folder: Path, capsys: Capture) -> None:
+    for i in range(6, 60):  # of so many pictures some are held out, and of these some are broken
+        (folder / f"{i}.png").write_bytes(b"")
+    assert run(f"train --dataset folder:{folder} {SMALL} --images 4 --out run") == 0
+    said = capsys.readouterr().err
+    assert [said.count(f"{os.sep}{i}.png: ") for i in range(60)] == 6 * [0] + 54 * [1]
+
+
 def test_train_options_arrive(folder: Path) -> None:
     line = (
         f"train --dataset folder:{folder} {SMALL} --images 4 --out run --blocks 2 --norm group "
@@ -375,11 +405,24 @@ def test_a_diverged_run_is_a_failure(
 # What is wrong
 
 
-def poison(zoo: Path) -> None:
-    checkpoint = load_checkpoint("tiny")
-    with torch.no_grad():
-        checkpoint.model.conv_out.bias += torch.nan
-    save_checkpoint(zoo / "nan", checkpoint)
+def spoil(zoo: Path) -> None:
+    """Models "nan", "cut", which lacks a parameter, and "wrong", whose configuration is no good."""
+    state, about = load_tensors(zoo / "tiny" / "model.safetensors")
+    nan = state["conv_out.bias"] * torch.nan
+    save_tensors(zoo / "nan" / "model.safetensors", state | {"conv_out.bias": nan}, about)
+    wrong = about | {"model": about["model"] | {"width": "wide"}}
+    save_tensors(zoo / "wrong" / "model.safetensors", state, wrong)
+    del state["conv_in.weight"]
+    save_tensors(zoo / "cut" / "model.safetensors", state, about)
+
+
+def bomb() -> bytes:
+    """A PNG that says it has 30,000 x 30,000 pixels."""
+    chunks = [(b"IHDR", struct.pack(">IIBBBBB", 30_000, 30_000, 8, 0, 0, 0, 0)), (b"IEND", b"")]
+    return b"\x89PNG\r\n\x1a\n" + b"".join(
+        struct.pack(">I", len(body)) + name + body + struct.pack(">I", zlib.crc32(name + body))
+        for name, body in chunks
+    )
 
 
 BAD = {
@@ -405,6 +448,10 @@ BAD = {
             "class is '3'; allowed is any, 0 to 2, kind 0, kind 1, kind 2.",
         ),
         ("--model nan", "holds NaN"),
+        ("--model cut", "conv_in.weight is missing"),
+        ("--model wrong", "width is 'wide'; allowed is a whole number from 8 to 1,024."),
+        ("--scale 64 --out film.gif -n 256", "at most 35,791,394 pixels: choose a smaller -n or"),
+        ("--scale 64 -n 100000", "size of --out is '182528 x 181952'; allowed is at most"),
         ("--device tpu", "device is 'tpu'; allowed is auto or one of"),
         ("--device cpu:x", "device is 'cpu:x'"),
         ("--out a.txt", "suffix of --out is '.txt'; allowed is one of .png, .gif, .mp4, .npz."),
@@ -419,6 +466,8 @@ BAD = {
         ("--image {empty}", "is empty"),
         ("--image {text}", "not a picture"),
         ("--image {cut}", "damaged"),
+        ("--image {bomb}", "has more than the 64,000,000 pixels allowed"),
+        ("--image {large}", "is larger than the 20 MB allowed"),
         ("--image {photo} --t", "expected one argument"),
         (
             "--image {photo} --t 0",
@@ -467,8 +516,63 @@ BAD = {
         ("--images 9 {data} --only cat", "class is 'cat'; allowed is none."),
         ("--images 9 {data} --init nothing", "There is no model 'nothing'"),
         ("--images 9 {data} --device tpu", "device is 'tpu'"),
-        ("--images 9 {data} --out {photo}", "--out is"),
+        ("--images 9 {data} --out {photo}", "allowed is a folder."),
+        ("--images 9 {data} --out {photo}/run", "allowed is a folder."),
+        ("--images 9 {data} --warmup -1", "warmup is -1"),
+        ("--images 9 {data} --decay 2", "decay is 2.0; allowed is from 0 to 1."),
+        ("--images 9 {data} --weight-decay -1", "weight_decay is -1.0"),
+        ("--images 9 {data} --beta2 1", "beta2 is 1.0"),
+        ("--images 9 {data} --grad-clip nan", "grad_clip is nan"),
+        ("--images 9 {data} --label-dropout 2", "label_dropout is 2.0"),
+        ("--images 9 {data} --preview-every 0", "preview_every is 0"),
+        ("--images 9 {data} --seed -1", "seed is -1"),
+        ("--images 9 {data} --timesteps 9", "T is 9; allowed is a whole number from 10 to 4,000."),
+        ("--images 9 {data} --beta-start 0", "beta_start is 0.0"),
+        ("--images 9 {data} --beta-end 1", "beta_end is 1.0"),
+        ("--images 9 {data} --width 4", "width is 4"),
+        ("--images 9 {data} --blocks 0", "blocks is 0"),
+        ("--images 9 {data} --attention 0", "attention is (0,)"),
+        ("--images 9 {data} --multipliers none", "multipliers is ()"),
+        ("--images 9 {data} --paper --width 48", "groups is 32"),
         ("--images 9 --loss l2", "'l2'"),
+        ("--images 9 --weighting snr", "'snr'"),
+        ("--images 9 --norm batch", "'batch'"),
+        ("--images 9 --predict x", "'x'"),
+        ("--images 9 --schedule sine", "'sine'"),
+        ("--images 9 --noise uniform", "'uniform'"),
+    ],
+    "finetune --model tiny --out run": [
+        ("{data} --batch-size 0", "batch_size is 0"),
+        (
+            "{data} --batch-size 2",
+            "batch_size is 2; allowed is a whole number from 1 to 1, the number of pictures.",
+        ),
+        ("{data} --epochs 0", "epochs is 0.0"),
+        ("{data} --every 0", "every is 0"),
+        ("{data} --class cat", "class is 'cat'; allowed is none."),
+        ("{data} --out {photo}", "allowed is a folder."),
+        ("--dataset imagenet", "dataset is 'imagenet'"),
+    ],
+    "evaluate --model tiny": [
+        ("", "--metrics"),
+        ("--metrics bpd --out r.txt", "suffix of --out is '.txt'; allowed is one of .json."),
+        ("--metrics bpd --out nowhere/r.json", "folder of --out is 'nowhere'"),
+        ("--metrics bpd {data} --bpd-steps 1", "--bpd-steps is 1; allowed is a whole number from "),
+        ("--metrics bpd {data} --bpd-images 0", "--bpd-images is 0"),
+        ("--metrics bpd {data} --seed 4294967295", "seed is 4294967295"),
+        ("--metrics bpd {data} --steps 5,x", "'5,x' is not a list"),
+        ("--metrics bpd {data} --split val", "'val'"),
+    ],
+    "ship run shipped --commit abc": [
+        ("", "--limits"),
+        ("--limits none", "RUN is 'run'; allowed is the folder of a run"),
+        ("--limits none --sample {{", "--sample is not JSON"),
+        ("--limits none --sample [1]", "--sample is '[1]'"),
+    ],
+    "export": [
+        ("tiny", "FOLDER"),
+        ("nothing new", "There is no model 'nothing'"),
+        ("tiny new", "norm is 'layer'; allowed is 'group'"),
     ],
     "": [("", "COMMAND"), ("dance", "'dance'")],
     "models": [("--nonsense", "--nonsense")],
@@ -482,14 +586,15 @@ BAD = {
 def test_a_bad_argument_is_one_line_and_code_2(
     command: str, arguments: str, says: str, here: Path, zoo: Path, photo: Path, capsys: Capture
 ) -> None:
-    files = {"empty": b"", "text": b"hello", "cut": photo.read_bytes()[:-60]}
+    files = {"empty": b"", "text": b"hello", "cut": photo.read_bytes()[:-60], "bomb": bomb()}
+    files["large"] = b""
     for name, data in files.items():
         (here.parent / f"{name}.png").write_bytes(data)
+    os.truncate(here.parent / "large.png", 20 * 10**6 + 1)  # has holes, so it costs nothing
     single = here.parent / "single"
     single.mkdir()
     photo.rename(single / photo.name)
-    if "--model nan" in arguments:
-        poison(zoo)
+    spoil(zoo)
     places = {name: str(here.parent / f"{name}.png") for name in files}
     places |= {
         "photo": str(single / photo.name),
@@ -526,12 +631,29 @@ def test_a_disk_that_is_full_is_code_1(monkeypatch: pytest.MonkeyPatch, capsys: 
 # Help
 
 
-@pytest.mark.parametrize("command", ["sample", "noise", "train", "finetune", "evaluate", "models"])
+def commands() -> dict[str, argparse.ArgumentParser]:
+    (group,) = (a for a in parser()._actions if isinstance(a, argparse._SubParsersAction))
+    return dict(group.choices)
+
+
+@pytest.mark.parametrize("command", commands())
 def test_help_explains_every_option(command: str, capsys: Capture) -> None:
     assert run(f"{command} --help") == 0
     text = capsys.readouterr().out
     assert "usage: python -m ddpm_demo " + command in text
     assert max(map(len, text.splitlines())) < 120
+    for action in commands()[command]._actions:
+        assert action.help, f"{command} {action.option_strings or action.dest}"
+
+
+def test_help_says_defaults(capsys: Capture, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "200")
+    assert run("train --help") == 0
+    text = capsys.readouterr().out
+    for wanted in ("of all that is random (default: 0)", "of beta_t (default: cosine)"):
+        assert wanted in text
+    assert run("ship --help") == 0
+    assert "(default: )" not in capsys.readouterr().out
 
 
 def test_help_is_quick() -> None:
@@ -547,13 +669,11 @@ def test_help_is_quick() -> None:
         [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, timeout=60
     )
     assert done.returncode == 0, done.stderr
-    for word in ("sample", "noise", "train", "models", "examples:"):
+    for word in (*commands(), "examples:"):
         assert word in done.stdout
 
 
 def test_every_example_of_the_help_parses() -> None:
-    from ddpm_demo.cli import EXAMPLES, parser
-
     lines = [line.split() for line in EXAMPLES.splitlines() if "python -m" in line]
     assert len(lines) >= 4
     for words in lines:

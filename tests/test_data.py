@@ -4,12 +4,15 @@ import hashlib
 import io
 import pickle
 import struct
-from collections.abc import Callable
+import threading
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from filelock import FileLock
 from PIL import Image
 from torchvision import datasets
 
@@ -67,6 +70,20 @@ def test_a_folder_of_all_sorts(tmp_path: Path) -> None:
     ]
     for line, reason in zip(got.skipped, ("empty", "not a picture", "damaged"), strict=True):
         assert reason in line
+
+
+def test_reading_is_told(tmp_path: Path) -> None:
+    for i in range(3):
+        picture(i).save(tmp_path / f"{i}.png")
+    seen: list[str] = []
+
+    def note(files: list[Path]) -> Iterator[Path]:
+        for file in files:
+            yield file
+            seen.append(file.name)
+
+    assert len(load(f"folder:{tmp_path}", size=8, progress=note)) == 3
+    assert seen == ["0.png", "1.png", "2.png"]
 
 
 def test_pictures_are_cut_square_from_the_middle(tmp_path: Path) -> None:
@@ -281,6 +298,47 @@ def test_how_much_of_a_download_has_come(tmp_path: Path) -> None:
     for name in ("train-images-idx3-ubyte.gz", "t10k-labels-idx1-ubyte.gz"):
         (raw / name).write_bytes(bytes(10))
     assert arrived("mnist", tmp_path) == (20, 11_594_722)
+
+
+def test_one_of_two_that_come_at_once_downloads(
+    tmp_path: Path, mnist: Callable[[str], np.ndarray], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As the processes of a node do: the second one waits, and finds the data there."""
+    fetched, waiting = [], threading.Event()
+    acquire = FileLock.acquire
+
+    def noted(self: FileLock, *args: Any, **options: Any) -> Any:
+        if fetched:
+            waiting.set()
+        return acquire(self, *args, **options)
+
+    def fetch(_url: str, download_root: str, filename: str, **_: object) -> None:
+        fetched.append(filename)
+        if len(fetched) == 1:
+            other.start()
+            assert waiting.wait(60)
+            mnist("MNIST")
+
+    got: list[Images] = []
+    other = threading.Thread(target=lambda: got.append(load("mnist", tmp_path)))
+    monkeypatch.setattr(FileLock, "acquire", noted)
+    monkeypatch.setattr(datasets.mnist, "download_and_extract_archive", fetch)
+    got.append(load("mnist", tmp_path))
+    other.join(60)
+    assert [len(images) for images in got] == [7, 7]
+    assert len(fetched) == len(set(fetched)) == 4
+
+
+def test_data_in_a_folder_that_can_only_be_read(
+    tmp_path: Path, mnist: Callable[[str], np.ndarray], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    mnist("MNIST")
+
+    def refused(*_: Any, **__: Any) -> None:
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(FileLock, "acquire", refused)
+    assert len(load("mnist", tmp_path)) == 7
 
 
 def test_an_unknown_data_set() -> None:

@@ -309,7 +309,6 @@ def test_bars_are_as_long_as_their_shares() -> None:
         ("--metrics bpd --class cat", "class is 'cat'"),
         ("--metrics fd-judge.safetensors --steps 21", "steps is 21"),
         ("--metrics fd-judge.safetensors --samplers best", "sampler is 'best'"),
-        ("--metrics bpd --bpd-images 0", "--bpd-images is 0"),
         ("--metrics fd-judge.safetensors --card --model judge.safetensors", "shipped model"),
     ],
 )

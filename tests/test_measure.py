@@ -12,6 +12,7 @@ from PIL import Image
 
 from ddpm_demo import data as d
 from ddpm_demo import metrics, references
+from ddpm_demo.batching import BatchedDenoiser
 from ddpm_demo.bounds import model_bound
 from ddpm_demo.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from ddpm_demo.classifier import Classifier, ClassifierConfig, load_classifier, save_classifier
@@ -182,7 +183,7 @@ def test_what_would_take_hours_is_refused(models: Path, monkeypatch: pytest.Monk
     monkeypatch.setattr(runtime, "seconds", lambda source: {1: 100.0, 16: 700.0})
     assert measure.how_long({}, "mnist", *USUAL).startswith("about 29 min")
     controls = ["mnist", ["fd"], 40, *USUAL[2:]]
-    assert "an hour is the most" in measure.how_long({}, *controls)
+    assert "60 min is the most" in measure.how_long({}, *controls)
     with pytest.raises(gr.Error, match="time of the measurement is"):
         list(measure.run(True, {}, *controls))
 
@@ -230,6 +231,31 @@ def test_a_stopped_one_leaves_nothing(models: Path) -> None:
     said = [next(walk) for _ in range(9)]
     walk.close()
     assert [result for *_, result in said if isinstance(result, str)] == [""]
+
+
+def test_samples_and_terms_share_the_passes_of_visitors_and_let_them_go_first(
+    models: Path, busy: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made, real = [], runtime.denoiser
+    monkeypatch.setattr(runtime, "seconds", lambda _name: {1: 1e-6})
+    monkeypatch.setattr(
+        runtime, "denoiser", lambda *a, **k: (made.append(real(*a, **k)), made[-1])[1]
+    )
+    walk = measure.run({}, "folder", ["bpd"], 10, "ddim", 3, "any", 1, 4, 5)
+    *_, (_, line, _) = walk
+    assert line == "Done: folder."
+    assert len(made) == 1
+    assert isinstance(made.pop(), BatchedDenoiser)
+
+    walk = measure.run({}, "mnist", ["fd"], 20, "ddim", 3, "any", 1, 4, 5)
+    with busy():
+        while next(walk) != measure.IDLE:
+            pass
+        assert [next(walk) for _ in range(5)] == [measure.IDLE] * 5
+        assert not made
+    *_, (_, line, _) = walk
+    assert line == "Done: mnist."
+    assert [type(m) for m in made] == [BatchedDenoiser] * 3  # a page for each class
 
 
 def test_pictures_of_a_huge_model_are_not_loaded(monkeypatch: pytest.MonkeyPatch) -> None:

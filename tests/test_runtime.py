@@ -1,5 +1,6 @@
 """Which models the app keeps in memory, and how its errors are said."""
 
+import runpy
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -9,7 +10,9 @@ import gradio as gr
 import pytest
 import torch
 
+from ddpm_demo.batching import BatchedDenoiser
 from ddpm_demo.checkpoint import Checkpoint, CheckpointError
+from ddpm_demo.denoiser import Denoiser
 from ddpm_demo.ui import runtime
 from ddpm_demo.ui.runtime import Models
 
@@ -103,3 +106,17 @@ def test_bfloat16_is_used_where_it_is_asked_for_and_faster(monkeypatch: pytest.M
         if asked:
             monkeypatch.setenv("DDPM_DEMO_BF16", "1")
         assert runtime.bf16() is (asked and pays)
+
+
+def test_runs_share_passes_but_on_zerogpu(
+    tiny: Callable[..., Checkpoint], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """There each run has a process of its own, forked: it would wait for a thread that isn't."""
+    monkeypatch.delenv("SPACES_ZERO_GPU", raising=False)
+    kinds = []
+    for zero in (False, True):
+        if zero:
+            monkeypatch.setenv("SPACES_ZERO_GPU", "true")
+        module = runpy.run_path(str(runtime.__file__))
+        kinds.append(type(module["denoiser"](tiny().model, tiny().diffusion)))
+    assert kinds == [BatchedDenoiser, Denoiser]

@@ -29,6 +29,7 @@ from ddpm_demo.checkpoint import (
 from ddpm_demo.config import (
     LOSSES,
     NOISES,
+    NORMS,
     PREDICTIONS,
     SCHEDULES,
     WEIGHTINGS,
@@ -139,6 +140,56 @@ def test_one_step(loss: str, noise: str, schedule: str, predict: str, weighting:
     assert (gradient - said.grad.sum()).abs().max() < 1e-5 * max(1, float(weight.max()))
     assert any(not torch.equal(a, b) for a, b in zip(before, t.model.parameters(), strict=True))
     assert all(p.isfinite().all() for p in t.model.parameters())
+
+
+@pytest.mark.parametrize("size", [28, 32])
+@pytest.mark.parametrize("channels", [1, 3])
+def test_a_step_on_the_shapes_of_the_data_sets(channels: int, size: int) -> None:
+    pixels = torch.randint(0, 256, (6, channels, size, size), dtype=torch.uint8)
+    data = Images(pixels, torch.zeros(6, dtype=torch.long), flip=True)
+    shape = {"size": size, "channels": channels, "multipliers": (1, 2, 2), "attention": (7, 8)}
+    t = trainer(data=data, model=shape)
+    t.held_out = data
+    before = t.model.conv_out.weight.clone()
+    _, each = t.advance(1e-3)
+    assert bool(each.isfinite().all())
+    assert not torch.equal(before, t.model.conv_out.weight)
+    loss = t.held_out_loss()
+    assert loss is not None
+    assert math.isfinite(loss)
+    assert t.preview().shape == (16, channels, size, size)
+
+
+@pytest.mark.parametrize("norm", NORMS)
+@pytest.mark.parametrize("attention", [(), (8, 4)])
+@pytest.mark.parametrize(("blocks", "scale_shift"), [(1, True), (2, False)])
+@pytest.mark.parametrize(("classes", "dropout"), [(0, 0.0), (3, 0.5)])
+def test_one_step_of_each_network(
+    norm: str,
+    attention: tuple[int, ...],
+    blocks: int,
+    scale_shift: bool,
+    classes: int,
+    dropout: float,
+) -> None:
+    """Every parameter that can have a gradient has one, and the step goes down it."""
+    shape = {"norm": norm, "groups": 4, "attention": attention, "blocks": blocks}
+    shape |= {"scale_shift": scale_shift, "num_classes": classes, "dropout": dropout}
+    t = trainer(model=shape, lr=1e-4, ema=0.0, weighting="min-snr")
+    g = torch.Generator().manual_seed(0)
+    with torch.no_grad():  # fresh blocks pass no gradient on: they are zero at their ends
+        for p in t.model.parameters():
+            p += 0.1 * torch.randn(p.shape, generator=g)
+    before = {n: p.detach().clone() for n, p in t.model.named_parameters()}
+    t.advance(1e-4)
+    for name, p in t.model.named_parameters():
+        assert p.grad is not None, name
+        assert bool(p.grad.isfinite().all()), name
+        if "to_k.bias" not in name:  # which softmax ignores
+            assert bool((p.grad != 0).any()), name
+            assert not torch.equal(p, before[name]), name
+        moved, down = p.detach() - before[name], -p.grad.sign()
+        assert float((moved * down).min()) >= 0, name
 
 
 def test_the_network_sees_x_t_and_t_from_0() -> None:

@@ -118,6 +118,34 @@ def test_stopped_and_continued_is_as_unbroken(tune: Callable[..., Any], tmp_path
     assert frames(said) == sorted({0, steps, 3, 6})  # the film has both parts
 
 
+def test_no_step_is_made_while_somebody_waits_for_pictures(
+    tune: Callable[..., Any], busy: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    advance, steps = Trainer.advance, []
+    monkeypatch.setattr(
+        Trainer, "advance", lambda self, lr: (steps.append(self.step), advance(self, lr))[1]
+    )
+    run = tune(grids=1)
+    while not any(line.startswith("Step 1 of 6") for line in lines([next(run)])):
+        pass
+    with busy():
+        next(run)  # after the step that was due
+        made = len(steps)
+        assert [next(run) for _ in range(5)] == [(gr.skip(),) * 6] * 5  # where Stop takes effect
+        assert len(steps) == made
+    assert lines(list(run))[-1].startswith("“tiny-all-6 (yours)”")
+    assert len(steps) > made
+
+
+def test_pictures_on_the_way_are_drawn_as_those_of_visitors(
+    tune: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made, real = [], runtime.denoiser
+    monkeypatch.setattr(runtime, "denoiser", lambda *a, **k: (made.append(1), real(*a, **k))[1])
+    list(tune(grids=2))
+    assert len(made) == 3  # before, and two on the way
+
+
 def test_in_chunks_of_a_gpus_time_it_is_as_unbroken(
     tune: Callable[..., Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -296,7 +324,7 @@ def test_one_that_waits_is_the_only_one(tmp_path: Path) -> None:
     assert line == "Waiting for its turn…"
     with pytest.raises(gr.Error, match="is waiting for its turn already; Stop takes it back"):
         tab.ask(folder)
-    assert tab.stop(folder) == "Taken back: it had not begun."
+    assert tab.stop(folder) == ("Taken back: it had not begun.", 1)
     _, again, _ = tab.ask(folder)
     assert list(tab.run(True, False, folder, ticket, {}, "tiny")) == []  # the old one: nothing
     assert not (tmp_path / tab.STOP).exists()
@@ -376,10 +404,12 @@ def test_epochs_and_device_arrive(tune: Callable[..., Any], tmp_path: Path) -> N
 def test_a_run_ends_with_its_turn_and_can_be_continued(
     tune: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(tab, "TURN", 0.0)
+    monkeypatch.setenv(runtime.LANE_MINUTES, "0")
     said = list(tune())
     assert lines(said)[-1].startswith("“tiny-all-2 (yours)”")  # the step after is its last
-    monkeypatch.setattr(tab, "TURN", 1e9)
+    why = "Stopped at step 2, after the 0.01 s that a run may take here; Continue goes on."
+    assert any(why in screen for screen, *_ in said if isinstance(screen, str))
+    monkeypatch.delenv(runtime.LANE_MINUTES)
     assert lines(list(tune(resume=True)))[-1].startswith("“tiny-all-6 (yours)”")
 
 

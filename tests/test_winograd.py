@@ -9,7 +9,9 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ddpm_demo import winograd
-from ddpm_demo.winograd import WIDE, Conv3x3, carried_over, convolve
+from ddpm_demo.config import ModelConfig
+from ddpm_demo.unet import UNet
+from ddpm_demo.winograd import TRAINED, WIDE, Conv3x3, carried_over, convolve
 
 
 def normal(*shape: int, seed: int = 0) -> Tensor:
@@ -30,7 +32,7 @@ def taken(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     return sizes
 
 
-@pytest.mark.parametrize("shape", [(1, 3, 4, 4), (2, 5, 8, 12), (3, 64, 16, 4)])
+@pytest.mark.parametrize("shape", [(1, 3, 4, 4), (2, 5, 8, 12), (3, 64, 7, 14)])
 def test_it_is_the_convolution(shape: tuple[int, ...]) -> None:
     x, weight, bias = normal(*shape), normal(7, shape[1], 3, 3, seed=1), normal(7, seed=2)
     wanted = F.conv2d(x.double(), weight.double(), bias.double(), padding=1)
@@ -89,13 +91,83 @@ def test_others_do_not(
     assert taken == []
 
 
-def test_nor_do_gradients_nor_other_precisions(
-    filled: Callable[..., Any], taken: list[int]
-) -> None:
+def test_nor_do_other_precisions(filled: Callable[..., Any], taken: list[int]) -> None:
     conv, x = filled(Conv3x3(WIDE, WIDE)), normal(1, WIDE, 8, 8)
-    assert conv(x).requires_grad
     with torch.no_grad():
         with torch.autocast("cpu", torch.bfloat16):
             assert conv(x).dtype == torch.bfloat16
         assert conv.double()(x.double()).dtype == torch.float64
     assert taken == []
+
+
+# With gradients
+
+
+@pytest.fixture
+def trained(monkeypatch: pytest.MonkeyPatch) -> list[torch.Size]:
+    """Shapes of the pictures that went Winograd's way with gradients."""
+    shapes: list[torch.Size] = []
+    right = winograd._Trained.apply
+
+    def noted(x: Tensor, *rest: Any) -> Tensor:
+        shapes.append(x.shape)
+        return right(x, *rest)
+
+    monkeypatch.setattr(winograd._Trained, "apply", noted)
+    return shapes
+
+
+@pytest.mark.parametrize(("h", "w"), [(8, 12), (14, 14), (7, 9)])
+@pytest.mark.parametrize("cached", [winograd.CACHED, 1])  # all at once, and one by one
+def test_gradients_are_those_of_the_convolution(
+    h: int,
+    w: int,
+    cached: int,
+    filled: Callable[..., Any],
+    trained: list[torch.Size],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(winograd, "CACHED", cached)
+    conv = filled(Conv3x3(TRAINED, TRAINED + 1))
+    x, slope = normal(2, TRAINED, h, w), normal(2, TRAINED + 1, h, w, seed=1)
+    given = [v.detach().requires_grad_() for v in (x, conv.weight, conv.bias)]
+    exact = [v.detach().double().requires_grad_() for v in given]
+    wanted = F.conv2d(*exact, padding=1)
+    conv.weight, conv.bias = (torch.nn.Parameter(v) for v in given[1:])
+    got = conv(given[0])
+    assert trained == [x.shape]
+    assert got.is_contiguous(memory_format=torch.channels_last)
+    assert (got - wanted).abs().max() < 1e-5 * wanted.abs().max()
+    gradients = torch.autograd.grad(got, [given[0], conv.weight, conv.bias], slope)
+    for one, other in zip(
+        gradients, torch.autograd.grad(wanted, exact, slope.double()), strict=True
+    ):
+        assert one.shape == other.shape
+        assert (one - other).abs().max() < 2e-5 * other.abs().max()
+
+
+def test_a_step_of_training_is_that_of_direct_convolutions(
+    filled: Callable[..., Any], trained: list[torch.Size], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plain: dict[str, Any] = {"attention": (), "mid_attention": False}
+    config = ModelConfig(size=16, channels=1, width=TRAINED, multipliers=(1, 1), **plain)
+    net = filled(UNet(config)).train()
+    x, t = normal(2, 1, 16, 16), torch.tensor([3, 500])
+    gradients = []
+    for channels in (TRAINED, 10**6):
+        monkeypatch.setattr(winograd, "TRAINED", channels)
+        loss = net(x, t).square().mean()
+        gradients.append(torch.autograd.grad(loss, list(net.parameters())))
+        assert len(trained) == 17  # of the first pass
+    for one, other in zip(*gradients, strict=True):
+        assert (one - other).abs().max() < 1e-4 * other.abs().max()
+
+
+def test_narrow_layers_train_directly(
+    filled: Callable[..., Any], trained: list[torch.Size]
+) -> None:
+    filled(Conv3x3(TRAINED, TRAINED - 1))(normal(1, TRAINED, 16, 16))
+    filled(Conv3x3(TRAINED, TRAINED))(normal(1, TRAINED, 4, 4))  # a tile
+    with torch.autocast("cpu", torch.bfloat16):
+        filled(Conv3x3(TRAINED, TRAINED))(normal(1, TRAINED, 16, 16))
+    assert trained == []

@@ -21,9 +21,11 @@ EXAMPLES = """examples:
   python -m ddpm_demo sample --model mnist --steps 100 -n 16 --out film.mp4
   python -m ddpm_demo noise --image face.png --schedule cosine --t 100,200,999 --out strip.png
   python -m ddpm_demo train --dataset mnist --minutes 40 --out runs/mnist
-  python -m ddpm_demo train --dataset folder:photos --size 64 --images 1000000 --out runs/photos
-  python -m ddpm_demo finetune --model cifar10 --class ship --out runs/ship
-  python -m ddpm_demo evaluate --model mnist --metrics fd-mnist,bpd -n 1000 --out results.json
+  python -m ddpm_demo train --dataset folder:photos --size 64 --images 1M --out runs/photos
+  python -m ddpm_demo finetune --model cifar10 --class ship --steps 400 --out runs/ship
+  python -m ddpm_demo evaluate --model mnist --metrics fd-mnist,bpd -n 5000
+
+The options of a command: its name and --help.
 """
 
 
@@ -78,9 +80,10 @@ class _Help(argparse.ArgumentDefaultsHelpFormatter):
     """Adds the default to each line of help, where there is one to tell."""
 
     def _get_help_string(self, action: argparse.Action) -> str | None:
-        if action.default in (None, False, argparse.SUPPRESS):
+        default = action.default
+        if default is None or default is False or default in ("", argparse.SUPPRESS):
             return action.help
-        return f"{action.help or ''} (default: %(default)s)".lstrip()
+        return f"{action.help} (default: %(default)s)"
 
 
 class _Parser(argparse.ArgumentParser):

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import argparse
+import math
 import os
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,13 +14,16 @@ from ddpm_demo.config import one_of, require
 if TYPE_CHECKING:
     import torch
 
+FILM_FRAMES = 300  # 20 seconds
+FILM_BYTES = 2**30  # of all frames that are kept, and of a single picture
+
 
 def device_argument(p: argparse.ArgumentParser) -> None:
     p.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1, mps")
     p.add_argument(
         "--bf16",
         action=argparse.BooleanOptionalAction,
-        help="run the network in bfloat16 (by default where it is faster, for training only)",
+        help="run the network in bfloat16 (default: no, but in training where it is faster)",
     )
 
 
@@ -36,7 +40,7 @@ def count(word: str) -> int:
     """A whole number, also as 5e6 or 300k."""
     scale = {"k": 1e3, "m": 1e6}.get(word[-1:].lower(), 1.0)
     try:
-        return int(float(word[:-1] if scale > 1 else word) * scale)
+        return round(float(word[:-1] if scale > 1 else word) * scale)
     except (ValueError, OverflowError):
         raise argparse.ArgumentTypeError(f"{word!r} is not a number like 500000 or 500k") from None
 
@@ -62,6 +66,58 @@ def suffix(path: Path, *allowed: str) -> str:
     one_of("suffix of --out", kind, allowed)
     require(path.parent.is_dir(), "folder of --out", str(path.parent), "one that exists")
     return kind
+
+
+def run_folder(out: Path, resume: bool) -> None:
+    """Raise `ValueError` unless `out` can be the folder of a run."""
+    folder = not any(part.exists() and not part.is_dir() for part in (out, *out.parents))
+    require(folder, "--out", str(out), "a folder")
+    require(
+        resume or not (out / "state.safetensors").exists(),
+        "--out",
+        str(out),
+        "a folder without a run in it, or --resume to go on with that run",
+    )
+
+
+def film_frames(total: int, n: int, size: int, scale: int) -> set[int]:
+    """Which of the frames 0..total - 1 a film keeps: all, or as many as memory and patience allow,
+    evenly spread, with the first and the last.
+
+    Args:
+        n: pictures in a frame, laid out as `images.grid` does, each of `size` x `size` pixels.
+
+    Raises:
+        ValueError: the frames are so large that fewer than ten could be kept.
+    """
+    frame = sheet(n, size, scale, FILM_BYTES // 10)
+    most = min(total, FILM_FRAMES, FILM_BYTES // frame)
+    return {round(i * (total - 1) / (most - 1)) for i in range(most)} if most > 1 else {0}
+
+
+def sheet(n: int, size: int, scale: int, most: int = FILM_BYTES) -> int:
+    """Bytes of a sheet of n pictures.
+
+    Raises:
+        ValueError: more than `most`.
+    """
+    columns = math.ceil(math.sqrt(n))
+    rows = math.ceil(n / columns)
+    height, width = ((k * (size + 1) - 1) * scale for k in (rows, columns))
+    require(
+        3 * height * width <= most,
+        "size of --out",
+        f"{width} x {height}",
+        f"at most {most // 3:,} pixels: choose a smaller -n or --scale",
+    )
+    return 3 * height * width
+
+
+def reading(files: list[Path], quiet: bool = False) -> Iterable[Path]:
+    """The files of a folder, with a bar while they are read, if that lasts."""
+    look: dict[str, Any] = {"unit": "picture", "desc": "data", "delay": 1, "leave": False}
+    bar: Iterable[Path] = progress_bar(iterable=files, disable=quiet, **look)
+    return bar
 
 
 def progress_bar(**options: Any) -> Any:

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ddpm_demo import config as c
-from ddpm_demo.cli.common import count, device_argument, numbers, own_device, progress_bar
+from ddpm_demo.cli.common import count, device_argument, numbers, own_device, progress_bar, suffix
 from ddpm_demo.cli.pictures import class_label
 
 if TYPE_CHECKING:
@@ -61,12 +61,16 @@ def _evaluate(o: argparse.Namespace) -> None:
     from ddpm_demo.devices import keep_memory, pick
     from ddpm_demo.generate import defaults
 
+    if o.out:
+        suffix(o.out, ".json")
     keep_memory()
     wanted = list(dict.fromkeys(o.metrics.split(",")))
     for metric in wanted:
         ok = metric in (*INCEPTION, "bpd") or metric.startswith("fd-")
         c.require(ok, "metric", metric, f"{', '.join(INCEPTION)}, bpd and fd-CLASSIFIER")
     c.number("n", o.n, 1, 100_000, whole=True)
+    c.number("seed", o.seed, 0, c.SEED_MAX + 1 - o.n, whole=True)  # picture k's is seed + k
+    c.require(o.bpd_images is None or o.bpd_images > 0, "--bpd-images", o.bpd_images, "1 or more")
     device = own_device(pick(o.device))
     checkpoint = load_checkpoint(o.model, device)
     card = ZOO / o.model / "README.md"
@@ -79,6 +83,8 @@ def _evaluate(o: argparse.Namespace) -> None:
     # Whatever can be refused is refused before anything is drawn.
     only = o.data_class or (None if label is None else checkpoint.classes[label])
     noise = checkpoint.diffusion.noise
+    if o.bpd_steps is not None:
+        c.number("--bpd-steps", o.bpd_steps, 2, checkpoint.diffusion.T, whole=True)
     c.require(
         "bpd" not in wanted or noise == "gaussian",
         "noise of the model",
@@ -246,7 +252,6 @@ def _bound(o: argparse.Namespace, checkpoint: Checkpoint, data: Images) -> dict[
     from ddpm_demo.evaluate import bound_plots, bound_sentence
     from ddpm_demo.files import write_atomically
 
-    c.require(o.bpd_images is None or o.bpd_images > 0, "--bpd-images", o.bpd_images, "1 or more")
     x_0 = data.batch(torch.arange(min(len(data), o.bpd_images or len(data))))
     with progress_bar(total=100.0, bar_format="{l_bar}{bar}| {postfix}", desc="bound") as bar:
         for bound in model_bound(checkpoint, x_0, steps=o.bpd_steps, bf16=bool(o.bf16)):

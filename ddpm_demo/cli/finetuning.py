@@ -10,7 +10,7 @@ import tempfile
 from pathlib import Path
 
 from ddpm_demo import config as c
-from ddpm_demo.cli.common import device_argument
+from ddpm_demo.cli.common import device_argument, film_frames, reading, run_folder
 from ddpm_demo.cli.training import follow_until_stopped
 
 
@@ -25,11 +25,11 @@ def finetune_arguments(p: argparse.ArgumentParser) -> None:
         "--epochs", type=float, help="stop after so many passes over the data (on a GPU: 10)"
     )
     p.add_argument("--batch-size", type=int, help="default: 512 on a GPU, 16 on a CPU")
-    p.add_argument("--lr", type=float, default=2e-4)
+    p.add_argument("--lr", type=float, default=2e-4, help="learning rate of AdamW")
     p.add_argument(
         "--every", type=int, help="steps between two grids of samples (default: an eighth of all)"
     )
-    p.add_argument("--seed", type=int, default=0)
+    p.add_argument("--seed", type=int, default=0, help="of all that is random")
     p.add_argument("--out", type=Path, required=True, help="folder for weights, log and the film")
     p.add_argument("--resume", action="store_true", help="go on from the state in --out")
     p.add_argument("--push", metavar="REPO", help="then upload the result to the Hub, with a card")
@@ -56,21 +56,14 @@ def _finetune(o: argparse.Namespace) -> None:
         c.number("steps", o.steps, 1, 10**7, whole=True)
     if o.every is not None:
         c.number("every", o.every, 1, 10**6, whole=True)
-    c.require(
-        o.resume or not (o.out / "state.safetensors").exists(),
-        "--out",
-        str(o.out),
-        "a folder without a run in it, or --resume to go on with that run",
-    )
-    c.require(not o.out.is_file(), "--out", str(o.out), "a folder")
+    run_folder(o.out, o.resume)
     if o.push is not None:
         publish.login()  # whatever can be refused is refused now
     base = load_checkpoint(o.model, device)
     dataset = o.dataset or base.info.get("dataset", "cifar10")
     size, channels = base.model.config.size, base.model.config.channels
-    data = d.load(dataset, o.data_dir or d.DATA_DIR, size=size, channels=channels)
-    for reason in data.skipped:
-        print(f"skipped {reason}", file=sys.stderr)
+    place = o.data_dir or d.DATA_DIR
+    data = d.load(dataset, place, size=size, channels=channels, progress=reading)
     if o.only:
         data = data.only(o.only)
     batch = min(len(data), usual["batch_size"]) if o.batch_size is None else o.batch_size
@@ -81,7 +74,7 @@ def _finetune(o: argparse.Namespace) -> None:
         only=o.only,
         batch_size=batch,
         lr=o.lr,
-        images=None if o.steps is None else o.steps * batch,
+        images=None if o.steps is None else o.steps * max(1, batch),
         epochs=o.epochs,
         seed=o.seed,
     )
@@ -89,6 +82,8 @@ def _finetune(o: argparse.Namespace) -> None:
     config = dataclasses.replace(config, preview_every=every * batch)
     options = {"device": device, "bf16": o.bf16}
     seconds = f.estimate(base, data, config, **options)
+    for reason in data.skipped:
+        print(f"skipped {reason}", file=sys.stderr)
     print(
         f"{o.model} goes to {o.only or dataset}: {len(data):,} pictures, batches of {batch}, "
         f"about {seconds / 60:.1f} minutes on this {device.type}",
@@ -103,7 +98,9 @@ def _finetune(o: argparse.Namespace) -> None:
         ),
         o.out,
     )
-    sheets = [np.asarray(Image.open(p).convert("RGB")) for p in sorted(o.out.glob("preview-*.png"))]
+    grids = sorted(o.out.glob("preview-*.png"))
+    kept = film_frames(len(grids), len(first), size, 4)
+    sheets = [np.asarray(Image.open(grids[i]).convert("RGB")) for i in sorted(kept)]
     about = {"program": "ddpm_demo", "model": o.model}
     images.write(o.out / "morph.gif", sheets, fps=f.pace(len(sheets) - 1), metadata=about)
     print(o.out)

@@ -9,7 +9,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ddpm_demo import config as c
-from ddpm_demo.cli.common import device_argument, progress_bar, suffix, text
+from ddpm_demo.cli.common import (
+    FILM_FRAMES,
+    device_argument,
+    film_frames,
+    progress_bar,
+    sheet,
+    suffix,
+    text,
+)
 
 if TYPE_CHECKING:
     from ddpm_demo.checkpoint import Checkpoint
@@ -22,7 +30,10 @@ def sample_arguments(p: argparse.ArgumentParser) -> None:
     d = c.SampleConfig()
     own = "default: what the model's checkpoint says, else"
     p.add_argument(
-        "--model", default="mnist", help="a shipped model, a .safetensors file, a folder"
+        "--model",
+        default="mnist",
+        help="a shipped model, a .safetensors file, a folder, or a repo of the Hub, of at most "
+        "2,000 MB or as many as DDPM_DEMO_HUB_MB in the environment says",
     )
     p.add_argument("--sampler", choices=c.SAMPLER_NAMES, help=f"{own} {d.sampler}")
     p.add_argument("--steps", type=int, help=f"how many of the T steps to take; {own} {d.steps}")
@@ -44,7 +55,8 @@ def sample_arguments(p: argparse.ArgumentParser) -> None:
         type=Path,
         default=Path("samples.png"),
         help="*.png: the grid, or with 'strip' in the name ten snapshots of the way; "
-        "*.gif, *.mp4: the film; *.npz: uint8 (N, H, W, C) as arr_0",
+        f"*.gif, *.mp4: the film, of {FILM_FRAMES} frames or fewer; "
+        "*.npz: uint8 (N, H, W, C) as arr_0",
     )
     p.add_argument("--scale", type=int, default=4, help="pixels of the file per pixel")
     device_argument(p)
@@ -57,16 +69,16 @@ def noise_arguments(p: argparse.ArgumentParser) -> None:
     p.add_argument(
         "--size", type=int, default=128, help="cut square and resized to this many pixels"
     )
-    p.add_argument("--schedule", default=d.schedule, choices=c.SCHEDULES)
+    p.add_argument("--schedule", default=d.schedule, choices=c.SCHEDULES, help="of beta_t")
     p.add_argument("--beta-start", type=float, default=d.beta_start, help="linear only")
     p.add_argument("--beta-end", type=float, default=d.beta_end, help="linear only")
     p.add_argument("--timesteps", type=int, default=d.T, metavar="T", help="length of the process")
     p.add_argument("--t", help="list of timesteps, such as 100,200,999 (default: ten, evenly)")
-    p.add_argument("--noise", default=d.noise, choices=c.NOISES)
+    p.add_argument("--noise", default=d.noise, choices=c.NOISES, help="kind of eps")
     p.add_argument(
         "--chain", action="store_true", help="step by step with fresh noise, not in one jump"
     )
-    p.add_argument("--seed", type=int, default=0)
+    p.add_argument("--seed", type=int, default=0, help="of the noise")
     p.add_argument(
         "--out", type=Path, default=Path("strip.png"), help="*.png: a strip; *.gif, *.mp4: a film"
     )
@@ -95,15 +107,21 @@ def _sample(o: argparse.Namespace) -> None:
     run = dataclasses.replace(defaults(checkpoint), **chosen)
     c.number("seed", o.seed, 0, c.SEED_MAX + 1 - o.n, whole=True)  # picture k's is seed + k
     page = o.n if film else PAGE
-    shown = np.linspace(0, run.steps, min(10, run.steps + 1)).round().astype(int)  # of a strip
     generate(checkpoint, dataclasses.replace(run, n=1))  # refuses before the bar appears
+    size, kept = checkpoint.model.config.size, set()  # kept: of the steps, for film or strip
+    if kind in (".gif", ".mp4"):
+        kept = film_frames(run.steps + 1, o.n, size, o.scale)
+    elif kind == ".png":
+        if film:
+            kept = set(np.linspace(0, run.steps, min(10, run.steps + 1)).round().astype(int))
+        sheet(o.n * max(1, len(kept)), size, o.scale)
     frames, parts = [], []
     with progress_bar(total=-(-o.n // page) * run.steps, unit="step") as bar:
         for start in range(0, o.n, page):
             part = dataclasses.replace(run, n=min(page, o.n - start), seed=o.seed + start)
             for step in generate(checkpoint, part, bf16=bool(o.bf16)):
                 bar.update(min(step.index, 1))
-                if film and (kind != ".png" or step.index in shown):
+                if step.index in kept:
                     frames.append(_frame(step, o.scale))
             parts.append(images.to_uint8(step.x_t))
     about = metadata(checkpoint.name, run)
@@ -118,7 +136,7 @@ def _sample(o: argparse.Namespace) -> None:
         images.write(o.out, frames, metadata=about)
     elif film:
         times = [*_schedule_of(checkpoint).timesteps(run.steps, run.spacing, run.start), 0]
-        labels = [f"t = {times[i]}" for i in shown]
+        labels = [f"t = {times[i]}" for i in sorted(kept)]
         images.write(o.out, [images.strip(frames, labels)], metadata=about)
     else:
         images.write(o.out, [images.grid(pictures, scale=o.scale)], metadata=about)

@@ -14,7 +14,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ddpm_demo import config as c
-from ddpm_demo.cli.common import count, device_argument, numbers, own_device, progress_bar, text
+from ddpm_demo.cli.common import (
+    count,
+    device_argument,
+    numbers,
+    own_device,
+    progress_bar,
+    reading,
+    run_folder,
+    text,
+)
 from ddpm_demo.cli.tracking import tracked, tracker
 
 if TYPE_CHECKING:
@@ -22,69 +31,109 @@ if TYPE_CHECKING:
 
 
 def train_arguments(p: argparse.ArgumentParser) -> None:
-    from_parts = ((c.ModelConfig(), "network"), (c.DiffusionConfig(), "process"))
-    (model, _), (process, _), run = *from_parts, c.TrainConfig()
-    size = "pixels a side (default: the data's own; 32 for folders)"
+    model, process, run = c.ModelConfig(), c.DiffusionConfig(), c.TrainConfig()
     g = p.add_argument_group("data")
     g.add_argument(
         "--dataset", default=run.dataset, help="mnist, fashion_mnist, cifar10, folder:PATH"
     )
     g.add_argument("--data-dir", type=Path, help="where the data sets are or are downloaded to")
-    g.add_argument("--size", type=int, help=size)
+    g.add_argument(
+        "--size", type=int, help="pixels a side (default: the data's own; 32 for folders)"
+    )
     g.add_argument("--grey", action="store_true", help="train on grey pictures")
     g.add_argument("--only", metavar="CLASS", help="train on one class")
     g.add_argument(
-        "--flip", action=argparse.BooleanOptionalAction, help="mirror half of the pictures"
+        "--flip",
+        action=argparse.BooleanOptionalAction,
+        help="mirror half of the pictures (default: all data but mnist)",
     )
     g = p.add_argument_group("run")
     g.add_argument(
         "--out", type=Path, required=True, help="folder for weights, state, log, previews"
     )
     g.add_argument("--resume", action="store_true", help="go on from the state in --out")
-    g.add_argument("--init", help="start from a model's weights: fine-tune a copy")
+    g.add_argument(
+        "--init", metavar="MODEL", help="start from its weights, with its network and process"
+    )
     g.add_argument("--images", type=count, help="stop after this many pictures seen")
     g.add_argument("--epochs", type=float, help="stop after this many passes over the data")
     g.add_argument("--minutes", type=float, help="stop after this many minutes")
-    g.add_argument("--preview-every", type=count, default=run.preview_every, metavar="IMAGES")
-    g.add_argument("--seed", type=int, default=run.seed)
+    g.add_argument(
+        "--preview-every",
+        type=count,
+        default=run.preview_every,
+        metavar="IMAGES",
+        help="pictures between two previews, log lines and saved states",
+    )
+    g.add_argument("--seed", type=int, default=run.seed, help="of all that is random")
     g.add_argument("--track", metavar="PROJECT", help="log to Trackio too (pip install trackio)")
     device_argument(p)
     g = p.add_argument_group("optimisation")
-    g.add_argument("--loss", default=run.loss, choices=c.LOSSES)
-    g.add_argument("--weighting", default=run.weighting, choices=c.WEIGHTINGS)
-    g.add_argument("--batch-size", type=int, default=run.batch_size)
-    g.add_argument("--lr", type=float, default=run.lr)
+    g.add_argument("--loss", default=run.loss, choices=c.LOSSES, help="distance to the target")
+    g.add_argument(
+        "--weighting", default=run.weighting, choices=c.WEIGHTINGS, help="of the loss, by t"
+    )
+    g.add_argument(
+        "--batch-size", type=int, default=run.batch_size, help="pictures a step, of all devices"
+    )
+    g.add_argument("--lr", type=float, default=run.lr, help="learning rate of AdamW")
     g.add_argument("--warmup", type=int, default=run.warmup, help="steps of learning rate warm-up")
-    g.add_argument("--decay", type=float, default=run.decay, help="last part over which lr falls")
-    g.add_argument("--weight-decay", type=float, default=run.weight_decay)
+    g.add_argument(
+        "--decay", type=float, default=run.decay, help="last part of the run over which lr falls"
+    )
+    g.add_argument("--weight-decay", type=float, default=run.weight_decay, help="of AdamW")
     g.add_argument("--beta2", type=float, default=run.beta2, help="of AdamW")
-    g.add_argument("--grad-clip", type=float, default=run.grad_clip)
-    g.add_argument("--ema", type=float, default=run.ema)
+    g.add_argument(
+        "--grad-clip", type=float, default=run.grad_clip, help="greatest length of the gradient"
+    )
+    g.add_argument("--ema", type=float, default=run.ema, help="decay of the averaged weights")
     g = p.add_argument_group("process")
-    g.add_argument("--noise", default=process.noise, choices=c.NOISES)
-    g.add_argument("--schedule", default="cosine", choices=c.SCHEDULES)
+    g.add_argument("--noise", default=process.noise, choices=c.NOISES, help="kind of eps")
+    g.add_argument("--schedule", default="cosine", choices=c.SCHEDULES, help="of beta_t")
     g.add_argument("--beta-start", type=float, default=process.beta_start, help="linear only")
     g.add_argument("--beta-end", type=float, default=process.beta_end, help="linear only")
-    g.add_argument("--timesteps", type=int, default=process.T, metavar="T")
-    g.add_argument("--predict", default=process.predict, choices=c.PREDICTIONS)
+    g.add_argument(
+        "--timesteps", type=int, default=process.T, metavar="T", help="length of the process"
+    )
+    g.add_argument(
+        "--predict", default=process.predict, choices=c.PREDICTIONS, help="what the network says"
+    )
     g = p.add_argument_group("network")
     g.add_argument(
         "--paper", action="store_true", help="Ho et al.'s 35.7 M network as the defaults"
     )
-    g.add_argument("--width", type=int, help=f"default: {model.width}")
+    g.add_argument("--width", type=int, help=f"channels of the first level; default: {model.width}")
     g.add_argument(
         "--multipliers", type=numbers, help=f"of the levels; default: {text(model.multipliers)}"
     )
-    g.add_argument("--blocks", type=int, help=f"a level; default: {model.blocks}")
+    g.add_argument("--blocks", type=int, help=f"residual, a level; default: {model.blocks}")
     g.add_argument("--attention", type=numbers, help="resolutions, or 'none'; default: the lowest")
-    g.add_argument("--norm", choices=c.NORMS, help=f"default: {model.norm}")
-    g.add_argument("--dropout", type=float, help=f"default: {model.dropout}")
+    g.add_argument(
+        "--norm", choices=c.NORMS, help=f"over groups or all channels; default: {model.norm}"
+    )
+    g.add_argument("--dropout", type=float, help=f"in residual blocks; default: {model.dropout}")
     g.add_argument("--class-conditional", action="store_true", help="learn the classes, and 'any'")
-    g.add_argument("--label-dropout", type=float, default=run.label_dropout)
+    g.add_argument(
+        "--label-dropout",
+        type=float,
+        default=run.label_dropout,
+        help="share of the labels that are learnt as 'any'",
+    )
     p.set_defaults(run_command=_train)
 
 
-def _network(o: argparse.Namespace, size: int, channels: int, classes: int) -> c.ModelConfig:
+def configs(o: argparse.Namespace) -> tuple[c.DiffusionConfig, c.TrainConfig]:
+    """The process and the run that the arguments ask for."""
+    names = {f.name for f in dataclasses.fields(c.TrainConfig)}
+    config = c.TrainConfig(**{k: v for k, v in vars(o).items() if k in names})
+    config.require_length()
+    process = c.DiffusionConfig(
+        o.timesteps, o.schedule, o.beta_start, o.beta_end, o.noise, o.predict
+    )
+    return process, config
+
+
+def network(o: argparse.Namespace, size: int, channels: int, classes: int) -> c.ModelConfig:
     """The network that the arguments ask for, at the size of the data."""
     given = {
         k: getattr(o, k)
@@ -102,24 +151,14 @@ def _network(o: argparse.Namespace, size: int, channels: int, classes: int) -> c
 def _train(o: argparse.Namespace) -> None:
     from ddpm_demo import data as d
     from ddpm_demo.checkpoint import load_checkpoint
-    from ddpm_demo.devices import pick
+    from ddpm_demo.devices import keep_memory, pick
     from ddpm_demo.train import train
 
-    names = {f.name for f in dataclasses.fields(c.TrainConfig)}
-    config = c.TrainConfig(**{k: v for k, v in vars(o).items() if k in names})
-    c.require(
-        o.resume or not (o.out / "state.safetensors").exists(),
-        "--out",
-        str(o.out),
-        "a folder without a run in it, or --resume to go on with that run",
-    )
-    c.require(not o.out.is_file(), "--out", str(o.out), "a folder")
-    config.require_length()
+    process, config = configs(o)
+    run_folder(o.out, o.resume)
     leader = os.environ.get("RANK", "0") == "0"
     trackio = tracker() if o.track and leader else None
-    process = c.DiffusionConfig(
-        o.timesteps, o.schedule, o.beta_start, o.beta_end, o.noise, o.predict
-    )
+    keep_memory()
     folder = o.data_dir or d.DATA_DIR
     init = load_checkpoint(o.init) if o.init else None
     if init:
@@ -131,17 +170,20 @@ def _train(o: argparse.Namespace) -> None:
     sets = []
     for train_split in (True, False):
         images = d.load(
-            o.dataset, folder, train=train_split, size=o.size, channels=1 if o.grey else None
+            o.dataset,
+            folder,
+            train=train_split,
+            size=o.size,
+            channels=1 if o.grey else None,
+            progress=partial(reading, quiet=not leader),
         )
         sets.append(images.only(o.only) if o.only else images)
-    for reason in sets[0].skipped:
-        print(f"skipped {reason}", file=sys.stderr)
     n, channels, size = *sets[0].pixels.shape[:2], sets[0].pixels.shape[2]
     classes = len(sets[0].classes) if o.class_conditional else 0
     c.require(
         not o.class_conditional or classes > 0, "class-conditional", True, "data that has classes"
     )
-    model = init or _network(o, size, channels, classes)
+    model = init or network(o, size, channels, classes)
     run = partial(
         train,
         model,
@@ -154,7 +196,10 @@ def _train(o: argparse.Namespace) -> None:
         device=own_device(pick(o.device)),
         bf16=o.bf16,
     )
-    print(f"{n:,} pictures of {channels} x {size} x {size}", file=sys.stderr)
+    if leader:
+        for reason in dict.fromkeys(sets[0].skipped + sets[1].skipped):
+            print(f"skipped {reason}", file=sys.stderr)
+        print(f"{n:,} pictures of {channels} x {size} x {size}", file=sys.stderr)
 
     def start(should_stop: Callable[[], bool]) -> Iterator[Progress]:
         progress = run(should_stop=should_stop)

@@ -62,13 +62,17 @@ def _ship(o: argparse.Namespace) -> None:
         sample = json.loads(o.sample)
     except json.JSONDecodeError as error:
         raise ValueError(f"--sample is not JSON: {error}.") from None
+    c.require(isinstance(sample, dict), "--sample", o.sample, 'like {"start": 940}')
     c.from_dict(c.SampleConfig, sample)
+    log = o.run / "log.jsonl"
+    c.require(log.is_file(), "RUN", str(o.run), "the folder of a run, with log.jsonl in it")
+    c.require(not o.folder.is_file(), "FOLDER", str(o.folder), "a folder")
     ship(o.run, o.folder, commit=o.commit, limits=o.limits, history=o.history, sample=sample)
     print(o.folder)
 
 
 def _export(o: argparse.Namespace) -> None:
     from ddpm_demo.checkpoint import load_checkpoint
-    from ddpm_demo.hub import export_diffusers
+    from ddpm_demo.published import export_diffusers
 
     print(export_diffusers(load_checkpoint(o.model), o.folder))

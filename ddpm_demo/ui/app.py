@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import argparse
 import os
+import signal
+import threading
+import time
 from collections.abc import Sequence
 from typing import Any
 
@@ -11,11 +14,15 @@ os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")  # nothing is sent an
 
 import gradio as gr
 import torch
+from starlette.middleware import Middleware
 
+from ddpm_demo.config import require
 from ddpm_demo.devices import keep_memory
+from ddpm_demo.ui import disk, runtime
 from ddpm_demo.ui.finetune import build_finetune_tab
 from ddpm_demo.ui.forward import build_forward_tab
 from ddpm_demo.ui.generate import build_generate_tab, warm_up
+from ddpm_demo.ui.guard import Guard, Page
 from ddpm_demo.ui.measure import build_measure_tab
 
 TITLE = "DDPM, live"
@@ -63,9 +70,9 @@ progress::-moz-progress-bar { background: var(--color-accent); }
   /* All four tabs fit, and none is in the menu of those that don't. */
   .tab-container button { padding: 0 7px; font-size: .82rem; }
   .stage-and-controls { margin-bottom: 60px; }
-  .stage-and-controls:has(#tune-line) { margin-bottom: 130px; }
-  .stage-and-controls:has(#measure-line) { margin-bottom: 130px; }
-  /* Below the pictures these would be out of reach: keep them under the thumb. */
+  .stage-and-controls:has(:is(#tune-line, #measure-line)) { margin-bottom: 130px; }
+  /* Below the pictures these would be out of reach: keep them under the thumb, and above Gradio's
+     labels, whose z-index is 40. */
   #act, #measure-act, #tune-act { position: fixed; inset: auto 0 0 0; z-index: 60;
     padding: 8px 16px;
     background: var(--body-background-fill); border-top: 1px solid var(--border-color-primary); }
@@ -83,17 +90,21 @@ LAUNCH: dict[str, Any] = {
     "state_session_capacity": 200,
     "ssr_mode": False,
     "footer_links": ["gradio", "settings"],
+    "app_kwargs": {"middleware": [Middleware(Guard)]},
 }
+AUTH = "DDPM_DEMO_AUTH"  # of the environment; an option would be seen in the list of processes
+PATIENCE = 3.0  # seconds for telling visitors that the server is being stopped
 
 
-def build_app(alone: bool = "SPACE_ID" not in os.environ) -> gr.Blocks:
+def build_app() -> gr.Blocks:
     """The app, ready for `launch(**LAUNCH)`.
 
-    Args:
-        alone: it is for the owner of this machine alone, who may load any repo of the Hub and any
-            folder of this disk, train on such folders, and push to the Hub with its login.
+    Unless strangers use it (`runtime.strangers`), it is for the owner of this machine alone, who
+    may load any repo of the Hub and any folder of this disk, train on such folders, and push to the
+    Hub with its login.
     """
-    with gr.Blocks(title=TITLE, delete_cache=(600, 3600)) as demo:
+    alone = not runtime.strangers
+    with Page(title=TITLE, delete_cache=(600, 3600)) as demo:
         gr.Markdown(INTRO)
         with gr.Tab("Generate", id="generate"):
             choice = build_generate_tab(alone)
@@ -109,9 +120,43 @@ def build_app(alone: bool = "SPACE_ID" not in os.environ) -> gr.Blocks:
     return demo
 
 
+def password() -> tuple[str, str] | None:
+    """Name and password that visitors have to know, from the environment.
+
+    Raises:
+        ValueError: it is not as it should be.
+    """
+    words = os.environ.get(AUTH)
+    if words is None:
+        return None
+    user, _, secret = words.partition(":")
+    require(bool(user.strip() and secret), AUTH, "…", "USER:PASSWORD")  # it is not told
+    return user.strip(), secret
+
+
+def until_stopped(demo: gr.Blocks) -> None:
+    """Serve until Ctrl-C or SIGTERM; then tell those whose runs go on, and end."""
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        warm_up()
+        while True:
+            time.sleep(60)
+    except KeyboardInterrupt:
+        pass
+    runtime.closing.set()  # each run ends at its next step, each one that waits when its turn comes
+    queue, until = demo._queue, time.monotonic() + PATIENCE
+    while (any(queue.active_jobs) or len(queue)) and time.monotonic() < until:
+        time.sleep(0.05)
+    demo.close(verbose=False)
+
+
 def main(arguments: Sequence[str] | None = None) -> None:
     """Serve the app as the command line says."""
-    p = argparse.ArgumentParser(prog="app.py", description="Serve the app.")
+    p = argparse.ArgumentParser(
+        prog="app.py",
+        description="Serve the app.",
+        epilog=f"With {AUTH}=USER:PASSWORD in the environment, visitors have to log in.",
+    )
     on_space = "SPACE_ID" in os.environ
     p.add_argument("--host", default="0.0.0.0" if on_space else "127.0.0.1")
     p.add_argument("--port", type=int, default=7860)
@@ -119,19 +164,28 @@ def main(arguments: Sequence[str] | None = None) -> None:
     p.add_argument("--open", action="store_true", help="open the page in the browser")
     p.add_argument("--bf16", action="store_true", help="bfloat16, where it is faster")
     o = p.parse_args(arguments)
+    try:
+        auth = password()
+        runtime.most_seconds(runtime.RUN_MINUTES, 0)
+        runtime.most_seconds(runtime.LANE_MINUTES, 0)
+    except ValueError as error:
+        p.error(str(error))
     if o.bf16:
         os.environ["DDPM_DEMO_BF16"] = "1"
     keep_memory()
     torch.set_num_threads(1)  # but for the thread that runs the networks
-    alone = o.host in ("127.0.0.1", "localhost", "::1") and not o.share and not on_space
-    demo = build_app(alone)  # strangers can't fill this disk
+    here = o.host in ("127.0.0.1", "localhost", "::1")
+    runtime.strangers = on_space or o.share or not here
+    disk.own_uploads()
+    demo = build_app()
     demo.launch(
         server_name=o.host,
         server_port=o.port,
         share=o.share,
         inbrowser=o.open,
         prevent_thread_lock=True,
+        auth=auth,
         **LAUNCH,
     )
-    warm_up()
-    demo.block_thread()
+    threading.Thread(target=disk.keep_swept, args=(demo,), daemon=True).start()
+    until_stopped(demo)

@@ -175,25 +175,25 @@ def build_finetune_tab(choice: ModelChoice, tab: gr.Tab, local: bool) -> None:
 
     quiet: dict[str, Any] = {"show_progress": "hidden", "api_visibility": "private"}
     controls = [source, only, length, unit, batch, lr, grids, device]
+    long = {**quiet, **LANE, **player.PROGRESS, "show_progress_on": screen}
+    runs = []
     for button, resume in ((start, False), (onward, True)):
         asked = button.click(ask, folder, [folder, ticket, line], concurrency_limit=None, **quiet)
-        follow(
+        runs.append(
             asked.success(
                 functools.partial(run, local, resume),
                 [folder, ticket, choice.own, base, *controls],
                 [screen, line, curve, made],
                 trigger_mode="multiple",  # one that was taken back does not stop the next one
-                **quiet,
-                **LANE,
+                **long,
             )
         )
-    halt.click(stop, folder, line, queue=False, **quiet)
+        follow(runs[-1])
+    left = gr.Number(0, visible="hidden")  # not a State: without the queue, they do not change
+    halt.click(stop, [folder, left], [line, left], queue=False, **quiet)
+    left.change(lambda: player.note("Stopped."), outputs=screen, cancels=runs, queue=False, **quiet)
     guess.click(
-        functools.partial(show_estimate, local),
-        [choice.own, base, *controls],
-        line,
-        **quiet,
-        **LANE,
+        functools.partial(show_estimate, local), [choice.own, base, *controls], line, **long
     )
     shown = [screen, curve]
     for name, replay in zip(films, replays, strict=True):
@@ -207,9 +207,10 @@ def build_finetune_tab(choice: ModelChoice, tab: gr.Tab, local: bool) -> None:
 
     tab.select(first_look, seen, [*shown, seen], **quiet)
 
-    def chosen(own: Mapping[str, str], name: str) -> Any:
+    @friendly
+    def chosen(own: Mapping[str, str], name: Any) -> Iterator[Any]:
         names = classes_of(find(name, own))
-        return gr.update(choices=[ALL, *names], value=names[0] if names else ALL)
+        yield gr.update(choices=[ALL, *names], value=names[0] if names else ALL)
 
     base.change(chosen, [choice.own, base], only, **quiet)
     choice.own.change(

@@ -7,7 +7,9 @@ slider over t answers at once.
 from __future__ import annotations
 
 import base64
+import functools
 import html
+import io
 import json
 from pathlib import Path
 from typing import Any
@@ -26,6 +28,7 @@ from ddpm_demo.ui.player import export_film
 HERE = Path(__file__).parent
 EXAMPLES = sorted(str(path) for path in (HERE.parent / "examples").glob("*.jpg"))
 SIZES = (32, 64, 128, 256)
+PNG = "data:image/png;base64,"
 VIEWS = {"both": ("linear", "cosine"), "linear": ("linear",), "cosine": ("cosine",)}
 
 FIGURE = """
@@ -124,7 +127,7 @@ def _base64(array: np.ndarray) -> str:
     return base64.b64encode(np.ascontiguousarray(array).tobytes()).decode()
 
 
-def picture_message(source: str, size: int, noise: str, seed: int) -> dict[str, Any]:
+def picture_message(source: str | bytes, size: int, noise: str, seed: int) -> dict[str, Any]:
     """x_0 (uint8) and eps (int16, times `scale`), both (size, size, 3).
 
     Raises:
@@ -177,10 +180,10 @@ def _text(timesteps: list[int]) -> str:
     return ",".join(map(str, timesteps))
 
 
-def _fit(timesteps: str, T: object) -> str:
+def _fit(timesteps: Any, T: object) -> str:
     """The list for a new T: an own list stays as long as it is valid, the default follows T."""
     if not isinstance(T, int) or not T_MIN <= T <= T_MAX:
-        return timesteps
+        return str(timesteps)
     try:
         own = parse_timesteps(timesteps, T)
     except ValueError:
@@ -194,7 +197,7 @@ def _warn(error: ValueError) -> None:
     gr.Warning(html.escape(str(error)))
 
 
-def _uploaded(payload: dict[str, Any] | None) -> str | None:
+def _uploaded(payload: Any) -> str | None:
     """The path of an upload, if there is one.
 
     Gradio looks where a file lies only if the payload says that it is a file, which a forged one
@@ -203,28 +206,59 @@ def _uploaded(payload: dict[str, Any] | None) -> str | None:
     Raises:
         ImageError: a file that nobody uploaded.
     """
-    path = (payload or {}).get("path")
+    path = payload.get("path") if isinstance(payload, dict) else None
     if not path:
         return None
-    if not Path(path).resolve().is_relative_to(Path(get_upload_folder()).resolve()):
+    if not Path(str(path)).resolve().is_relative_to(Path(get_upload_folder()).resolve()):
         raise ImageError("the picture is not among the uploads")
     return str(path)
 
 
-def _set_picture(
-    upload: dict[str, Any] | None, last: str, size: int, noise: str, seed: int
-) -> tuple[Any, Any, Any]:
-    """Message, picture shown in the input, and the last good picture, which outlives a bad one."""
+def _keep(path: str) -> str:
+    """Of an upload, as much as is ever shown, as an address that holds a PNG: the page keeps it, so
+    that the server need not."""
+    side = max(SIZES)
+    image, png = open_image(path, at_least=side), io.BytesIO()
+    if min(image.size) > side:
+        image = square(image, side)
+    image.save(png, "PNG")
+    return PNG + base64.b64encode(png.getvalue()).decode()
+
+
+def _source(kept: Any) -> str | bytes:
+    """What x_0 is cut from: what `_keep` made, or the first example.
+
+    Raises:
+        ImageError: it is something else.
+    """
+    if not kept:
+        return EXAMPLES[0]
     try:
-        source = _uploaded(upload) or last
-        message = json.dumps({"picture": picture_message(source, size, noise, seed)})
+        require(isinstance(kept, str) and kept.startswith(PNG), "picture", "…", "an upload")
+        return base64.b64decode(kept[len(PNG) :])
+    except ValueError as error:
+        raise ImageError(f"the picture can't be read: {error}") from None
+
+
+def _set_picture(
+    first: Any, upload: Any, kept: Any, size: int, noise: str, seed: int
+) -> tuple[Any, ...]:
+    """Message, picture shown in the input, and the last good picture, which outlives a bad one.
+
+    Args:
+        first: what the input shows at first.
+    """
+    try:
+        path = _uploaded(upload)
+        chosen = _keep(path) if path else kept
+        message = json.dumps({"picture": picture_message(_source(chosen), size, noise, seed)})
     except ImageError as error:
         _warn(error)
-        return gr.skip(), last, gr.skip()
+        return gr.skip(), {"path": None, "url": kept} if kept else first, gr.skip()
     except ValueError as error:
         _warn(error)
         return gr.skip(), gr.skip(), gr.skip()
-    return message, gr.skip(), source
+    return message, {"path": None, "url": chosen} if path else gr.skip(), chosen
 
 
 def _set_schedules(view: str, T: int, start: float, end: float, timesteps: str) -> Any:
@@ -322,18 +356,19 @@ def build_forward_tab() -> None:
                     elem_id="forward-seed",
                 )
 
-    last = gr.State(picture.value["path"])
+    kept = gr.Textbox("", visible=False)
     # preprocess=False: what people typed or uploaded comes as it is, so that a bad value is refused
-    # in one sentence of ours.
+    # in one sentence of ours. postprocess=False: a picture is shown without a file.
     raw: dict[str, Any] = {
         "preprocess": False,
+        "postprocess": False,
         "show_progress": "hidden",
         "api_visibility": "private",
     }
     drawn: dict[str, Any] = {
-        "fn": _set_picture,
-        "inputs": [picture, last, size, noise, seed],
-        "outputs": [noiser, picture, last],
+        "fn": functools.partial(_set_picture, picture.value),
+        "inputs": [picture, kept, size, noise, seed],
+        "outputs": [noiser, picture, kept],
         **raw,
     }
     # Not `change`, which comes twice for an upload.

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+import math
 import os
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -127,6 +129,11 @@ def find(name: Any, own: Mapping[str, str]) -> Checkpoint:
     return model(own.get(name, name))
 
 
+def most_seconds() -> float:
+    """What one run may take: there is no limit for the host of the app alone."""
+    return runtime.most_seconds(runtime.RUN_MINUTES, 5 if runtime.strangers else math.inf)
+
+
 def _seconds_per_call(own: Mapping[str, str], name: Any, config: SampleConfig) -> float:
     find(name, own)
     return budget.per_call(runtime.seconds(own.get(name, name)), budget.pictures(config))
@@ -145,12 +152,14 @@ def how_long(
     try:
         y = None if label == ANY else 0
         config = SampleConfig(sampler, steps, n, label=y, guidance=guidance)
-        each = _seconds_per_call(own, name, config)
+        seconds = _seconds_per_call(own, name, config) * budget.calls(sampler, steps)
+        most = most_seconds()
     except (ValueError, OSError, FloatingPointError, gr.Error):
         return ""
-    seconds = budget.spoken(each * budget.calls(sampler, steps))
+    if seconds > most:
+        return f"about {budget.spoken(seconds)}, and {budget.spoken(most)} is the most here"
     counted = (f"{k} {word}{'s' * (k > 1)}" for k, word in ((steps, "step"), (n, "picture")))
-    return f"about {seconds} for {' of '.join(counted)}"
+    return f"about {budget.spoken(seconds)} for {' of '.join(counted)}"
 
 
 def fit(
@@ -162,7 +171,7 @@ def fit(
         number("start", start, 1, checkpoint.diffusion.T, whole=True)
         y = None if label == ANY else 0
         config = SampleConfig(n=n, label=y, guidance=guidance)
-        if seconds in TIMES and seconds > 0:
+        if isinstance(seconds, int) and TIMES.get(seconds) and seconds > 0:
             ms = 1000 * _seconds_per_call(own, name, config)
             return budget.plan(seconds, ms, start, defaults(checkpoint))
     except (ValueError, OSError, FloatingPointError, gr.Error):
@@ -176,6 +185,15 @@ def run(own: Mapping[str, str], name: Any, *controls: Any) -> Iterator[Any]:
     """Stream a run to the player."""
     checkpoint = find(name, own)
     config = sample_config(checkpoint, *controls)
+    most = most_seconds()
+    if most < math.inf and not os.environ.get("SPACES_ZERO_GPU"):  # that has a limit of its own
+        calls = budget.calls(config.sampler, config.steps)
+        seconds = calls * _seconds_per_call(own, name, config)
+        if seconds > most:
+            raise ValueError(
+                f"This run would take about {budget.spoken(seconds)}; allowed here is up to "
+                f"{budget.spoken(most)}: take fewer steps or pictures."
+            )
     title = f"{name} · {SAMPLERS[config.sampler]}, {config.steps} steps, seed {config.seed}"
     steps = generate(checkpoint, config, bf16=runtime.bf16(), denoiser=runtime.denoiser)
     yield from player.stream(steps, title=title, meta=metadata(name, config))
@@ -354,7 +372,7 @@ def build_generate_tab(any_repo: bool = False) -> ModelChoice | None:
         screen,
         concurrency_id="model",
         concurrency_limit=runtime.RUNS,
-        **quiet,
+        **quiet | player.PROGRESS,
     )
     stop.click(
         lambda: player.note("Stopped."),
@@ -365,15 +383,20 @@ def build_generate_tab(any_repo: bool = False) -> ModelChoice | None:
     )
     dice.click(None, outputs=seed, js=DICE, **quiet)
     shown = [line, sampler, steps, spacing, variance, clip, start, label, guidance, n]
-    start.change(lambda t: gr.update(maximum=t), start, steps, **quiet)
+    start.change(lambda t: gr.update(maximum=max(2, t)), start, steps, **quiet)
 
     quick: dict[str, Any] = {**quiet, "queue": False, "trigger_mode": "always_last"}
     run_of = [own, name, sampler, steps, n, label, guidance]
-    gr.on(None, how_long, run_of, pace, **quick)  # at each change, and when the page is loaded
-    name.change(None, outputs=pace, js=f"() => {TIMING!r}", **quiet)
+    usual = (first, best.sampler, best.steps, DEFAULT.n, ANY, best.guidance)
+    gr.on(None, functools.partial(how_long, {}, *usual), None, pace, **quick)  # of a new page
+    timed = (how_long, run_of, pace)
+    gr.on([c.change for c in (sampler, steps, n, label, guidance)], *timed, **quick)
     fitted = (fit, [own, name, time, n, label, guidance, start], [sampler, steps])
     gr.on([c.change for c in (time, n, label, guidance, start)], *fitted, **quick)
-    name.change(_chosen, [own, name, n], shown, **quiet).then(*fitted, **quick)
+    # One after the other, or an answer for the last model's settings may come after the right one.
+    timing = name.change(None, outputs=pace, js=f"() => {TIMING!r}", **quiet)
+    chosen = timing.then(_chosen, [own, name, n], shown, **quiet)
+    chosen.then(*timed, **quick).then(*fitted, **quick)
     for control in (sampler, steps):  # set by hand
         control.input(None, outputs=time, js="() => 0", **quiet)
     return choice

@@ -63,7 +63,10 @@ def about(repo: Any, any_repo: bool) -> str:
         else:
             said = f"{describe(source)}."
             if describe(source).size > hub.limit():
-                said = f"{said[:-1]}: over the limit of {hub.limit() / 1e6:,.0f} MB."
+                said = (
+                    f"{said[:-1]}: over the limit of {hub.limit() / 1e6:,.0f} MB, which "
+                    f"{hub.LIMIT_VARIABLE} in the app's environment sets."
+                )
     except ValueError as error:
         return html.escape(str(error))
     if source in hub.LISTED:

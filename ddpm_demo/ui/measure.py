@@ -25,7 +25,7 @@ from ddpm_demo.plots import bar_plot
 from ddpm_demo.ui import player, runtime
 from ddpm_demo.ui.generate import ANY, SAMPLERS, ModelChoice, find, first_model, most_pictures
 from ddpm_demo.ui.runtime import GPU, bar, friendly
-from ddpm_demo.ui.work import EVERY, HOUR, LANE, give_way, loading, shown
+from ddpm_demo.ui.work import EVERY, LANE, give_way, loading, shown
 
 N_MOST, IMAGES_MOST = 2000, 200
 PAGE = 16  # pictures drawn, or calls of the bound, at once: Stop and the pictures shown are as fine
@@ -156,12 +156,17 @@ def plan(
     return Plan(checkpoint, source, config, even, against, judge, reference, pictures, terms)
 
 
+def most_seconds() -> float:
+    """What one measurement may take: the lane is for all visitors."""
+    return runtime.most_seconds(runtime.LANE_MINUTES, 60)
+
+
 def how_long(own: Mapping[str, str], name: Any, *controls: Any) -> str:
     """The line beside the button: the time it takes, or why there is no such measurement."""
     try:
-        seconds = plan(own, name, *controls).seconds()
-        if seconds > HOUR:
-            return f"about {budget.spoken(seconds)}, and an hour is the most"
+        seconds, most = plan(own, name, *controls).seconds(), most_seconds()
+        if seconds > most:
+            return f"about {budget.spoken(seconds)}, and {budget.spoken(most)} is the most"
         return f"about {budget.spoken(seconds)} on this machine"
     except (ValueError, OSError, FloatingPointError) as error:
         return html.escape(str(error))
@@ -194,7 +199,8 @@ def _run(local: bool, own: Mapping[str, str], name: Any, *controls: Any) -> Iter
     p = plan(own, name, *controls)
     yield gr.skip(), "Getting ready…", ""
     seconds = p.seconds()
-    require(seconds <= HOUR, "time of the measurement", budget.spoken(seconds), "up to an hour")
+    allowed = f"up to {budget.spoken(most_seconds())}"
+    require(seconds <= most_seconds(), "time of the measurement", budget.spoken(seconds), allowed)
     x_0 = None
     if p.images and p.terms:  # before the samples: whatever can be refused is refused now
         config = p.checkpoint.model.config
@@ -430,10 +436,9 @@ def build_measure_tab(choice: ModelChoice, local: bool) -> None:
     quiet: dict[str, Any] = {"show_progress": "hidden", "api_visibility": "private"}
     asked = [wanted, n, sampler, steps, label, guidance, against, pictures, terms]
     controls = [choice.own, name, *asked]
+    long = {**quiet, **LANE, **player.PROGRESS, "show_progress_on": screen}
     waits = start.click(lambda: "Waiting for its turn…", outputs=line, queue=False, **quiet)
-    event = waits.success(
-        functools.partial(run, local), controls, [screen, line, result], **quiet, **LANE
-    )
+    event = waits.success(functools.partial(run, local), controls, [screen, line, result], **long)
     halt.click(
         lambda: (player.note("Stopped."), "Stopped: nothing was kept.", ""),
         outputs=[screen, line, result],
@@ -444,8 +449,9 @@ def build_measure_tab(choice: ModelChoice, local: bool) -> None:
     offered = [wanted, why, n, sampler, steps, label, guidance, against, terms]
     quick: dict[str, Any] = {**quiet, "queue": False, "trigger_mode": "always_last"}
 
-    def chosen(own: Mapping[str, str], model: Any) -> Any:
-        return [gr.update(**options) for options in offer(find(model, own))]
+    @friendly
+    def chosen(own: Mapping[str, str], model: Any) -> Iterator[Any]:
+        yield [gr.update(**options) for options in offer(find(model, own))]
 
     name.change(chosen, [choice.own, name], offered, **quiet)
     label.input(lambda y: ALL if y in (TURNS, ANY) else y, label, against, **quiet)

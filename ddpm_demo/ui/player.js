@@ -9,6 +9,8 @@ const SPOKEN_EVERY = 5000; // ms between two spoken progress reports
 const FILM_FRAMES = 120;
 const FILM_CHARS = 40e6; // the server refuses more than 48e6 characters of base64
 const SNAPSHOTS = 10; // in a strip
+const STORED_CHARS = 4.5e6; // browsers keep some 5e6 characters for a tab
+const SETTLED_MS = 400; // a wait that is over sooner is not told
 
 const root = element.querySelector(".ddpm-player");
 const part = (name) => root.querySelector(`[data-part=${name}]`);
@@ -25,6 +27,10 @@ let chasing = 0; // the timer of the next one
 let follow = true; // show each new frame as it comes
 let playback = null; // {from, since}: the frame and the time at which playing began
 let note = { text: "", until: 0 }; // a sentence shown in place of the progress
+let place = 0; // in the server's queue, from 1; 0: not in it
+let queued = 0; // the same, as it is told
+let queueing = 0; // the timer that tells it
+let ending = 0; // the timer that tells of an early end
 let saving = false;
 let painting = 0;
 let spoken = 0;
@@ -100,7 +106,7 @@ function paint() {
   const what = one === null ? `${run.n} pictures` : `picture ${one + 1} of ${run.n}`;
   views.forEach((view, p) => {
     draw(view, raw, p * run.n * run.h * run.w * run.c);
-    view.canvas.setAttribute("aria-label", `${view.label}: ${what} at ${place(frame)}`);
+    view.canvas.setAttribute("aria-label", `${view.label}: ${what} at ${moment(frame)}`);
   });
   element.dataset.step = frame.step;
 }
@@ -113,16 +119,21 @@ function show(i) {
 
 // --- words and buttons ----------------------------------------------------------------------
 
-const place = ({ step, t }) =>
+const moment = ({ step, t }) =>
   `${run.unit} ${step} / ${run.total}` + (t === null ? "" : ` · t = ${t}`);
 const seconds = (s) => (s < 9.95 ? s.toFixed(1) : Math.round(s)) + " s";
+
+const ordinal = new Intl.PluralRules("en", { type: "ordinal" });
+const ENDINGS = { one: "st", two: "nd", few: "rd", other: "th" };
+const waiting = () =>
+  queued && `You are ${queued}${ENDINGS[ordinal.select(queued)]} in the queue. It starts by itself.`;
 
 function progress() {
   if (performance.now() < note.until) return note.text;
   const frame = frames[at];
   if (!frame) return run ? "Starting …" : "";
   const { step, s } = frames.at(-1);
-  const words = [place(frame), seconds(frame.s)];
+  const words = [moment(frame), seconds(frame.s)];
   if (live && follow && step) words.push(`about ${seconds((s * (run.total - step)) / step)} left`);
   if (live && !follow) words.push(`still running, ${run.unit} ${step}`);
   return words.join(" · ");
@@ -150,14 +161,16 @@ function refresh() {
   part("live").setAttribute("aria-pressed", live && follow);
   part("play").setAttribute("aria-label", playback ? "Pause" : "Play");
   part("one").setAttribute("aria-pressed", one !== null);
-  part("empty").hidden = run !== null;
+  part("empty").hidden = run !== null && !queued;
+  part("empty").textContent = waiting() || props.empty;
+  part("empty").classList.toggle("ddpm-over", run !== null);
   part("title").textContent = run?.title ?? "";
   part("status").textContent = words;
   slider.max = run?.total ?? 1;
   slider.value = frames[at]?.step ?? 0;
   slider.style.setProperty("--shown", slider.value / slider.max);
   slider.style.setProperty("--here", (frames[last]?.step ?? 0) / slider.max);
-  slider.setAttribute("aria-valuetext", empty ? "" : place(frames[at]));
+  slider.setAttribute("aria-valuetext", empty ? "" : moment(frames[at]));
   element.dataset.frames = frames.length;
   element.dataset.state = playback ? "playing" : live && follow ? "live" : run ? "paused" : "empty";
   if (live && follow) say(words);
@@ -320,9 +333,76 @@ function chase() {
   if (at < frames.length - 1) chasing = setTimeout(chase, pace);
 }
 
+// --- what Gradio knows of the run, and tells no component -------------------------------------
+
+const block = element.closest(".block");
+const tracker = block.querySelector("[data-testid=status-tracker]"); // there, but not shown
+
+function look() {
+  const told = Number(/queue: (\d+)\//.exec(tracker.textContent)?.[1] ?? 0);
+  if (told !== place) {
+    place = told;
+    clearTimeout(queueing);
+    queueing = setTimeout(wait, queued || !place ? 0 : SETTLED_MS);
+  }
+  const over = tracker.classList.contains("hide") || tracker.querySelector(".error");
+  clearTimeout(ending);
+  if (over && live) ending = setTimeout(end, SETTLED_MS);
+}
+
+function wait() {
+  queued = place;
+  if (queued) say(waiting(), true);
+  refresh();
+}
+
+function end() {
+  if (!live) return;
+  live = false;
+  tell(`The run ended early, at ${run.unit} ${frames.at(-1)?.step ?? 0} of ${run.total}.`);
+  refresh();
+}
+
+if (tracker) {
+  const changes = { subtree: true, childList: true, characterData: true, attributes: true };
+  new MutationObserver(look).observe(tracker, changes);
+}
+
+// --- a page that is loaded anew: Gradio does so when the server was gone and is back ----------
+
+addEventListener("pagehide", () => {
+  if (frames.length < 2) return;
+  const most = Math.floor(STORED_CHARS / frames[0].d.length);
+  for (let count = Math.min(most, frames.length); count > 1; count = Math.floor(count / 2)) {
+    try {
+      sessionStorage.setItem(`ddpm-${block.id}`, JSON.stringify({ run, frames: evenly(count) }));
+      return;
+    } catch {
+      continue; // too many, or no storage at all
+    }
+  }
+});
+
+function restore() {
+  let kept = null;
+  try {
+    kept = JSON.parse(sessionStorage.getItem(`ddpm-${block.id}`));
+  } catch {
+    return; // no storage
+  }
+  if (!kept) return;
+  begin(kept.run);
+  frames = kept.frames;
+  live = false;
+  const { step } = frames.at(-1);
+  const ended = step < run.total ? `, which ended at ${run.unit} ${step} of ${run.total}` : "";
+  tell(`The page was loaded anew and has kept your last run${ended}.`);
+  show(frames.length - 1);
+}
+
 const resizes = new ResizeObserver(fit);
-part("empty").textContent = props.empty;
 build(props.labels);
 refresh();
 watch("value", receive);
+restore();
 receive();

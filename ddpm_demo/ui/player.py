@@ -35,6 +35,9 @@ Pictures = NDArray[np.uint8]  # (n, h, w, c), c = 1 or 3
 PANELS = {"x_t": "Noisy picture xₜ", "x0_hat": "Predicted picture x̂₀"}
 """What the player shows: attributes of Step, and a label for each."""
 
+PROGRESS = {"show_progress": "minimal"}
+"""For events that fill a player: so it learns its place in the queue, and when a run is over."""
+
 MESSAGES_PER_SECOND = 7  # each takes some 4 ms from a network that keeps two cores busy
 FRAMES_PER_MESSAGE = 8  # at most
 CHARS_PER_SECOND = 5_000_000  # of base64: what slow machines and networks can follow live
@@ -216,8 +219,8 @@ def stream(
         def generate(...):
             yield from stream(ddpm(...))
 
-    with `show_progress="hidden"`, and never inside `with torch.no_grad()`: each step may be pulled
-    by another thread.
+    with the options `PROGRESS`, and never inside `with torch.no_grad()`: each step may be pulled by
+    another thread.
     """
     start = time.perf_counter()
     steps = iter(steps)

@@ -21,10 +21,10 @@ from ddpm_demo.config import SampleConfig, require
 from ddpm_demo.evaluate import pages
 from ddpm_demo.metrics import Summary
 from ddpm_demo.plots import bar_plot
-from ddpm_demo.ui import runtime
+from ddpm_demo.ui import disk, runtime
 from ddpm_demo.ui.generate import ModelChoice
 from ddpm_demo.ui.runtime import friendly
-from ddpm_demo.ui.work import give_way, own_folder
+from ddpm_demo.ui.work import existing, give_way, own_folder
 
 JUDGED, PAGE = 64, 16  # samples on each side of the forgetting meter, and at once
 NONE = "a fine-tuning of yours: Start"
@@ -88,10 +88,11 @@ def add_file(
         require(inside and path.is_file(), "file", path.name, "an upload of yours")
         require(path.suffix == ".safetensors", "file", path.name, "a .safetensors file")
         load_checkpoint(path)
-        kept = _free(Path(folder) / path.name)
+        disk.require_room()
+        kept = _free(existing(folder) / path.name)
         shutil.copyfile(path, kept)
-    except (ValueError, OSError) as error:
-        gr.Warning(html.escape(str(error)))
+    except (ValueError, OSError, gr.Error) as error:
+        gr.Warning(html.escape(getattr(error, "message", str(error))))
         return gr.skip(), gr.skip(), gr.skip()
     return _added(choice, own, kept)
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import html
+import math
 import os
 import threading
 from collections.abc import Callable, Iterator, Mapping
@@ -17,7 +19,7 @@ from ddpm_demo import images
 from ddpm_demo.batching import BatchedDenoiser, Batcher
 from ddpm_demo.budget import measure
 from ddpm_demo.checkpoint import Checkpoint, load_checkpoint
-from ddpm_demo.config import SampleConfig
+from ddpm_demo.config import SampleConfig, require
 from ddpm_demo.denoiser import Denoiser
 from ddpm_demo.devices import bf16_pays, pick
 from ddpm_demo.generate import generate
@@ -33,6 +35,11 @@ except ImportError:
 
 
 ZERO = bool(os.environ.get("SPACES_ZERO_GPU"))
+strangers = "SPACE_ID" in os.environ  # use the app: not only its host; `app.main` may set it
+closing = threading.Event()  # the server is being stopped
+CLOSING = "The server is being stopped. What has come so far stays on this page."
+RUN_MINUTES = "DDPM_DEMO_RUN_MINUTES"  # of the environment: of a run in Generate,
+LANE_MINUTES = "DDPM_DEMO_LANE_MINUTES"  # and of fine-tuning and measuring
 MODEL_BYTES = 10**9  # of loaded models together; the paper's network has up to 0.6 GB
 RUNS = 8  # of visitors at the same time; the next ones wait in Gradio's queue
 # The steps of all runs share forward passes, all on one thread: Gradio resumes a run on whatever
@@ -105,6 +112,21 @@ def _size(checkpoint: Checkpoint) -> int:
 model = Models(lambda name: load_checkpoint(name, device()), MODEL_BYTES)
 
 
+def most_seconds(variable: str, minutes: float) -> float:
+    """What a run may take: so many minutes, or those that the environment's variable says.
+
+    Raises:
+        ValueError: that is no number.
+    """
+    words = os.environ.get(variable)
+    try:
+        number = minutes if words is None else float(words)
+    except ValueError:
+        number = math.nan
+    require(number >= 0, variable, words, "a number of minutes")
+    return 60 * number
+
+
 _timing = threading.Lock()
 _seconds: dict[str, Mapping[int, float]] = {}
 
@@ -132,12 +154,21 @@ def bar(words: str, done: float) -> str:
 
 
 def friendly(handler: F) -> F:
-    """Show the errors that are ours to explain as one sentence; the rest stay bugs."""
+    """Show the errors that are ours to explain as one sentence; the rest stay bugs.
+
+    When the server is stopped, whoever waits for the handler is told.
+    """
 
     @functools.wraps(handler)
     def run(*args: Any) -> Iterator[Any]:
         try:
-            yield from handler(*args)
+            with contextlib.closing(handler(*args)) as values:  # type: ignore[type-var]
+                while not closing.is_set():
+                    try:
+                        value = next(values)
+                    except StopIteration:
+                        return
+                    yield value
         except gr.Error:  # a sentence already
             raise
         except (ValueError, FloatingPointError, OSError) as error:
@@ -145,6 +176,7 @@ def friendly(handler: F) -> F:
         except torch.OutOfMemoryError:
             said = "The GPU has too little memory left for this: ask for less, or try again later."
             raise gr.Error(said, print_exception=False) from None
+        raise gr.Error(CLOSING, print_exception=False)
 
     return run  # type: ignore[return-value]
 

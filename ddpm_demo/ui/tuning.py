@@ -28,14 +28,13 @@ from ddpm_demo.config import TrainConfig, number, one_of, require
 from ddpm_demo.devices import here, pick
 from ddpm_demo.plots import line_plot
 from ddpm_demo.train import Progress
-from ddpm_demo.ui import player, runtime, work
+from ddpm_demo.ui import disk, player, runtime, work
 from ddpm_demo.ui.generate import find
 from ddpm_demo.ui.results import keep
 from ddpm_demo.ui.runtime import GPU, friendly
-from ddpm_demo.ui.work import HOUR, data_of, give_way, loading
+from ddpm_demo.ui.work import data_of, give_way, loading
 
 CHUNK = 40.0 if runtime.ZERO else math.inf  # seconds of a GPU at a time
-TURN = HOUR if work.SPACE else math.inf  # seconds that a run has before it has to be continued
 BATCH_MOST, STEPS_MOST = 2048, 100_000
 EVERY = 0.3  # seconds between two messages
 ALL = "all of the data"
@@ -186,7 +185,7 @@ def _timed(p: Plan) -> Iterator[str]:
 @GPU
 @friendly
 def _before(p: Plan) -> Iterator[player.Pictures]:
-    yield np.ascontiguousarray(images.to_uint8(core.before(*p.load())))
+    yield np.ascontiguousarray(images.to_uint8(core.before(*p.load(), denoiser=runtime.denoiser)))
 
 
 @GPU
@@ -203,6 +202,7 @@ def _chunk(
 
     said: list[str] = []
     options: dict[str, Any] = {"device": p.where(), "should_stop": should_stop}
+    options["denoiser"] = runtime.denoiser  # whoever samples meanwhile shares the previews' passes
     for at in core.finetune(*p.load(), p.config, out, resume=resume, say=said.append, **options):
         yield from said
         said.clear()
@@ -241,13 +241,17 @@ def ask(folder: str | None) -> tuple[str, int, str]:
         raise gr.Error(str(error), print_exception=False) from None
 
 
-def stop(folder: str | None) -> Any:
-    """Take back what waits, or ask the training to save and end after its step."""
+def stop(folder: str | None, left: int = 0) -> tuple[Any, int]:
+    """Take back what waits, or ask the training to save and end after its step.
+
+    Returns:
+        A line, and how often the visitor left the queue.
+    """
     if folder and turns.leave(folder):
-        return "Taken back: it had not begun."
+        return "Taken back: it had not begun.", left + 1
     if folder and Path(folder).is_dir():
         (Path(folder) / STOP).touch()
-    return gr.skip()
+    return gr.skip(), left
 
 
 def run(
@@ -264,11 +268,12 @@ def run(
     Raises:
         gr.Error: a bad value, or nothing to go on with; the line says so, too.
     """
+    known = work.existing(folder)
     with turns.begun(folder, ticket) as there:
         if not there:
             return
         try:
-            yield from friendly(_run)(local, resume, Path(folder), own, name, *controls)
+            yield from friendly(_run)(local, resume, known, own, name, *controls)
         except gr.Error as error:
             other = f"{html.escape(str(Path(folder, 'run')))} holds another run:"
             said = error.message.replace(other, "Continue needs the settings of before:")
@@ -309,8 +314,10 @@ def _say(screen: Any = None, line: Any = None, curve: Any = None, made: Any = No
 def _run(
     local: bool, resume: bool, folder: Path, own: Mapping[str, str], name: Any, *controls: Any
 ) -> Iterator[Said]:
-    end, out, halt = time.monotonic() + TURN, folder / "run", folder / STOP
+    most = runtime.most_seconds(runtime.LANE_MINUTES, 60 if runtime.strangers else math.inf)
+    end, out, halt = time.monotonic() + most, folder / "run", folder / STOP
     halt.unlink(missing_ok=True)
+    disk.require_room()
     p = yield from work.shown(plan(local, own, name, *controls), lambda line: _say(line=line))
     if resume:
         there = (out / "state.safetensors").exists()
@@ -330,7 +337,7 @@ def _run(
     film = Film(out / "film.jsonl", player.frame(0, None, before, before))
     total = p.steps
     yield _say(joined(header(before, total, grids, title, about), *film.frames))
-    at, sent, ended = None, 0.0, False
+    at, sent, ended, late = None, 0.0, False, False
     while not ended:
         ended = True  # unless a step is made, and it is not the last
         for event in _chunk(p, out, resume):
@@ -342,7 +349,8 @@ def _run(
                 continue
             at, pictures = event
             ended = at.done >= 1
-            if time.monotonic() > end:
+            late = late or time.monotonic() > end
+            if late:
                 halt.touch()
             film.log.append((at.step, at.loss))
             if pictures is None and time.monotonic() - sent < EVERY:
@@ -369,7 +377,8 @@ def _run(
     made = keep(folder, p.source, p.only, step)
     kept.write_text(str(step))
     stopped = at is not None and at.done < 1
-    note = player.note(f"Stopped at step {step}; Continue goes on.") if stopped else None
+    why = f", after the {spoken(most)} that a run may take here" if late else ""
+    note = player.note(f"Stopped at step {step}{why}; Continue goes on.") if stopped else None
     yield _say(note, None, None, made)
 
 

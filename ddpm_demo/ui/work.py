@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import atexit
 import functools
-import os
+import html
 import shutil
-import tempfile
 import threading
 import time
 from collections.abc import Callable, Generator, Iterator
@@ -18,12 +16,10 @@ import gradio as gr
 
 from ddpm_demo import data
 from ddpm_demo.config import number, require
-from ddpm_demo.ui import runtime
+from ddpm_demo.ui import disk, runtime
 
-SPACE = "SPACE_ID" in os.environ
 SIZE_MOST = 64  # of models that whole data sets are fitted to
 LANE: dict[str, Any] = {"concurrency_id": "work", "concurrency_limit": 1}
-HOUR = 3600.0  # what one visitor may take: the lane is for all
 EVERY = 0.3  # seconds between two messages
 
 R = TypeVar("R")
@@ -96,14 +92,6 @@ def give_way() -> Iterator[None]:
         yield
 
 
-@functools.cache
-def place() -> Path:
-    """Where the visitors' folders are; deleted when the app ends."""
-    folder = tempfile.mkdtemp(prefix="ddpm_demo-")
-    atexit.register(shutil.rmtree, folder, ignore_errors=True)
-    return Path(folder)
-
-
 def own_folder(folder: str | None) -> str:
     """A visitor's own folder, which goes with the session.
 
@@ -111,9 +99,20 @@ def own_folder(folder: str | None) -> str:
         gr.Error: it can't be made.
     """
     try:
-        return folder or tempfile.mkdtemp(dir=place())
+        return folder or disk.tuning_folder()
     except OSError as error:
-        raise gr.Error(f"There is no room for your results: {error.strerror}.") from None
+        raise gr.Error(html.escape(error.strerror or str(error)), print_exception=False) from None
+
+
+def existing(folder: str | None) -> Path:
+    """The folder that `own_folder` made.
+
+    Raises:
+        gr.Error: it made none, or it is gone.
+    """
+    if not folder or not Path(folder).is_dir():
+        raise gr.Error("There is no fine-tuning of yours: press Start.", print_exception=False)
+    return Path(folder)
 
 
 def forget(folder: str | None) -> None:

@@ -73,7 +73,7 @@ def test_the_same_seed_gives_the_same_pictures(page: Any, url: str) -> None:
     def pictures() -> np.ndarray:
         page.reload()
         generate(page, steps=5)
-        page.wait_for_function(f"() => {FRAMES} === 6", timeout=60_000)
+        page.locator("#player").get_by_text("step 5 / 5").wait_for(timeout=60_000)
         return np.asarray(Image.open(io.BytesIO(saved(page, "png"))))
 
     assert np.array_equal(pictures(), pictures())

@@ -24,7 +24,7 @@ class Plan:
     """What the next run does. It waits at step `hold_at` until `go_on` is set."""
 
     def __init__(self):
-        self.hold_at, self.pause, self.channels = None, 0.002, 1
+        self.hold_at, self.fail_at, self.pause, self.channels = None, None, 0.002, 1
         self.go_on, self.closed, self.pulled = threading.Event(), threading.Event(), 0
 
 
@@ -40,6 +40,8 @@ def steps(plan):
     for k in range(TOTAL + 1):
         while k == plan.hold_at and not plan.go_on.wait(0.02):
             yield k - 1  # pulled again: a handler stops only where it yields
+        if k == plan.fail_at:
+            raise gr.Error("Not a number.", print_exception=False)
         plan.pulled = k
         time.sleep(plan.pause)
         yield k
@@ -68,7 +70,7 @@ def url(serve):
         go = gr.Button("Generate", elem_id="go")
         stop = gr.Button("Stop", elem_id="stop")
         shown = player.Player(elem_id="player", empty="Nothing yet.")
-        event = go.click(run, None, shown, show_progress="hidden")
+        event = go.click(run, None, shown, **player.PROGRESS)
         stop.click(lambda: player.note("Stopped."), None, shown, cancels=[event], queue=False)
     return serve(demo)
 
@@ -224,6 +226,52 @@ def test_stop_ends_a_handler_that_shows_nothing_new(view):
     assert part(view, "live").is_disabled()
     part(view, "first").click()
     shows(view, 0)
+
+
+def test_a_run_that_fails_is_no_longer_live(view):
+    plan.fail_at = 10
+    generate(view, step=9, state="paused")
+    view.get_by_text("Not a number.").wait_for()
+    text = "The run ended early, at step 9 of 20."
+    part(view, "status").get_by_text(text, exact=True).wait_for()
+    assert part(view, "live").is_disabled()
+    plan.fail_at = None
+    generate(view)
+    part(view, "status").get_by_text("step 20 / 20").wait_for()
+
+
+def test_a_page_that_is_loaded_anew_keeps_its_run(view):
+    view.reload()
+    wait(view, state="empty")
+    plan.fail_at = 10
+    generate(view, step=9, frames=10, state="paused")
+    view.reload()
+    shows(view, 9)
+    status = part(view, "status")
+    text = "The page was loaded anew and has kept your last run, which ended at step 9 of 20."
+    assert status.inner_text() == text
+    assert part(view, "title").inner_text() == "four greys"
+    part(view, "first").click()
+    shows(view, 0)
+    with view.expect_download() as download:
+        view.locator(f"{ROOT} [data-save=gif]").click()
+    assert Image.open(io.BytesIO(download.value.path().read_bytes())).n_frames == 10
+
+    plan.fail_at = None
+    generate(view)
+    view.evaluate(
+        "n => { let i = 0; try { while (true) sessionStorage[i++] = 'x'.repeat(1000); }"
+        " catch { while (n--) sessionStorage.removeItem(--i); } }",
+        5,
+    )
+    view.reload()  # with room for some of the frames
+    wait(view, step=TOTAL)
+    assert status.inner_text() == "The page was loaded anew and has kept your last run."
+    frames = int(view.locator("#player [data-frames]").get_attribute("data-frames"))
+    assert 2 <= frames < TOTAL
+    part(view, "first").click()
+    shows(view, 0)
+    view.evaluate("sessionStorage.clear()")
 
 
 def test_one_picture_alone(view):

@@ -1,0 +1,102 @@
+"""Every model that runs here in one table: its size, work, training, distance and speed.
+
+    python -m benchmarks.frontier
+    python -m benchmarks.frontier --model google/ddpm-cifar10-32
+
+GFLOP are multiplications and additions of one forward pass of one picture, two for each weight's
+use. The distance is Fréchet's between n samples and the training pictures, in the features of this
+repository's own classifier, which is not FID. Beside it stands its floor: what n draws from the
+data's own Gaussian get, as n pictures don't know a covariance. Models of data without a classifier
+have neither. Milliseconds are of one call of the network; a step with guidance, w, calls it with
+every picture twice. Fine-tuned copies are left out, as they are made for one class. Samples are
+kept, so that a run that was stopped goes on. Nothing else should be running.
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import math
+from pathlib import Path
+
+import torch
+from torch.utils.flop_counter import FlopCounterMode
+from tqdm import tqdm
+
+from ddpm_demo import budget, metrics, references
+from ddpm_demo.checkpoint import Checkpoint, available, load_checkpoint
+from ddpm_demo.config import ModelConfig
+from ddpm_demo.devices import keep_memory, pick
+from ddpm_demo.evaluate import CACHE, Samples, judge_of
+from ddpm_demo.generate import defaults
+from ddpm_demo.unet import UNet
+
+# The repo doesn't say: 800,000 steps of 128 pictures (Ho et al. 2020, appendix B).
+SEEN = {"google/ddpm-cifar10-32": 800_000 * 128}
+
+
+def gflop(config: ModelConfig) -> float:
+    """Of one picture's forward pass; nothing is computed, and no memory taken."""
+    with torch.device("meta"):
+        net, t = UNet(config), torch.zeros(1, dtype=torch.long)
+        x = torch.zeros(1, config.channels, config.size, config.size)
+    with FlopCounterMode(display=False) as counter:
+        net(x, t)
+    return counter.get_total_flops() / 1e9
+
+
+def distance(checkpoint: Checkpoint, n: int, steps: int | None, cache: Path) -> tuple[str, str]:
+    """How the samples are drawn, and their distance with its floor; "–" without a classifier."""
+    own = defaults(checkpoint)
+    run = dataclasses.replace(own, n=n, steps=steps or own.steps)
+    drawn = f"{run.sampler}, {run.steps}" + (f", w = {run.guidance:g}" if run.guidance != 1 else "")
+    try:
+        judge = judge_of(checkpoint)
+    except ValueError:
+        return drawn, "–"
+    metrics.require_enough(n, judge.dim)
+    data = references.read(judge, "train")
+    samples = Samples(checkpoint, run, cache=cache)
+    total = len(samples.missing) * run.steps
+    with tqdm(total=total, desc=checkpoint.name, unit="step", leave=False) as bar:
+        for done in samples.draw():
+            bar.update(done - bar.n)
+    (found,) = samples.summaries([judge])
+    return drawn, f"{metrics.distance(found, data):.2f} ({metrics.floor(data, n):.2f})"
+
+
+def main() -> None:
+    p = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    p.add_argument("--model", action="append", default=[], help="besides the shipped: repo, folder")
+    p.add_argument("-n", type=int, default=500, help="samples of each")
+    p.add_argument("--steps", type=int, help="default: each model's own")
+    p.add_argument("--device", default="auto")
+    p.add_argument("--cache", type=Path, default=CACHE, help="folder for samples")
+    o = p.parse_args()
+    keep_memory()
+    device = pick(o.device)
+    threads = f", {torch.get_num_threads()} threads" if device.type == "cpu" else ""
+    print(f"{o.n} samples each; {device}{threads}, fp32\n")
+    print(
+        "| model | pictures | M parameters | GFLOP | images seen | sampler, steps "
+        "| distance (floor) | ms, batch 1 | ms, batch 16 |"
+    )
+    print("| :-- | :-- " + "| --: " * 3 + "| :-- " + "| --: " * 3 + "|")
+    for name in (*available(), *o.model):
+        checkpoint = load_checkpoint(name, device)
+        if "base" in checkpoint.info:
+            continue
+        config, seen = checkpoint.model.config, checkpoint.info.get("images", SEEN.get(name))
+        millions = sum(p.numel() for p in checkpoint.model.parameters()) / 1e6
+        drawn, fd = distance(checkpoint, o.n, o.steps, o.cache)
+        took = budget.measure(checkpoint, patience=math.inf)
+        print(
+            f"| {checkpoint.name} | {config.channels} × {config.size} × {config.size} "
+            f"| {millions:.1f} | {gflop(config):.2f} | {f'{seen:,}' if seen else '–'} "
+            f"| {drawn} | {fd} | {1e3 * took[1]:.1f} | {1e3 * took[16]:.1f} |",
+            flush=True,
+        )
+
+
+if __name__ == "__main__":
+    main()

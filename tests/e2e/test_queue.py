@@ -1,0 +1,242 @@
+"""Visitors who must wait, and a server that goes away: what their pages say, and how it goes on."""
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+import urllib.request
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import pytest
+
+from .test_app import FRAMES, generate, saved, set_number
+
+pytestmark = pytest.mark.e2e
+
+ROOT = Path(__file__).parents[2]
+PATIENCE = 60.0
+
+
+class Gates(NamedTuple):
+    """Each `release()` lets one that is held go on: see `url`."""
+
+    run: threading.Semaphore
+    tuning: threading.Semaphore
+
+
+@pytest.fixture(scope="module")
+def gates() -> Gates:
+    return Gates(threading.Semaphore(0), threading.Semaphore(0))
+
+
+@pytest.fixture(scope="module")
+def url(serve: Any, gates: Gates) -> Iterator[str]:
+    """The app for one run at a time. Runs are held after their first frame, and what goes on in
+    Fine-tune is held at its beginning and then fails."""
+    from ddpm_demo.ui import finetune, runtime
+    from ddpm_demo.ui import generate as tab
+    from ddpm_demo.ui.app import LAUNCH, build_app
+
+    real = tab.generate
+
+    def held(*args: Any, **options: Any) -> Iterator[Any]:
+        steps = real(*args, **options)
+        yield next(steps)
+        assert gates.run.acquire(timeout=PATIENCE)
+        yield from steps
+
+    def fail(*_args: Any) -> Any:
+        assert gates.tuning.acquire(timeout=PATIENCE)
+        raise ValueError("This was held.")
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(runtime, "RUNS", 1)
+        patch.setattr(tab, "generate", held)
+        patch.setattr(finetune, "plan", fail)
+        fixed = ("ssr_mode", "run_history")  # `serve` sets these
+        yield str(serve(build_app(), **{k: v for k, v in LAUNCH.items() if k not in fixed}))
+
+
+@pytest.fixture
+def visit(browser: Any, url: str) -> Iterator[Callable[[], Any]]:
+    """Opens a page as another visitor does: a browser has six connections for all of its tabs."""
+    visitors = []
+
+    def open_page() -> Any:
+        visitor = browser.browser.new_context(viewport={"width": 1280, "height": 800})
+        visitor.set_default_timeout(15_000)
+        visitors.append(visitor)
+        page = visitor.new_page()
+        page.goto(url)
+        return page
+
+    yield open_page
+    for visitor in visitors:
+        visitor.close()
+
+
+def said(page: Any, player: str = "player") -> Any:
+    """What stands over the pictures, as long as it is seen."""
+    return page.locator(f"#{player} [data-part=empty]:visible")
+
+
+def wait_in_queue(page: Any, place: str, player: str = "player") -> None:
+    text = f"You are {place} in the queue. It starts by itself."
+    said(page, player).get_by_text(text, exact=True).wait_for()
+
+
+def status(page: Any, text: str) -> None:
+    page.locator("#player [data-part=status]", has_text=text).wait_for()
+
+
+def test_who_must_wait_is_told_the_place(visit: Any, gates: Gates) -> None:
+    first, second, third = visit(), visit(), visit()
+    generate(first, steps=2, n=1)
+    status(first, "step 0 / 2")
+    assert not said(first).count()
+    generate(second, steps=2, n=1)
+    wait_in_queue(second, "1st")
+    generate(third, steps=2, n=1)
+    wait_in_queue(third, "2nd")
+    gates.run.release()
+    status(first, "step 2 / 2")
+    status(second, "step 0 / 2")
+    assert not said(second).count()
+    wait_in_queue(third, "1st")
+
+    first.locator("#go").click()  # now over the pictures of the last run
+    wait_in_queue(first, "2nd")
+    status(first, "step 2 / 2")
+    third.locator("#stop").click()  # leaves the queue
+    status(third, "Stopped.")
+    said(third).get_by_text("Press Generate to start.").wait_for()
+    gates.run.release()
+    status(second, "step 2 / 2")
+    status(first, "step 0 / 2")
+    said(first).wait_for(state="detached")
+    gates.run.release()
+    status(first, "step 2 / 2")
+
+
+def test_fine_tuning_and_measuring_wait_in_a_queue_of_their_own(visit: Any, gates: Gates) -> None:
+    page = visit()
+    page.get_by_role("tab", name="Fine-tune").click()
+    page.locator("#tune-estimate").click()
+    page.get_by_text("Timing two steps…").wait_for()  # and held
+    page.locator("#tune").click()
+    wait_in_queue(page, "1st", "tuner")
+    page.get_by_role("tab", name="Measure").click()
+    page.locator("#measure").click()
+    wait_in_queue(page, "2nd", "measured")
+
+    page.get_by_role("tab", name="Generate").click()
+    generate(page, steps=2, n=1)  # does not wait for them
+    status(page, "step 0 / 2")
+    gates.run.release()
+    status(page, "step 2 / 2")
+
+    gates.tuning.release()
+    page.get_by_role("tab", name="Fine-tune").click()
+    page.get_by_text("Loading the pictures").wait_for()  # Start has begun, and is held
+    page.locator("#tune-estimate").click()
+    wait_in_queue(page, "2nd", "tuner")
+    page.get_by_role("tab", name="Measure").click()
+    wait_in_queue(page, "1st", "measured")
+    page.locator("#measure-stop").click()
+    page.locator("#measured [data-part=status]", has_text="Stopped.").wait_for()
+    for _ in range(2):
+        gates.tuning.release()
+
+
+def test_stop_takes_a_fine_tuning_out_of_the_queue(visit: Any, gates: Gates) -> None:
+    page = visit()
+    page.get_by_role("tab", name="Fine-tune").click()
+    page.locator("#tune-estimate").click()
+    page.get_by_text("Timing two steps…").wait_for()
+    page.locator("#tune").click()
+    wait_in_queue(page, "1st", "tuner")
+    page.locator("#tune-stop").click()
+    page.locator("#tuner [data-part=status]", has_text="Stopped.").wait_for()
+    said(page, "tuner").get_by_text("Press Start").wait_for()
+    gates.tuning.release()
+    page.get_by_text("This was held.").wait_for()
+    page.get_by_role("tab", name="Measure").click()
+    page.locator("#measure").click()  # the next in the same queue
+    page.locator("#measured [data-state=live]").wait_for(state="attached")
+    page.locator("#measure-stop").click()
+    assert "Timing two steps…" in page.locator("#tune-line").text_content()
+
+
+# --- the server goes away ---------------------------------------------------------------------
+
+
+class Server:
+    """The app in a process of its own, on a port that stays the same."""
+
+    def __init__(self) -> None:
+        with socket.socket() as free:
+            free.bind(("127.0.0.1", 0))
+            self.port = free.getsockname()[1]
+        self.url = f"http://127.0.0.1:{self.port}/"
+        self.start()
+
+    def start(self) -> None:
+        self.process = subprocess.Popen(
+            [sys.executable, "app.py", "--port", str(self.port)],
+            cwd=ROOT,
+            env=os.environ | {"GRADIO_ANALYTICS_ENABLED": "False"},
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+        )
+        deadline = time.monotonic() + PATIENCE
+        while True:
+            try:
+                urllib.request.urlopen(self.url).close()
+                return
+            except OSError:
+                assert time.monotonic() < deadline
+                assert self.process.poll() is None
+                time.sleep(0.1)
+
+    def kill(self) -> None:
+        self.process.send_signal(signal.SIGKILL)
+        self.process.wait(PATIENCE)
+
+
+@pytest.fixture
+def server() -> Iterator[Server]:
+    server = Server()
+    yield server
+    server.kill()
+
+
+def test_a_page_outlives_its_server_and_so_do_its_pictures(browser: Any, server: Server) -> None:
+    page = browser.new_page()  # with messages of lost connections in its console
+    page.goto(server.url)
+    generate(page, steps=2, n=2)
+    status(page, "step 2 / 2")
+    server.kill()
+    server.start()
+    page.evaluate("window.same = true")
+    generate(page, steps=900, n=2)  # as if nothing had been
+    page.wait_for_function(f"() => {FRAMES} > 5")
+    assert page.evaluate("window.same")
+
+    server.kill()
+    page.get_by_text("Connection to the server was lost.").wait_for()
+    status(page, "The run ended early, at step ")
+    frames = page.evaluate(FRAMES)
+    server.start()
+    page.wait_for_function("() => !window.same", timeout=PATIENCE * 1000)
+    status(page, "The page was loaded anew and has kept your last run, which ended at step ")
+    assert page.evaluate(FRAMES) == frames
+    assert saved(page, "gif").startswith(b"GIF")
+    set_number(page, "n", 1)
+    generate(page, steps=3, n=1)
+    status(page, "step 3 / 3")
+    page.close()

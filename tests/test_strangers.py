@@ -1,0 +1,190 @@
+"""A server for others than its host, such as a class: what they can't do, and how it ends."""
+
+import signal
+import threading
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from http.server import BaseHTTPRequestHandler, HTTPServer
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote
+
+import httpx
+import pytest
+from faults_server import PATIENCE, Server, Tab, error, frames
+from PIL import Image
+
+from ddpm_demo.ui.forward import EXAMPLES
+from ddpm_demo.ui.runtime import CLOSING, RUNS
+
+LOGIN = {"username": "class", "password": "a:b c"}
+LONG = {"steps": 1000, "n": 64}
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: Any) -> Iterator[Server]:
+    place = Path(tmp_path_factory.mktemp("strangers"))
+    running = Server(place, "--host", "0.0.0.0", DDPM_DEMO_AUTH="class:a:b c")
+    yield running
+    running.stop()
+
+
+@pytest.fixture(scope="module")
+def student(server: Server) -> Iterator[httpx.Client]:
+    """A browser that is logged in."""
+    with httpx.Client(base_url=server.url, timeout=PATIENCE) as browser:
+        assert browser.post("login", data=LOGIN).json() == {"success": True}
+        yield browser
+
+
+@pytest.mark.parametrize(
+    ("method", "path"),
+    [
+        ("GET", "config"),
+        ("GET", "gradio_api/info"),
+        ("GET", "gradio_api/openapi.json"),
+        ("GET", f"gradio_api/file={EXAMPLES[0]}"),
+        ("GET", "gradio_api/queue/status"),
+        ("GET", "gradio_api/queue/data?session_hash=a"),
+        ("GET", "monitoring"),
+        ("POST", "gradio_api/queue/join"),
+        ("POST", "gradio_api/upload"),
+        ("POST", "gradio_api/component_server/"),
+        ("POST", "gradio_api/run/predict"),
+        ("POST", "gradio_api/call/predict"),
+    ],
+)
+def test_nothing_without_the_password(server: Server, method: str, path: str) -> None:
+    body = {"data": [], "fn_index": 0, "session_hash": "a"}
+    answer = httpx.request(method, server.url + path, json=body if method == "POST" else None)
+    assert answer.status_code == 401, answer.text
+
+
+def test_a_wrong_password_is_refused(server: Server) -> None:
+    for wrong in ({"password": "a"}, {"password": ""}, {"username": "Class"}):
+        assert httpx.post(f"{server.url}login", data=LOGIN | wrong).status_code in (400, 422)
+    assert "a:b c" not in server.log
+
+
+def test_a_student_generates(server: Server, student: httpx.Client) -> None:
+    assert frames(list(Tab(server, student).generate(steps=5, n=2)))[-1]["step"] == 5
+
+
+def test_the_disk_and_the_login_of_the_host_are_not_theirs(
+    server: Server, student: httpx.Client
+) -> None:
+    def ask(elem_id: str, **values: Any) -> str:
+        tab = Tab(server, student)
+        return error(tab.call(tab.endpoint(elem_id), tab.values(tab.endpoint(elem_id), **values)))
+
+    for repo in (str(server.zoo / "tiny"), "../zoo", "google/ddpm-of-somebody"):
+        assert "google/ddpm-cifar10-32" in ask("hub-get", **{"hub-repo": repo})
+    said = ask("tune-estimate", **{"tune-data": f"folder:{server.zoo}"})
+    assert "others than its host use this app" in said
+    tab = Tab(server, student)
+    push = next(d for d in tab.config["dependencies"] if d["api_name"] == "push")
+    assert "Only who runs this app alone" in error(tab.call(push, [None, "somebody/model"]))
+
+
+@pytest.fixture(scope="module")
+def inner() -> Iterator[tuple[str, list[str]]]:
+    """A server that only this machine can reach, and the requests that come to it."""
+    asked: list[str] = []
+
+    class Answer(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            asked.append(self.path)
+            self.send_response(200)
+            self.end_headers()
+
+        do_POST = do_HEAD = do_GET
+
+        def log_message(self, *args: Any) -> None:
+            pass
+
+    http = HTTPServer(("127.0.0.1", 0), Answer)
+    threading.Thread(target=http.serve_forever, daemon=True).start()
+    yield f"http://127.0.0.1:{http.server_port}/secret.png", asked
+    http.shutdown()
+    http.server_close()
+
+
+def test_files_of_the_host_and_other_servers_can_not_be_read(
+    server: Server, student: httpx.Client, inner: tuple[str, list[str]], tmp_path: Path
+) -> None:
+    address, asked = inner
+    (folder,) = server.temporary.glob("ddpm_demo-*")
+    tuned = folder / "tuning-of-somebody" / "theirs.png"
+    tuned.parent.mkdir()
+    secret = tmp_path / "secret.png"
+    for path in (secret, tuned):
+        Image.new("RGB", (8, 8), "red").save(path)
+    paths = [str(p) for p in (secret, tuned, "/etc/passwd", __file__, "/proc/self/environ")]
+    paths += ["../" * 12 + "etc/passwd", f"{folder}/gradio/../tuning-of-somebody/theirs.png"]
+    paths += [next(map(str, server.zoo.rglob("*.safetensors"))), f"file://{secret}"]
+    urls = [
+        address,
+        address.replace("127.0.0.1", "localhost"),
+        "http://[::1]/x",
+        "https://1.1.1.1/",
+    ]
+
+    for source in paths + urls:
+        for written in (source, quote(source, safe=""), quote(source).replace("..", "%2e%2e")):
+            for route in ("file=", "file/", "proxy="):
+                answer = student.get(f"gradio_api/{route}{written}")
+                assert answer.status_code in (403, 404), (route, source, answer.text)
+
+    tab = Tab(server, student)
+    picture = tab.endpoint("forward-picture", "input")
+    weights = next(d for d in tab.config["dependencies"] if d["api_name"] == "partial_4")
+    assert tab.parts[weights["inputs"][2]]["type"] == "file"
+    meta = {"meta": {"_type": "gradio.FileData"}}
+    for source in paths + urls:
+        for given in ({"path": source}, {"path": source, **meta}, {"url": source, **meta}):
+            tab = Tab(server, student)
+            end = tab.call(picture, tab.values(picture, **{"forward-picture": given}))
+            if "path" not in given:  # nothing was given: the last picture, an example, is shown
+                continue
+            message, *_ = end["output"].get("data") or [None]
+            assert not isinstance(message, str), given
+            end = tab.call(weights, [None, {}, given])
+            _, _, models = end["output"].get("data") or [{}] * 3
+            assert "choices" not in (models or {}), given
+    assert not asked
+    assert "Traceback" not in server.log
+
+
+def test_it_ends_within_ten_seconds_and_tells_those_who_wait(
+    server: Server, student: httpx.Client
+) -> None:
+    all_run, told = threading.Barrier(RUNS + 1), []
+
+    def press(k: int) -> None:
+        run = Tab(server, student).generate(**LONG, seed=k)
+        seen = [next(run)]
+        all_run.wait(PATIENCE)
+        told.append([*seen, *run])
+
+    def wait_in_the_queue() -> None:
+        told.append(list(Tab(server, student).generate(**LONG)))
+
+    with ThreadPoolExecutor(RUNS + 2) as pool:
+        pages = [pool.submit(press, k) for k in range(RUNS)]
+        all_run.wait(PATIENCE)
+        pages += [pool.submit(wait_in_the_queue) for _ in range(2)]
+        while student.get("gradio_api/queue/status").json()["queue_size"] < 2:
+            time.sleep(0.05)
+        start = time.monotonic()
+        server.process.send_signal(signal.SIGTERM)
+        assert server.process.wait(20) == 0
+        assert time.monotonic() - start < 10
+        for page in pages:
+            page.result(PATIENCE)
+    assert len(told) == RUNS + 2
+    for messages in told:
+        done = [f for f in frames(messages) if f["step"] == LONG["steps"]]
+        assert done or error(messages[-1]) == CLOSING
+    assert not server.files()
+    assert "Traceback" not in server.log
