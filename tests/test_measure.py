@@ -241,13 +241,13 @@ def test_samples_and_terms_share_the_passes_of_visitors_and_let_them_go_first(
     monkeypatch.setattr(
         runtime, "denoiser", lambda *a, **k: (made.append(real(*a, **k)), made[-1])[1]
     )
-    walk = measure.run({}, "folder", ["bpd"], 10, "ddim", 3, "any", 1, 4, 5)
+    walk = measure.run(True, {}, "folder", ["bpd"], 10, "ddim", 3, TURNS, 1, ALL, 4, 5)
     *_, (_, line, _) = walk
     assert line == "Done: folder."
     assert len(made) == 1
     assert isinstance(made.pop(), BatchedDenoiser)
 
-    walk = measure.run({}, "mnist", ["fd"], 20, "ddim", 3, "any", 1, 4, 5)
+    walk = measure.run(True, {}, "mnist", ["fd"], 20, "ddim", 3, TURNS, 1, ALL, 4, 5)
     with busy():
         while next(walk) != measure.IDLE:
             pass

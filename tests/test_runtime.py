@@ -89,11 +89,12 @@ def test_errors_that_are_ours_to_explain_are_sentences() -> None:
     said = gr.Error("said & done", print_exception=False)
     for error, message in (
         (ValueError("a < b"), "a &lt; b"),
-        (torch.OutOfMemoryError("CUDA out of memory. Tried to allocate"), "too little memory left"),
-        (said, "^said & done$"),
+        (torch.OutOfMemoryError("CUDA out of memory. Tried"), "The GPU has too little memory left"),
+        (said, "said & done"),
     ):
-        with pytest.raises(gr.Error, match=message) as caught:
+        with pytest.raises(gr.Error) as caught:
             list(runtime.friendly(fails(error))())  # twice, as with what a GPU's process runs
+        assert caught.value.message.startswith(message)
         assert not caught.value.print_exception
     with pytest.raises(KeyError):
         list(fails(KeyError("a bug"))())
