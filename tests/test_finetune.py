@@ -38,7 +38,7 @@ def base(tmp_path):
         size=8, channels=1, width=16, multipliers=(1, 2), attention=(4,), num_classes=2
     )
     info = {"classes": list(NAMES), "dataset": "folder:x", "sample": {"steps": 7}}
-    save_checkpoint(tmp_path / "base", Checkpoint(UNet(config), DiffusionConfig(T=20), info))
+    save_checkpoint(tmp_path / "base", Checkpoint(UNet(config), DiffusionConfig(T=10), info))
     return load_checkpoint(tmp_path / "base")
 
 
