@@ -82,9 +82,8 @@ def test_the_disk_and_the_login_of_the_host_are_not_theirs(
         assert "google/ddpm-cifar10-32" in ask("hub-get", **{"hub-repo": repo})
     said = ask("tune-estimate", **{"tune-data": f"folder:{server.zoo}"})
     assert "fashion_mnist, cifar10 for visitors" in said
-    tab = Tab(server, student)
-    push = next(d for d in tab.config["dependencies"] if d["api_name"] == "push")
-    assert "Only who runs this app alone" in error(tab.call(push, [None, "somebody/model"]))
+    said = ask("tune-push", **{"tune-repo": "somebody/model"})
+    assert "Only an app for its owner alone pushes" in said
 
 
 @pytest.fixture(scope="module")
