@@ -56,7 +56,8 @@ def keep(folder: Path, base: str, only: str | None, step: int) -> Result:
     """What the run in a visitor's folder has reached, as one file of half-precision weights."""
     checkpoint = load_checkpoint(folder / "run")
     word = "".join(ch if ch.isalnum() else "-" for ch in only or "all")
-    path = _free(folder / f"{checkpoint.info.get('base', 'model')}-{word}-{step}.safetensors")
+    name = Path(checkpoint.info.get("base", "model")).name  # a published one's begins with OWNER/
+    path = _free(folder / f"{name}-{word}-{step}.safetensors")
     save_file(path, checkpoint)
     return Result(path, base)
 

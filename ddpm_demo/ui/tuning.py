@@ -241,17 +241,17 @@ def ask(folder: str | None) -> tuple[str, int, str]:
         raise gr.Error(str(error), print_exception=False) from None
 
 
-def stop(folder: str | None, left: int = 0) -> tuple[Any, int]:
+def stop(folder: str | None, left: int = 0) -> tuple[Any, Any]:
     """Take back what waits, or ask the training to save and end after its step.
 
     Returns:
         A line, and how often the visitor left the queue.
     """
     if folder and turns.leave(folder):
-        return "Taken back: it had not begun.", left + 1
+        return "Taken back: it had not begun.", left % 1000 + 1
     if folder and Path(folder).is_dir():
         (Path(folder) / STOP).touch()
-    return gr.skip(), left
+    return gr.skip(), gr.skip()
 
 
 def run(

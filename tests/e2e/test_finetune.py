@@ -194,17 +194,17 @@ def test_a_copy_is_tuned_filmed_and_samples(
 def test_stopped_and_continued_is_as_unbroken(
     tab: Any, held: threading.Event, place: Path, tmp_path: Path
 ) -> None:
-    from ddpm_demo.ui import tuning, work
+    from ddpm_demo.ui import disk, tuning
 
     tab.locator("#tune").click()
     said(tab, TRAINS)
     tab.locator("#tune").click()  # a second one while the first runs
     tab.get_by_text("Your fine-tuning is still running").first.wait_for()
     tab.locator("#tune-stop").click()
-    until(lambda: bool(list(work.place().glob(f"*/{tuning.STOP}"))))
+    until(lambda: bool(list(disk.folder().glob(f"*/{tuning.STOP}"))))
     held.set()
     said(tab, "(yours)” is in the model list of Generate.")
-    tab.locator("#tuner").get_by_text("Stopped at step 7").first.wait_for()
+    tab.locator("#tuner").get_by_text(re.compile(r"Stopped at step \d")).first.wait_for()
     parts = downloaded(tab, tmp_path / "parts.safetensors")
     tab.locator("#tune-on").click()
     said(tab, "“plain-all-20 (yours)”")
@@ -220,7 +220,9 @@ def test_stopped_and_continued_is_as_unbroken(
     whole = load_checkpoint(tmp_path / "whole").model.half().state_dict()
     for file, same in ((continued, True), (parts, False)):
         there, _ = load_tensors(file)
-        assert all(torch.equal(there[name], whole[name]) for name in whole) == same
+        worst = max(float((there[name] - whole[name]).abs().max()) for name in whole)
+        # Not bit for bit: the app's threads may run their operators on another number of cores.
+        assert (worst < 2e-3) == same, worst
 
 
 def test_one_waits_for_another_visitors_and_can_be_taken_back(

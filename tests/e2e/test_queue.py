@@ -38,8 +38,8 @@ def gates() -> Gates:
 def url(serve: Any, gates: Gates) -> Iterator[str]:
     """The app for one run at a time. Runs are held after their first frame, and what goes on in
     Fine-tune is held at its beginning and then fails."""
-    from ddpm_demo.ui import finetune, runtime
     from ddpm_demo.ui import generate as tab
+    from ddpm_demo.ui import runtime, tuning
     from ddpm_demo.ui.app import LAUNCH, build_app
 
     real = tab.generate
@@ -50,14 +50,15 @@ def url(serve: Any, gates: Gates) -> Iterator[str]:
         assert gates.run.acquire(timeout=PATIENCE)
         yield from steps
 
-    def fail(*_args: Any) -> Any:
+    def fail(*_args: Any) -> Iterator[str]:
+        yield "Held here."
         assert gates.tuning.acquire(timeout=PATIENCE)
         raise ValueError("This was held.")
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(runtime, "RUNS", 1)
         patch.setattr(tab, "generate", held)
-        patch.setattr(finetune, "plan", fail)
+        patch.setattr(tuning, "plan", fail)
         fixed = ("ssr_mode", "run_history")  # `serve` sets these
         yield str(serve(build_app(), **{k: v for k, v in LAUNCH.items() if k not in fixed}))
 
@@ -87,7 +88,7 @@ def said(page: Any, player: str = "player") -> Any:
 
 def wait_in_queue(page: Any, place: str, player: str = "player") -> None:
     text = f"You are {place} in the queue. It starts by itself."
-    said(page, player).get_by_text(text, exact=True).wait_for()
+    page.locator(f"#{player}").get_by_text(text, exact=True).filter(visible=True).first.wait_for()
 
 
 def status(page: Any, text: str) -> None:
@@ -127,7 +128,7 @@ def test_fine_tuning_and_measuring_wait_in_a_queue_of_their_own(visit: Any, gate
     page = visit()
     page.get_by_role("tab", name="Fine-tune").click()
     page.locator("#tune-estimate").click()
-    page.get_by_text("Timing two steps…").wait_for()  # and held
+    page.get_by_text("Held here.").wait_for()  # and held
     page.locator("#tune").click()
     wait_in_queue(page, "1st", "tuner")
     page.get_by_role("tab", name="Measure").click()
@@ -142,7 +143,7 @@ def test_fine_tuning_and_measuring_wait_in_a_queue_of_their_own(visit: Any, gate
 
     gates.tuning.release()
     page.get_by_role("tab", name="Fine-tune").click()
-    page.get_by_text("Loading the pictures").wait_for()  # Start has begun, and is held
+    page.get_by_text("Held here.").wait_for()  # Start has begun, and is held
     page.locator("#tune-estimate").click()
     wait_in_queue(page, "2nd", "tuner")
     page.get_by_role("tab", name="Measure").click()
@@ -157,19 +158,18 @@ def test_stop_takes_a_fine_tuning_out_of_the_queue(visit: Any, gates: Gates) -> 
     page = visit()
     page.get_by_role("tab", name="Fine-tune").click()
     page.locator("#tune-estimate").click()
-    page.get_by_text("Timing two steps…").wait_for()
+    page.get_by_text("Held here.").wait_for()
     page.locator("#tune").click()
     wait_in_queue(page, "1st", "tuner")
     page.locator("#tune-stop").click()
     page.locator("#tuner [data-part=status]", has_text="Stopped.").wait_for()
-    said(page, "tuner").get_by_text("Press Start").wait_for()
     gates.tuning.release()
     page.get_by_text("This was held.").wait_for()
     page.get_by_role("tab", name="Measure").click()
     page.locator("#measure").click()  # the next in the same queue
     page.locator("#measured [data-state=live]").wait_for(state="attached")
     page.locator("#measure-stop").click()
-    assert "Timing two steps…" in page.locator("#tune-line").text_content()
+    assert page.locator("#tune-line").text_content().strip() == "Taken back: it had not begun."
 
 
 # --- the server goes away ---------------------------------------------------------------------
