@@ -67,7 +67,9 @@ class Page(Visitor):
         Raises:
             RuntimeError: it didn't come back.
         """
-        answer = self.client.predict(handle_file(path), 128, "gaussian", 0, fn_index=self.picture)
+        answer = self.client.predict(
+            handle_file(path), "", 128, "gaussian", 0, fn_index=self.picture
+        )
         if not (isinstance(answer[0], str) and '"picture"' in answer[0]):
             raise RuntimeError(f"An upload was answered by {answer!r:.200}")
 

@@ -103,7 +103,7 @@ def test_absurd_requests_to_routes(clean: Server) -> None:
         assert wrong, (path, body, answer.status_code, answer.text)
     for path in ("deep_link?session_hash=a", "vibe-code", "dev/reload"):
         assert http.get(f"gradio_api/{path}").status_code == 403
-    zeros = (bytes(2**20) for _ in range(70))
+    zeros = (bytes(2**20) for _ in range(90))
     answer = http.post("gradio_api/component_server/", content=zeros)
     assert answer.status_code == 413
     nothing = http.post("gradio_api/upload", content=b"-", headers={"Content-Type": "multipart/x"})

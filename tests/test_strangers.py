@@ -135,24 +135,35 @@ def test_files_of_the_host_and_other_servers_can_not_be_read(
                 answer = student.get(f"gradio_api/{route}{written}")
                 assert answer.status_code in (403, 404), (route, source, answer.text)
 
-    tab = Tab(server, student)
-    picture = tab.endpoint("forward-picture", "input")
-    kinds = {i: part["type"] for i, part in tab.parts.items()}
-    takes = tab.config["dependencies"]
-    weights = next(d for d in takes if "uploadbutton" in map(kinds.get, d["inputs"][2:]))
+    def shown(given: dict[str, Any]) -> bool:
+        """Whether a picture in the Forward tab is taken."""
+        tab = Tab(server, student)
+        picture = tab.endpoint("forward-picture", "input")
+        end = tab.call(picture, tab.values(picture, **{"forward-picture": given}))
+        message, *_ = end["output"].get("data") or [None]
+        return isinstance(message, str)
+
+    def loaded(given: dict[str, Any]) -> bool:
+        """Whether weights in the Fine-tune tab are taken."""
+        tab = Tab(server, student)
+        kinds, takes = {i: p["type"] for i, p in tab.parts.items()}, tab.config["dependencies"]
+        button = next(i for i, kind in kinds.items() if kind == "uploadbutton")
+        tab.call(next(d for d in takes if [button, "upload"] in d["targets"]), [None])
+        end = tab.call(next(d for d in takes if button in d["inputs"][2:]), [None, {}, given])
+        *_, models = end["output"].get("data") or [{}]
+        return "choices" in (models or {})
+
     meta = {"meta": {"_type": "gradio.FileData"}}
     for source in paths + urls:
-        for given in ({"path": source}, {"path": source, **meta}, {"url": source, **meta}):
-            tab = Tab(server, student)
-            end = tab.call(picture, tab.values(picture, **{"forward-picture": given}))
-            if "path" not in given:  # nothing was given: the last picture, an example, is shown
-                continue
-            message, *_ = end["output"].get("data") or [None]
-            assert not isinstance(message, str), given
-            end = tab.call(weights, [None, {}, given])
-            _, _, models = end["output"].get("data") or [{}] * 3
-            assert "choices" not in (models or {}), given
+        for given in ({"path": source}, {"path": source, **meta}):
+            assert not shown(given), given
+            assert not loaded(given), given
+        shown({"url": source, **meta})  # is no path: the picture that was there is shown
     assert not asked
+    weights = next(server.zoo.rglob("*.safetensors"))
+    for path, taken in ((secret, shown), (weights, loaded)):  # uploads of one's own are
+        (mine,) = Tab(server, student).upload(path.name, path.read_bytes()).json()
+        assert taken({"path": mine, **meta})
     assert "Traceback" not in server.log
 
 

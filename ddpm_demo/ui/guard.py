@@ -22,7 +22,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from ddpm_demo.ui import disk
 
-BODY = 64 * 2**20  # bytes of a request: the frames for a film are the largest that the page sends
+BODY = 88 * 2**20  # bytes of a request: uploaded weights are the largest that the page sends
 # Routes that fetch from elsewhere for whoever asks, cut films, keep pages, edit the program.
 CLOSED = re.compile(
     "/(file[=/]+https?:|proxy=|process_recording|deep_link|vibe-|dev/)", re.IGNORECASE
@@ -40,9 +40,12 @@ class Page(gr.Blocks):
             gr.Error: too few values, or one that the component can't be given.
         """
         try:
-            for path in _paths(inputs):  # Gradio would download it
+            for part in _parts(inputs):
+                path = part.get("path") if isinstance(part, dict) else None
                 if isinstance(path, str) and path.lower().startswith(("http:", "https:")):
                     raise ValueError("a file is given as an address; allowed are uploads.")
+                if isinstance(part, int) and abs(part) >= 2**63:  # no answer could hold it
+                    raise ValueError("a number has more than 64 bits.")
             for block, value in zip(block_fn.inputs, inputs, strict=False):
                 if isinstance(block, gr.Dataset) and type(value) is not int:
                     raise ValueError("the number of an example is missing.")
@@ -65,13 +68,13 @@ class Page(gr.Blocks):
         return outputs
 
 
-def _paths(value: Any) -> Iterator[Any]:
-    """Whatever may be meant as a file, at any depth."""
+def _parts(value: Any) -> Iterator[Any]:
+    """A value and all that is in it, at any depth."""
     waiting = [value]
     while waiting:
         value = waiting.pop()
+        yield value
         if isinstance(value, dict):
-            yield value.get("path")
             waiting += value.values()
         elif isinstance(value, list):
             waiting += value
