@@ -91,6 +91,12 @@ def wait_in_queue(page: Any, place: str, player: str = "player") -> None:
     page.locator(f"#{player}").get_by_text(text, exact=True).filter(visible=True).first.wait_for()
 
 
+def open_tuning(page: Any) -> None:
+    """Its tab, with the recorded run that it shows first."""
+    page.get_by_role("tab", name="Fine-tune").click()
+    page.locator("#tuner").get_by_text("recorded in").wait_for()
+
+
 def status(page: Any, text: str) -> None:
     page.locator("#player [data-part=status]", has_text=text).wait_for()
 
@@ -126,7 +132,7 @@ def test_who_must_wait_is_told_the_place(visit: Any, gates: Gates) -> None:
 
 def test_fine_tuning_and_measuring_wait_in_a_queue_of_their_own(visit: Any, gates: Gates) -> None:
     page = visit()
-    page.get_by_role("tab", name="Fine-tune").click()
+    open_tuning(page)
     page.locator("#tune-estimate").click()
     page.get_by_text("Held here.").wait_for()  # and held
     page.locator("#tune").click()
@@ -156,7 +162,7 @@ def test_fine_tuning_and_measuring_wait_in_a_queue_of_their_own(visit: Any, gate
 
 def test_stop_takes_a_fine_tuning_out_of_the_queue(visit: Any, gates: Gates) -> None:
     page = visit()
-    page.get_by_role("tab", name="Fine-tune").click()
+    open_tuning(page)
     page.locator("#tune-estimate").click()
     page.get_by_text("Held here.").wait_for()
     page.locator("#tune").click()
@@ -167,7 +173,7 @@ def test_stop_takes_a_fine_tuning_out_of_the_queue(visit: Any, gates: Gates) -> 
     page.get_by_text("This was held.").wait_for()
     page.get_by_role("tab", name="Measure").click()
     page.locator("#measure").click()  # the next in the same queue
-    page.locator("#measured [data-state=live]").wait_for(state="attached")
+    page.locator("#measure-line progress").wait_for(timeout=60_000)
     page.locator("#measure-stop").click()
     assert page.locator("#tune-line").text_content().strip() == "Taken back: it had not begun."
 
