@@ -14,7 +14,7 @@ from .denoiser import Denoiser
 from .noise import Noise
 
 SIZES = (1, 4, 16)  # of the batches that are timed
-FAST = "dpmpp_2m"  # the sampler for fewer steps than a model's own takes
+FAST = "unipc"  # the sampler for fewer steps than a model's own takes
 
 
 def measure(

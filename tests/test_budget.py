@@ -89,16 +89,16 @@ def test_estimate() -> None:
 @pytest.mark.parametrize(
     ("seconds", "ms", "most", "own", "expected"),
     [
-        (2, 100, 1000, SampleConfig("ddpm", 120), ("dpmpp_2m", 20)),
+        (2, 100, 1000, SampleConfig("ddpm", 120), ("unipc", 20)),
         (12, 100, 1000, SampleConfig("ddpm", 120), ("ddpm", 120)),
         (60, 100, 1000, SampleConfig("ddpm", 120), ("ddpm", 600)),
         (60, 10, 930, SampleConfig("ddpm", 120), ("ddpm", 930)),
         (60, 10, 50, SampleConfig("ddpm", 120), ("ddpm", 50)),
-        (2, 100, 10, SampleConfig("ddpm", 120), ("dpmpp_2m", 10)),
+        (2, 100, 10, SampleConfig("ddpm", 120), ("unipc", 10)),
         (1, 20, 1000, SampleConfig("heun", 25), ("heun", 25)),
-        (1, 21, 1000, SampleConfig("heun", 25), ("dpmpp_2m", 47)),
+        (1, 21, 1000, SampleConfig("heun", 25), ("unipc", 47)),
         (3, 20, 1000, SampleConfig("heun", 25), ("heun", 75)),
-        (2, 9000, 1000, None, ("dpmpp_2m", 1)),
+        (2, 9000, 1000, None, ("unipc", 1)),
         (5, 100, 1000, None, ("ddim", 50)),
     ],
 )
@@ -157,11 +157,11 @@ def test_the_tab_chooses_by_the_time(zoo: Path, monkeypatch: pytest.MonkeyPatch)
         said = tab.how_long({}, name, sampler, steps, n, label, guidance)
         return sampler, steps, said.partition(" for ")[0]
 
-    assert fit("tiny", 2, 16) == ("dpmpp_2m", 10, "about 2.0 s")
-    assert fit("tiny", 2, 32) == ("dpmpp_2m", 5, "about 2.0 s")
-    assert fit("tiny", 5, 16) == ("dpmpp_2m", 20, "about 4.0 s")  # no more than T
+    assert fit("tiny", 2, 16) == ("unipc", 10, "about 2.0 s")
+    assert fit("tiny", 2, 32) == ("unipc", 5, "about 2.0 s")
+    assert fit("tiny", 5, 16) == ("unipc", 20, "about 4.0 s")  # no more than T
     assert fit("tiny", 15, 16) == ("ddim", 20, "about 4.0 s")
-    assert fit("classy", 2, 16, "kind 1", 3.0) == ("dpmpp_2m", 5, "about 2.0 s")
+    assert fit("classy", 2, 16, "kind 1", 3.0) == ("unipc", 5, "about 2.0 s")
     skip = gr.skip()
     for name, seconds, n in (("tiny", 0, 16), ("tiny", 7, 16), ("tiny", None, 16), ("no", 2, 16)):
         assert tab.fit({}, name, seconds, n, "any", 1.0, 20) == (skip, skip)
