@@ -133,7 +133,12 @@ def available() -> list[str]:
     return sorted({p.parent.name for p in ZOO.glob("*/model*.safetensors*")})
 
 
-def _files(source: Path, name: str) -> list[Path]:
+def model_files(source: Path, name: str = "") -> list[Path]:
+    """The files with the weights of a file or folder that `load_checkpoint` reads.
+
+    Raises:
+        CheckpointError: there are none, or the index of shards is broken.
+    """
     if source.is_file():
         return [source]
     if (whole := source / "model.safetensors").is_file():
@@ -141,8 +146,8 @@ def _files(source: Path, name: str) -> list[Path]:
     index = source / "model.safetensors.index.json"
     if not index.is_file():
         raise CheckpointError(
-            f"There is no model {name!r}; allowed is a .safetensors file, a folder with one, "
-            f"or a shipped model: {', '.join(available()) or 'none'}."
+            f"There is no model {name or str(source)!r}; allowed is a .safetensors file, a folder "
+            f"with one, or a shipped model: {', '.join(available()) or 'none'}."
         )
     try:
         names = set(json.loads(index.read_text())["weight_map"].values())
@@ -155,7 +160,7 @@ def _files(source: Path, name: str) -> list[Path]:
 
 
 def load_checkpoint(source: str | Path, device: str | torch.device = "cpu") -> Checkpoint:
-    """Rebuild a network, in eval mode, from a shipped model's name, a file or a folder.
+    """Rebuild a network, in eval mode, from a shipped model's name, a file, a folder or a repo.
 
     Raises:
         CheckpointError: it isn't there or can't be used; the message names every missing, unknown
@@ -170,7 +175,7 @@ def load_checkpoint(source: str | Path, device: str | torch.device = "cpu") -> C
         return hub.load(name, device)
     state: dict[str, Tensor] = {}
     about: dict[str, Any] = {}
-    for file in _files(path, name):
+    for file in model_files(path, name):
         tensors, said = load_tensors(file)
         if state and said != about:
             raise CheckpointError(

@@ -1,10 +1,14 @@
-"""Published DDPMs on the Hub: what a repo would bring, its download, and what is here already.
+"""DDPMs on the Hub: what a repo would bring, its download, and what is here already.
+
+A repo holds a model as diffusers publishes them, or one that this program has saved or pushed.
 
 The cache is huggingface-hub's. How a folder becomes a network is in `published`.
 """
 
 from __future__ import annotations
 
+import dataclasses
+import fnmatch
 import math
 import os
 import re
@@ -24,7 +28,7 @@ from huggingface_hub.errors import (
 )
 from tqdm.auto import tqdm
 
-from .checkpoint import Checkpoint, CheckpointError
+from .checkpoint import Checkpoint, CheckpointError, load_checkpoint, model_files
 from .published import load_diffusers, local_weights, read_configs, weight_files
 
 LISTED = {
@@ -44,6 +48,8 @@ CONFIGS = [
     "scheduler/scheduler_config.json",
     "scheduler_config.json",
 ]
+OURS = "model*.safetensors*"  # as `checkpoint.save_checkpoint` names its files
+LIBRARY = "ddpm_demo"  # what the card of a model of this program says
 
 
 @dataclass(frozen=True)
@@ -104,19 +110,22 @@ def describe(repo_id: str) -> RepoInfo:
     """Ask the Hub what a repo would bring.
 
     Raises:
-        CheckpointError: no such repo, no access to it, no Hub, or no UNet2DModel's weights in it.
+        CheckpointError: no such repo, no access to it, no Hub, or neither a UNet2DModel's weights
+            nor a model of this program in it.
     """
     with _sentences(repo_id):
         info = HfApi().model_info(repo_id, files_metadata=True, timeout=10)
     sizes = {s.rfilename: s.size or 0 for s in info.siblings or ()}
     at = "unet/" if "unet/config.json" in sizes else ""
     weights = weight_files([n.removeprefix(at) for n in sizes if n.startswith(at)])
+    names = [n for n in CONFIGS if n in sizes] + [at + n for n in weights]
+    if not weights and info.library_name == LIBRARY:
+        names = weights = fnmatch.filter(sizes, OURS)
     if not weights:
         raise CheckpointError(
             f"{repo_id} is no unconditional diffusion model: there is no whole "
-            "diffusion_pytorch_model.safetensors or .bin in it."
+            "diffusion_pytorch_model.safetensors or .bin in it, and it is not of ddpm_demo."
         )
-    names = [n for n in CONFIGS if n in sizes] + [at + n for n in weights]
     licences = [tag.partition(":")[2] for tag in info.tags or () if tag.startswith("license:")]
     return RepoInfo(
         repo_id, {n: sizes[n] for n in names}, next(iter(licences), None), info.downloads or 0
@@ -129,7 +138,17 @@ def cached(repo_id: str) -> Path | None:
         found = snapshot_download(repo_id, allow_patterns=CONFIGS, local_files_only=True)
     except (OSError, HFValidationError):
         return None
-    return Path(found) if local_weights(Path(found)) else None
+    return Path(found) if _whole(Path(found)) else None
+
+
+def _whole(folder: Path) -> bool:
+    """Whether all files with the weights of a model are there."""
+    if local_weights(folder):
+        return True
+    try:
+        return all(file.is_file() for file in model_files(folder))
+    except CheckpointError:
+        return False
 
 
 def limit() -> float:
@@ -192,7 +211,8 @@ def download(
                 )
         return folder
 
-    read_configs(fetch([n for n in about.files if n in CONFIGS], Silent), repo_id)
+    if configs := [n for n in about.files if n in CONFIGS]:
+        read_configs(fetch(configs, Silent), repo_id)
     return fetch(list(about.files), tqdm_class)
 
 
@@ -205,11 +225,14 @@ def is_published(source: str) -> bool:
 
 
 def load(source: str, device: str | torch.device = "cpu") -> Checkpoint:
-    """Rebuild a published network from its folder or from its name on the Hub."""
+    """Rebuild a network from a folder as diffusers writes them, or from its name on the Hub."""
     path = Path(source)
     if path.exists():
         return load_diffusers(path, device=device)
-    checkpoint = load_diffusers(download(source), source, device)
+    folder = download(source)
+    if not local_weights(folder):
+        return dataclasses.replace(load_checkpoint(folder, device), name=source)
+    checkpoint = load_diffusers(folder, source, device)
     if source in DATASETS:
         checkpoint.info["dataset"] = DATASETS[source]
     return checkpoint

@@ -39,10 +39,11 @@ def push(file: Path, repo: str) -> str:
 
     token, repo = login(), repo.strip()
     require(bool(repo), "repository", repo, NAME)
-    text = card(load_checkpoint(file), repo.rpartition("/")[2])
+    checkpoint = load_checkpoint(file)
     try:
         api = HfApi(token=token)
         url = api.create_repo(repo, exist_ok=True)
+        text = card(checkpoint, url.repo_id)
         files = [
             CommitOperationAdd("model.safetensors", file),
             CommitOperationAdd("README.md", text.encode()),
@@ -55,7 +56,7 @@ def push(file: Path, repo: str) -> str:
     return str(url)
 
 
-def card(checkpoint: Checkpoint, name: str) -> str:
+def card(checkpoint: Checkpoint, repo: str) -> str:
     """The model card of a fine-tuned model, in Markdown with the Hub's front matter."""
     info, model = checkpoint.info, checkpoint.model.config
     run = info.get("train") or {}
@@ -71,7 +72,7 @@ library_name: ddpm_demo
 pipeline_tag: unconditional-image-generation
 tags: [ddpm, diffusion, unconditional-image-generation]
 ---
-# {name}
+# {repo.rpartition("/")[2]}
 
 A DDPM (Ho, Jain & Abbeel 2020) of {parameters:.1f} M parameters for pictures of
 {model.size} × {model.size}, fine-tuned from `{info.get("base")}` with ddpm_demo on
@@ -79,9 +80,10 @@ A DDPM (Ho, Jain & Abbeel 2020) of {parameters:.1f} M parameters for pictures of
 {run.get("batch_size")}, learning rate {run.get("lr")}. The weights are the exponential moving
 average, in half precision.
 
-    python -m ddpm_demo sample --model model.safetensors -n 16 --out samples.png
+    python -m ddpm_demo sample --model {repo} -n 16 --out samples.png
 
-draws from `model.safetensors`, and the app's tab Fine-tune loads it, too.
+draws from it. The app takes it under *More models from the Hub*, and `model.safetensors` in its tab
+Fine-tune.
 
 ## Configuration
 

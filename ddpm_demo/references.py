@@ -23,7 +23,7 @@ from .checkpoint import ZOO
 from .classifier import Classifier, load_classifier
 from .config import number, one_of
 from .files import write_atomically
-from .metrics import MetricError, Summary, summarise
+from .metrics import Extractor, MetricError, Summary, summarise
 
 SPLITS = ("train", "test")
 
@@ -78,6 +78,25 @@ def read(judge: Classifier, split: str, label: int | None = None) -> Summary:
         n, sure = part["n"][k].tolist()
         summary.merge(n, sure, part["mean"][k].double(), scatter, part["counts"][k])
     return summary
+
+
+def shipped(
+    extractor: Extractor, dataset: str, split: str, only: str | None = None
+) -> Summary | None:
+    """`read` for a class by name; None where an extractor has no statistics of these data.
+
+    Raises:
+        ValueError: there is no such class.
+    """
+    if not isinstance(extractor, Classifier) or extractor.info.get("dataset") != dataset:
+        return None
+    classes = tuple(extractor.config.classes)
+    if only is not None:
+        one_of("class", only, classes)
+    try:
+        return read(extractor, split, None if only is None else classes.index(only))
+    except MetricError:
+        return None
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -3,6 +3,7 @@
 import dataclasses
 import itertools
 import json
+import shutil
 import xml.etree.ElementTree as ET
 from collections.abc import Callable
 from pathlib import Path
@@ -16,6 +17,7 @@ from scipy import linalg
 from torch import Tensor
 
 from ddpm_demo import evaluate as e
+from ddpm_demo import references
 from ddpm_demo.bounds import model_bound
 from ddpm_demo.checkpoint import Checkpoint, load_checkpoint
 from ddpm_demo.classifier import Classifier, ClassifierConfig, load_classifier, save_classifier
@@ -80,6 +82,33 @@ def test_the_distance_is_scipys_on_the_pictures_of_sample(here: Path, capsys: Ca
     assert row["fd-judge.safetensors"] == pytest.approx(wanted, rel=1e-4)
     assert f"{wanted:.3f}" in said
     assert sum(row["fd-judge.safetensors says"]["classes"].values()) == pytest.approx(1)
+
+
+def test_shipped_statistics_stand_for_the_data(
+    here: Path, zoo: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    judge = load_classifier("judge.safetensors")
+    judge.info["dataset"] = "folder:pictures"
+    save_classifier(zoo / "classifiers" / "judge.safetensors", judge)
+    monkeypatch.setattr("ddpm_demo.classifier.ZOO", zoo)
+    monkeypatch.setattr("ddpm_demo.references.ZOO", zoo)
+    line = LINE.replace("judge.safetensors", "judge") + " -n 40 --steps 2 --out r.json"
+    channels = load_checkpoint("tiny").model.config.channels
+    results = []
+    for shipped in (False, True):
+        if shipped:
+            data = load("folder:pictures", size=8, channels=channels)
+            data = dataclasses.replace(
+                data, classes=("a",), labels=torch.zeros(len(data), dtype=int)
+            )
+            references.write(load_classifier("judge"), data, "train", zoo / "classifiers")
+            shutil.rmtree("pictures")
+            shutil.rmtree("statistics")
+        assert run(line) == 0
+        results.append(json.loads(Path("r.json").read_text()))
+    (computed, found) = (r["samples"][0]["fd-judge"] for r in results)
+    assert found == pytest.approx(computed, rel=1e-4)
+    assert results[0]["n_data"] == results[1]["n_data"] == len(data)
 
 
 def test_the_histogram_is_shown(here: Path, capsys: Capture) -> None:

@@ -23,10 +23,12 @@ from folders import Malice, change, prediction_error
 from huggingface_hub import errors
 
 from ddpm_demo import hub
-from ddpm_demo.checkpoint import CheckpointError, load_checkpoint
+from ddpm_demo.checkpoint import Checkpoint, CheckpointError, load_checkpoint, save_checkpoint
+from ddpm_demo.config import DiffusionConfig, ModelConfig
 from ddpm_demo.ui import app, runtime
 from ddpm_demo.ui import hub as ui_hub
 from ddpm_demo.ui.generate import ModelChoice
+from ddpm_demo.unet import UNet
 
 try:  # by the version of huggingface-hub
     import httpx2 as http
@@ -52,6 +54,7 @@ class FakeHub:
         self.info_error: Exception | None = None
         self.fetch_error: Exception | None = None
         self.tags = ["diffusers", "license:apache-2.0"]
+        self.library: str | None = "diffusers"
         self.bars: list[Any] = []
         self.cut: dict[str, int] = {}
 
@@ -65,7 +68,9 @@ class FakeHub:
             SimpleNamespace(rfilename=str(p.relative_to(self.source)), size=p.stat().st_size)
             for p in files
         ]
-        return SimpleNamespace(siblings=siblings, tags=self.tags, downloads=12_345)
+        return SimpleNamespace(
+            siblings=siblings, tags=self.tags, downloads=12_345, library_name=self.library
+        )
 
     def snapshot_download(
         self,
@@ -134,6 +139,35 @@ def test_download_of_the_flat_layout(fake: FakeHub) -> None:
     assert load_checkpoint(NAME)
     flat = {"model_index.json", "config.json", "scheduler_config.json", weights}
     assert set(fake.fetched) == flat
+
+
+@pytest.mark.parametrize("shards", [False, True])
+def test_a_model_of_this_program(
+    shards: bool, fake: FakeHub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    torch.manual_seed(0)
+    saved = Checkpoint(UNet(ModelConfig(size=8, channels=1, width=8)).eval(), DiffusionConfig())
+    if shards:
+        monkeypatch.setattr("ddpm_demo.checkpoint.MAX_SHARD", 100_000)
+    save_checkpoint(tmp_path / "saved", saved)
+    (tmp_path / "saved" / "README.md").write_text("# a model")
+    fake.source = tmp_path / "saved"
+    with pytest.raises(CheckpointError, match="and it is not of ddpm_demo"):
+        hub.describe(NAME)  # nor is any other model.safetensors
+
+    fake.library = "ddpm_demo"
+    loaded = load_checkpoint(NAME)
+    assert loaded.name == NAME
+    state = loaded.model.state_dict()
+    assert all(torch.equal(state[k], v) for k, v in saved.model.state_dict().items())
+    files = {path.name for path in fake.source.iterdir()} - {"README.md"}
+    assert set(fake.fetched) == files
+    assert len(files) > 3 if shards else files == {"model.safetensors"}
+
+    fake.info_error = fake.fetch_error = http.ConnectError("no network")
+    assert load_checkpoint(NAME).name == NAME  # what is cached works offline
+    next(fake.cache.glob("model*.safetensors")).unlink()
+    assert hub.cached(NAME) is None
 
 
 def serve_as_hub(folder: Path) -> ThreadingHTTPServer:
@@ -376,23 +410,26 @@ def get(fake: FakeHub, monkeypatch: pytest.MonkeyPatch) -> Get:
     monkeypatch.setattr(runtime, "model", runtime.Models(load_checkpoint, 10**9))
     monkeypatch.setattr(ui_hub, "EVERY", 0.02)
     with gr.Blocks():
-        choice, line = ModelChoice(gr.Dropdown(), gr.State({})), gr.HTML()
-    names = {line: "line", choice.own: "own", choice.name: "name"}
+        choice = ModelChoice(gr.Dropdown(), gr.State({}))
+    names = {choice.own: "own", choice.name: "name"}
 
     def press(repo: Any, any_repo: bool = True, own: Any = None) -> Any:
-        for update in ui_hub.get(choice, line, any_repo, own or {}, repo):
-            yield {names[part]: value for part, value in update.items()}
+        for line, got in ui_hub.get(any_repo, repo):
+            chosen = ui_hub.choose(choice, {} if own is None else own, got) if got else {}
+            yield {"line": line} | {names[part]: value for part, value in chosen.items()}
 
     return press
 
 
 def test_the_app_says_what_comes_then_fetches_and_chooses(fake: FakeHub, get: Get) -> None:
-    pressed = iter(get(NAME, own={"mine": "runs/mine"}))
+    own: dict[str, str] = {}
+    pressed = iter(get(NAME, own=own))
     size = hub.describe(NAME).size
     assert next(pressed) == {
         "line": f"{NAME}: {size / 1e6:,.0f} MB, licence apache-2.0, 12,345 downloads."
     }
     assert fake.fetched == []
+    own["mine"] = "runs/mine"  # a model that comes meanwhile stays
     *_, last = pressed
     assert WEIGHTS in fake.fetched
     assert last["own"] == {"mine": "runs/mine", NAME: NAME}

@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 import pytest
 import torch
 import yaml
-from huggingface_hub import CommitOperationAdd
+from huggingface_hub import CommitOperationAdd, RepoUrl
 
 from ddpm_demo import publish
 from ddpm_demo.checkpoint import Checkpoint, load_checkpoint, save_file
@@ -29,11 +29,11 @@ class Hub:
     def __init__(self, token: str) -> None:
         assert token == TOKEN
 
-    def create_repo(self, repo: str, exist_ok: bool) -> str:
+    def create_repo(self, repo: str, exist_ok: bool) -> RepoUrl:
         if self.fails:
             raise self.fails
         self.asked.append(("create", repo, exist_ok))
-        return f"https://huggingface.co/{repo}"
+        return RepoUrl(f"https://huggingface.co/{repo}")
 
     def create_commit(
         self, repo: str, operations: list[CommitOperationAdd], commit_message: str
@@ -82,6 +82,7 @@ def test_weights_and_card_go_in_one_commit(hub: type[Hub], file: Path, tmp_path:
     assert text.startswith("# net-kind\n")
     for said in ("fine-tuned from `net`", "cifar10, class kind 1", "1,234 pictures seen", "0.0002"):
         assert said in text
+    assert "sample --model me/net-kind -n" in text
 
 
 def test_the_token_is_in_nothing(

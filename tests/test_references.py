@@ -66,6 +66,19 @@ def test_other_weights_have_none(judge: Classifier, data: d.Images, folder: Path
         references.read(judge, "test", 3)
 
 
+def test_by_name(judge: Classifier, data: d.Images, folder: Path) -> None:
+    assert references.shipped(judge, "mnist", "test") is None  # not made yet
+    references.write(judge, data, "test", folder)
+    whole, one = (references.shipped(judge, "mnist", "test", only) for only in (None, NAMES[1]))
+    assert whole is not None
+    assert one is not None
+    assert torch.equal(whole.mean, references.read(judge, "test").mean)
+    assert torch.equal(one.mean, references.read(judge, "test", 1).mean)
+    assert references.shipped(judge, "cifar10", "test") is None
+    with pytest.raises(ValueError, match="class is 'none'; allowed is one of"):
+        references.shipped(judge, "mnist", "test", "none")
+
+
 def test_the_command_leaves_no_stale_ones(
     judge: Classifier,
     data: d.Images,

@@ -7,6 +7,7 @@ import dataclasses
 import json
 import os
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -131,11 +132,10 @@ def _evaluate(o: argparse.Namespace) -> None:
     drawn = o.label or ("in turn" if checkpoint.classes else "any")
     result |= {"split": o.split, "class": drawn, "data_class": only or "all", "samples": []}
     if extractors:
-        data = load(o.split == "train")
         keep = 10_000 if "precision_recall" in wanted else 0
-        key = (dataset.replace("folder:", "folder-"), o.split, only or "all")
-        references = [] if rank else _references(data, key, extractors, keep)
-        result["n_data"] = len(data)
+        key = (dataset, o.split, only)
+        references = [] if rank else _references(load, key, extractors, keep)
+        result["n_data"] = 0 if rank else references[0].n
         keep = o.n if set(wanted) & {"is", "precision_recall"} else 0
         for setting in grid:
             found = _draw(o, checkpoint, setting, extractors, keep, rank, world)
@@ -162,14 +162,31 @@ def _evaluate(o: argparse.Namespace) -> None:
 
 
 def _references(
-    data: Images, key: tuple[str, ...], extractors: list[Extractor], keep: int
+    load: Callable[[bool], Images],
+    key: tuple[str, str, str | None],
+    extractors: list[Extractor],
+    keep: int,
 ) -> list[Summary]:
-    from ddpm_demo import metrics as m
+    """What each extractor sees in the data, as it is shipped or cached, or else in all of them.
 
+    Args:
+        load: the pictures of the training split, or not.
+        key: data set, split, class.
+    """
+    from ddpm_demo import metrics as m
+    from ddpm_demo import references
+
+    dataset, split, only = key
+    data: Images | None = None
     found = []
     for extractor in extractors:
+        if shipped := references.shipped(extractor, dataset, split, only):
+            found.append(shipped)
+            continue
+        data = data or load(split == "train")
+        names = (dataset.replace("folder:", "folder-"), split, only or "all")
         with progress_bar(total=len(data), unit="picture", desc="data") as bar:
-            for summary in m.reference(extractor, data.pixels, key, keep=keep, cache=m.CACHE):
+            for summary in m.reference(extractor, data.pixels, names, keep=keep, cache=m.CACHE):
                 bar.update(summary.n - bar.n)
         found.append(summary)
     return found

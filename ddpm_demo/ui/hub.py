@@ -126,25 +126,31 @@ def _bars(told: Callable[[float], None]) -> type[tqdm[Any]]:
 
 
 @friendly
-def get(
-    choice: ModelChoice, line: Any, any_repo: bool, own: Mapping[str, str], repo: Any
-) -> Iterator[dict[Any, Any]]:
-    """Updates of a line, of a visitor's list of models and of their choice."""
+def get(any_repo: bool, repo: Any) -> Iterator[tuple[str, tuple[str, str] | None]]:
+    """Lines to show, and with the last one what to call the model and what to load for it."""
     name, source = find(repo, any_repo)
-    yield {line: about(repo, any_repo)}
+    yield about(repo, any_repo), None
     if not Path(source).is_absolute() and not hub.cached(source):
         size = describe(source).size
         started = time.monotonic()
         download = Download(source)
         try:
             while download.running(EVERY):
-                yield {line: _progress(source, download.bytes, size, time.monotonic() - started)}
+                seconds = time.monotonic() - started
+                yield _progress(source, download.bytes, size, seconds), None
         finally:
             download.stop()
         if download.error:
             raise download.error
     runtime.model(source)
-    yield {line: f"{html.escape(name)} is chosen.", **choice.add(own, name, source)}
+    yield f"{html.escape(name)} is chosen.", (name, source)
+
+
+def choose(
+    choice: ModelChoice, own: Mapping[str, str], got: tuple[str, str] | None
+) -> dict[Any, Any]:
+    """Updates of a visitor's list of models, as it is after the download, and of their choice."""
+    return choice.add(own, *got) if got else {choice.own: gr.skip(), choice.name: gr.skip()}
 
 
 def _progress(name: str, come: int, size: int, seconds: float) -> str:
@@ -187,11 +193,15 @@ def build_hub_entry(choice: ModelChoice, any_repo: bool) -> None:
     quiet: dict[str, Any] = {"show_progress": "hidden", "api_visibility": "private"}
     tell = functools.partial(about, any_repo=any_repo)
     gr.on([entry.expand, repo.change], tell, repo, line, concurrency_limit=4, **quiet)
+    got = gr.State()
     event = load.click(
-        functools.partial(get, choice, line, any_repo),
-        [choice.own, repo],
-        [line, choice.own, choice.name],
-        concurrency_limit=4,
+        functools.partial(get, any_repo), repo, [line, got], concurrency_limit=4, **quiet
+    )
+    event.success(
+        functools.partial(choose, choice),
+        [choice.own, got],
+        [choice.own, choice.name],
+        queue=False,
         **quiet,
     )
     stop.click(

@@ -80,7 +80,7 @@ def test_a_cached_model_is_chosen_and_sampled_in_the_time_that_is_picked(entry: 
     pace.get_by_text("about 5.0 s for 50 steps of 16 pictures").wait_for()
     choose(entry, "time", "about 2 s")
     pace.get_by_text("about 2.0 s for 20 steps of 16 pictures").wait_for()
-    value(entry, "#sampler input", "DPM-Solver++ (2M)")
+    value(entry, "#sampler input", "UniPC")
     entry.locator("#go").click()
     entry.locator("#player").get_by_text("step 20 / 20").wait_for(timeout=60_000)
     box = entry.locator("#steps input[type=number]")
