@@ -5,6 +5,7 @@ import io
 import json
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from types import SimpleNamespace
 
 import gradio as gr
@@ -92,6 +93,22 @@ def test_fast_steps_are_all_pulled_and_thinned_by_time():
     assert len(values) <= 2 + 10 * seconds
     assert len(sent) <= 2 + 10 * seconds * player.FRAMES_PER_MESSAGE
     assert len(sent) > len(values)  # a message carries several frames
+
+
+def test_many_runs_share_the_messages_and_lose_no_frame():
+    def follow():
+        start = time.perf_counter()
+        values = list(player.stream(steps(30, pause=0.02), fps=50))
+        return len(values), len(frames(values)), time.perf_counter() - start
+
+    alone, *_ = follow()
+    with ThreadPoolExecutor(12) as pool:
+        runs = [job.result() for job in [pool.submit(follow) for _ in range(12)]]
+    assert alone == 31
+    for messages, sent, seconds in runs:
+        assert sent == 31
+        assert messages <= 3 + seconds * 50 * player.FULL_RATE / 11  # the first came alone
+    assert not player._streams
 
 
 def test_a_run_sends_no_more_than_it_may_keep(monkeypatch):

@@ -3,7 +3,7 @@
 // gives it `element`, `props`, `server` and `watch`.
 
 const FPS = 15; // frames a second at speed 1, unless a run has its own
-const MESSAGE_MS = 140; // from one message of a live run to the next
+const MESSAGE_MS = { least: 140, most: 500 }; // from one message of a live run to the next
 const GAP = 1; // pixels between pictures, in pixels of a picture
 const SPOKEN_EVERY = 5000; // ms between two spoken progress reports
 const FILM_FRAMES = 120;
@@ -22,6 +22,7 @@ let views = []; // a {canvas, image, context, label} for each panel
 let at = 0; // the frame shown
 let one = null; // the number of the picture shown alone; null: all of them
 let live = false; // frames may still come
+let came = 0; // when the last message did
 let pace = 0; // milliseconds from one live frame to the next
 let chasing = 0; // the timer of the next one
 let follow = true; // show each new frame as it comes
@@ -321,7 +322,9 @@ function receive() {
     tell(message.note);
   }
   if (!follow || !frames.length) return refresh();
-  pace = MESSAGE_MS / Math.max(1, frames.length - 1 - at);
+  const gap = performance.now() - came;
+  came += gap;
+  pace = Math.min(MESSAGE_MS.most, Math.max(MESSAGE_MS.least, gap)) / Math.max(1, frames.length - 1 - at);
   chase();
 }
 

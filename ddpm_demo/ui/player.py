@@ -39,7 +39,8 @@ PROGRESS = {"show_progress": "minimal"}
 """For events that fill a player: so it learns its place in the queue, and when a run is over."""
 
 MESSAGES_PER_SECOND = 7  # each takes some 4 ms from a network that keeps two cores busy
-FRAMES_PER_MESSAGE = 8  # at most
+FULL_RATE = 3  # runs at the same time that have so many; more of them share these messages
+FRAMES_PER_MESSAGE = 8  # at most, of a run that has the full rate
 CHARS_PER_SECOND = 5_000_000  # of base64: what slow machines and networks can follow live
 CHARS_PER_RUN = 32_000_000  # what a page holds, and sends back for a film
 
@@ -54,6 +55,7 @@ MIMES = {"gif": "image/gif", "mp4": "video/mp4", "strip": "image/png", "png": "i
 
 _here = Path(__file__).parent
 _encoders = threading.BoundedSemaphore(2)
+_streams: set[object] = set()  # one for each run that is streamed
 
 HTML = """
 <div class="ddpm-player" role="group" aria-label="Player" tabindex="0">
@@ -211,10 +213,11 @@ def stream(
 
     A message costs far more than a frame does. So messages are thinned by time, and each carries
     up to 8 frames: a fast run, too, can be scrubbed step by step. A long run sends about `keep`
-    frames, and always the first and the last step; fewer if they are big.
+    frames, and always the first and the last step; fewer if they are big. Where many runs are
+    streamed at the same time, the messages of each are fewer, and carry more frames.
 
     Gradio can stop a handler only where it yields, so this yields `gr.skip()` when there is nothing
-    new to show: Stop takes effect within one step plus 1 / fps seconds. Use as
+    new to show: Stop takes effect within one step plus the time between messages. Use as
 
         def generate(...):
             yield from stream(ddpm(...))
@@ -240,17 +243,23 @@ def stream(
 
     size = len(first["d"])
     stride = step.total / max(2, min(keep, CHARS_PER_RUN // size))
-    gap = max(1 / fps / FRAMES_PER_MESSAGE, size / CHARS_PER_SECOND)
     kept_at = sent_at = time.perf_counter()
     batch: list[dict[str, Any]] = []
-    for step in steps:
-        now = time.perf_counter()
-        if step.index - kept.index >= stride and now - kept_at >= gap:
-            batch.append(encode(step)[0])
-            kept, kept_at = step, now
-        if now - sent_at >= 1 / fps:
-            yield json.dumps({"frames": batch}) if batch else gr.skip()
-            batch, sent_at = [], time.perf_counter()
+    this = object()
+    _streams.add(this)
+    try:
+        for step in steps:
+            now = time.perf_counter()
+            every = max(1, len(_streams) / FULL_RATE) / fps
+            gap = max(every / FRAMES_PER_MESSAGE, size / CHARS_PER_SECOND)
+            if step.index - kept.index >= stride and now - kept_at >= gap:
+                batch.append(encode(step)[0])
+                kept, kept_at = step, now
+            if now - sent_at >= every:
+                yield json.dumps({"frames": batch}) if batch else gr.skip()
+                batch, sent_at = [], time.perf_counter()
+    finally:
+        _streams.remove(this)
     if kept is not step:
         batch.append(encode(step)[0])
     if batch:
