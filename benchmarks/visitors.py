@@ -86,7 +86,7 @@ class Visitor:
         job = self.client.submit(*values, fn_index=self.run)
         seen, first, step, done = 0, None, -1, False
         while not done:
-            time.sleep(0.005)
+            time.sleep(0.02)
             done = job.done()
             now, outputs = time.perf_counter() - start, job.outputs()
             for value in outputs[seen:]:  # a skipped message is no string

@@ -8,9 +8,9 @@ and waits for the answer.
 All passes of a process are run by one thread, one after the other: on a CPU two networks at once
 slow each other down, and every thread that has run one keeps the memory of its activations.
 
-A batch starts when the last one is done and those who were in it have had a moment to come back,
-with the calls that have come by then. A run that is alone waits for nobody, and its calls are never
-split. Otherwise
+A batch starts when the last one is done and those who were in it have had a moment to come back, or
+others fill it, with the calls that have come by then. A run that is alone waits for nobody, and its
+calls are never split. Otherwise
 
 - visitors take turns: who had the last turn comes last, and a newcomer before all others;
 - a call takes its share of the batch, and what it leaves free goes to those that want more; for
@@ -184,26 +184,36 @@ class Batcher:
         """The next batch, once there is one: calls, and the number of pictures of each."""
         with self._changed:
             # Those of the last batch are about to ask for their next step. Without them, the first
-            # to come back would be run alone, and the others after it: two batches a step.
-            self._changed.wait_for(self._back, LINGER * self._took)
-            self._waiting = [call for call in self._waiting if not call.answer.done()]
-            if not self._waiting:
+            # to come back would be run alone, and the others after it: two batches a step. But if
+            # others fill a batch, those just take turns with them.
+            self._changed.wait_for(lambda: self._back() or self._plan()[2], LINGER * self._took)
+            calls, room, _ = self._plan()
+            if not calls:
                 self._last = set()
                 if not self._changed.wait_for(lambda: self._waiting, IDLE):
                     self._working = False
                     return {}
-            calls = sorted(self._waiting, key=lambda call: (call.visitor.turn, call.left))
-            alone = len({call.visitor for call in calls} | self._last) == 1
-            calls = [call for call in calls if call.batch_key == calls[0].batch_key]
-            room = min(self.most, self._paces[calls[0].kind].limit())
-            if alone:
-                room = calls[0].left
+                calls, room, _ = self._plan()
             batch, fair = share(calls, room)
             for call, n in batch.items():
                 if n >= min(call.left, fair):
                     self._turn += 1
                     call.visitor.turn = self._turn
             return batch
+
+    def _plan(self) -> tuple[list[_Call], int, bool]:
+        """The calls that may share the next batch, its room, and whether they fill it."""
+        self._waiting = [call for call in self._waiting if not call.answer.done()]
+        if not self._waiting:
+            return [], 0, False
+        calls = sorted(self._waiting, key=lambda call: (call.visitor.turn, call.left))
+        alone = len({call.visitor for call in calls} | self._last) == 1
+        calls = [call for call in calls if call.batch_key == calls[0].batch_key]
+        room = min(self.most, self._paces[calls[0].kind].limit())
+        if alone:
+            room = calls[0].left
+        fills = not alone and sum(call.left for call in calls) >= room
+        return calls, room, fills
 
     def _back(self) -> bool:
         return self._last <= {c.visitor for c in self._waiting if not c.answer.done()}

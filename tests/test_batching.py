@@ -276,6 +276,17 @@ def serve(batcher, wants, batches, network):
     return done
 
 
+def test_a_full_batch_does_not_wait_for_those_of_the_last_one(batcher):
+    network, batcher.most = Network(), 8
+    batcher._last, batcher._took = {Visitor()}, 10.0  # who would be waited for, for a second
+    network_call = (network, pictures(1, 4), torch.zeros(4), None)
+    for waiting, patient in ((1, True), (2, False)):
+        batcher._waiting = [_Call(Visitor(), *network_call) for _ in range(waiting)]
+        start = time.perf_counter()
+        assert sum(batcher._next().values()) == 4 * waiting
+        assert (time.perf_counter() - start > 0.9) == patient
+
+
 @pytest.mark.parametrize("most", [3, 4, 5, 8, 13, 16, 27, 64])
 def test_eight_who_ask_for_as_much_get_as_much(batcher, most):
     network, batcher.most = Network(), most
