@@ -19,11 +19,11 @@ from ddpm_demo.classifier import Classifier, ClassifierConfig, load_classifier, 
 from ddpm_demo.config import SampleConfig
 from ddpm_demo.generate import generate
 from ddpm_demo.images import to_uint8
-from ddpm_demo.ui import measure, runtime, work
+from ddpm_demo.ui import measuring, runtime, work
 
 KINDS = ("kind 0", "kind 1", "kind 2")
 DIM = 5
-TURNS, ALL = measure.TURNS, measure.ALL
+TURNS, ALL = measuring.TURNS, measuring.ALL
 USUAL = (["fd"], 2 * DIM, "ddim", 3, TURNS, 1, ALL, 4, 5)
 
 
@@ -67,18 +67,18 @@ def table(result: str) -> list[float]:
 
 
 @pytest.mark.parametrize(
-    ("label", "against"), [(TURNS, ALL), ("kind 1", "kind 1"), (measure.ANY, "kind 2")]
+    ("label", "against"), [(TURNS, ALL), ("kind 1", "kind 1"), (measuring.ANY, "kind 2")]
 )
 def test_the_distance_is_that_of_the_samples_it_shows(
     models: Path, label: str, against: str
 ) -> None:
     n = 35
-    *_, (_, line, result) = measure.run(
+    *_, (_, line, result) = measuring.run(
         True, {}, "mnist", ["fd"], n, "ddim", 3, label, 1, against, 4, 5
     )
     assert line == "Done: mnist."
     model, judge = load_checkpoint("mnist"), load_classifier("mnist")
-    y = {TURNS: None, "kind 1": 1, measure.ANY: None}[label]
+    y = {TURNS: None, "kind 1": 1, measuring.ANY: None}[label]
     parts = []
     for seed in range(n):  # each alone; the classes take turns in pages of 35 / 3, rounded up
         k = seed // 12 if label == TURNS else y
@@ -99,7 +99,9 @@ def test_all_pictures_are_counted_and_shown(models: Path) -> None:
     import json
 
     frames = []
-    for screen, *_ in measure.run(True, {}, "mnist", ["fd"], 35, "heun", 2, "kind 0", 2, ALL, 4, 5):
+    for screen, *_ in measuring.run(
+        True, {}, "mnist", ["fd"], 35, "heun", 2, "kind 0", 2, ALL, 4, 5
+    ):
         if isinstance(screen, str):
             message = json.loads(screen)
             frames += message.get("frames", [])
@@ -108,7 +110,7 @@ def test_all_pictures_are_counted_and_shown(models: Path) -> None:
 
 def test_the_bound_is_that_of_the_command_line(models: Path) -> None:
     controls = (["bpd"], 1, "ddim", 3, TURNS, 1, ALL, 4, 5)
-    *_, (_, _, result) = measure.run(True, {}, "folder", *controls)
+    *_, (_, _, result) = measuring.run(True, {}, "folder", *controls)
     model = load_checkpoint("folder")
     held_out = d.load(model.info["dataset"], train=False, size=8, channels=1)
     *_, bound = model_bound(model, held_out.batch(torch.arange(4)), steps=5)
@@ -121,7 +123,7 @@ def test_the_bound_is_that_of_the_command_line(models: Path) -> None:
 
 def test_a_model_of_ones_own_is_measured(models: Path, tmp_path: Path) -> None:
     path = save_checkpoint(tmp_path / "mine", load_checkpoint("mnist"))
-    *_, (_, line, _) = measure.run(True, {"mine (yours)": str(path)}, "mine (yours)", *USUAL)
+    *_, (_, line, _) = measuring.run(True, {"mine (yours)": str(path)}, "mine (yours)", *USUAL)
     assert line == "Done: mine (yours)."
 
 
@@ -133,7 +135,7 @@ def test_a_model_of_ones_own_is_measured(models: Path, tmp_path: Path) -> None:
         ("mnist", 0, ["fid"], "metric is 'fid'; allowed is one of fd, bpd"),
         ("mnist", 0, "fd", "metrics is 'fd'"),
         ("mnist", 1, 2 * DIM - 1, "number of pictures is 9; allowed is 10 or more, twice the 5"),
-        ("mnist", 1, measure.N_MOST + 1, "number of pictures is 2001"),
+        ("mnist", 1, measuring.N_MOST + 1, "number of pictures is 2001"),
         ("mnist", 1, None, "number of pictures is None"),
         ("mnist", 2, "best", "sampler is 'best'"),
         ("mnist", 3, 21, "steps is 21; allowed is a whole number from 1 to 20"),
@@ -152,9 +154,9 @@ def test_bad_values_get_one_sentence(
     controls = [*USUAL]
     controls[at] = value
     with pytest.raises(gr.Error, match=re.escape(message).replace("'", "(&#x27;)")):
-        list(measure.run(True, {}, name, *controls))
+        list(measuring.run(True, {}, name, *controls))
     # The line beside the button says the same, before anything is begun.
-    assert message.split("'")[0] in measure.how_long({}, name, *controls)
+    assert message.split("'")[0] in measuring.how_long({}, name, *controls)
 
 
 @pytest.mark.parametrize(
@@ -164,7 +166,7 @@ def test_bad_values_of_the_bound(models: Path, at: int, value: int, message: str
     controls: list[Any] = [*USUAL]
     controls[0], controls[at] = ["bpd"], value
     with pytest.raises(gr.Error, match=message):
-        list(measure.run(True, {}, "folder", *controls))
+        list(measuring.run(True, {}, "folder", *controls))
 
 
 def test_data_that_is_gone_is_said_before_anything_is_drawn(
@@ -176,21 +178,21 @@ def test_data_that_is_gone_is_said_before_anything_is_drawn(
     monkeypatch.setattr(d, "load", gone)
     monkeypatch.setattr(runtime, "generate", None)
     with pytest.raises(gr.Error, match="can&#x27;t be downloaded; connect"):
-        list(measure.run(True, {}, "mnist", ["fd", "bpd"], *USUAL[1:]))
+        list(measuring.run(True, {}, "mnist", ["fd", "bpd"], *USUAL[1:]))
 
 
 def test_what_would_take_hours_is_refused(models: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(runtime, "seconds", lambda source: {1: 100.0, 16: 700.0})
-    assert measure.how_long({}, "mnist", *USUAL).startswith("about 29 min")
+    assert measuring.how_long({}, "mnist", *USUAL).startswith("about 29 min")
     controls = ["mnist", ["fd"], 40, *USUAL[2:]]
-    assert "60 min is the most" in measure.how_long({}, *controls)
+    assert "60 min is the most" in measuring.how_long({}, *controls)
     with pytest.raises(gr.Error, match="time of the measurement is"):
-        list(measure.run(True, {}, *controls))
+        list(measuring.run(True, {}, *controls))
 
 
 def test_only_what_is_possible_is_offered(models: Path) -> None:
     def offered(name: str) -> tuple[list[str], str, int]:
-        wanted, why, n, *_ = measure.offer(load_checkpoint(name))
+        wanted, why, n, *_ = measuring.offer(load_checkpoint(name))
         return [metric for _, metric in wanted["choices"]], why["value"], n["value"]
 
     assert offered("mnist") == (["fd", "bpd"], "", 2 * DIM)
@@ -208,13 +210,13 @@ def test_a_fine_tuned_one_is_measured_as_what_it_is(models: Path) -> None:
     """Without a class, against the pictures of the one that it went to."""
     tuned = load_checkpoint("mnist")
     for name, only, label, against in (
-        ("mnist-kind 2", None, measure.ANY, "kind 2"),  # as shipped ones are called
-        ("tuned", "kind 1", measure.ANY, "kind 1"),
+        ("mnist-kind 2", None, measuring.ANY, "kind 2"),  # as shipped ones are called
+        ("tuned", "kind 1", measuring.ANY, "kind 1"),
         ("all", None, TURNS, ALL),
     ):
         tuned.info |= {"base": "mnist", "train": {"only": only}}
         save_checkpoint(models / name, tuned)
-        *_, y, _, data, _ = measure.offer(load_checkpoint(name))
+        *_, y, _, data, _ = measuring.offer(load_checkpoint(name))
         assert (y["value"], data["value"]) == (label, against)
 
 
@@ -222,12 +224,12 @@ def test_folders_of_this_disk_are_for_its_owner(models: Path) -> None:
     controls = (["bpd"], 1, "ddim", 3, TURNS, 1, ALL, 4, 5)
     said: list[Any] = []
     with pytest.raises(gr.Error, match="cifar10 for visitors"):
-        said.extend(measure.run(False, {}, "folder", *controls))
+        said.extend(measuring.run(False, {}, "folder", *controls))
     assert "cifar10 for visitors" in said[-1][1]  # it is in the line, too
 
 
 def test_a_stopped_one_leaves_nothing(models: Path) -> None:
-    walk = measure.run(True, {}, "mnist", ["fd"], 100, "ddim", 20, TURNS, 1, ALL, 4, 5)
+    walk = measuring.run(True, {}, "mnist", ["fd"], 100, "ddim", 20, TURNS, 1, ALL, 4, 5)
     said = [next(walk) for _ in range(9)]
     walk.close()
     assert [result for *_, result in said if isinstance(result, str)] == [""]
@@ -241,17 +243,17 @@ def test_samples_and_terms_share_the_passes_of_visitors_and_let_them_go_first(
     monkeypatch.setattr(
         runtime, "denoiser", lambda *a, **k: (made.append(real(*a, **k)), made[-1])[1]
     )
-    walk = measure.run(True, {}, "folder", ["bpd"], 10, "ddim", 3, TURNS, 1, ALL, 4, 5)
+    walk = measuring.run(True, {}, "folder", ["bpd"], 10, "ddim", 3, TURNS, 1, ALL, 4, 5)
     *_, (_, line, _) = walk
     assert line == "Done: folder."
     assert len(made) == 1
     assert isinstance(made.pop(), BatchedDenoiser)
 
-    walk = measure.run(True, {}, "mnist", ["fd"], 20, "ddim", 3, TURNS, 1, ALL, 4, 5)
+    walk = measuring.run(True, {}, "mnist", ["fd"], 20, "ddim", 3, TURNS, 1, ALL, 4, 5)
     with busy():
-        while next(walk) != measure.IDLE:
+        while next(walk) != measuring.IDLE:
             pass
-        assert [next(walk) for _ in range(5)] == [measure.IDLE] * 5
+        assert [next(walk) for _ in range(5)] == [measuring.IDLE] * 5
         assert not made
     *_, (_, line, _) = walk
     assert line == "Done: mnist."
