@@ -145,21 +145,27 @@ def main() -> None:
             visit(page[:1], **each)
             visit(page, **each | {"steps": 5})
         print(f"{o.pictures} pictures of {o.model} each, {o.steps} steps; seconds\n")
-        print("| visitors | served | images/s | first frame p50 | p95 | last p50 | p95 |")
-        print("| --: | :-- | --: | --: | --: | --: | --: |")
+        print(
+            "| visitors | served | images/s | of one run | first frame p50 | p95 | last p50 | p95 |"
+        )
+        print("| --: | :-- " + "| --: " * 6 + "|")
         for n in o.visitors:
             runs = [(label, pages[how][:n], each) for how, label in SERVING.items()]
             one = pages["queue"][:1]
             if n * o.pictures <= one[0].most:
                 runs.append(("one run of all", one, each | {"n": n * o.pictures}))
             results = [[visit(page, **c) for _, page, c in runs] for _ in range(o.rounds)]
-            for (label, _, _), column in zip(runs, zip(*results, strict=True), strict=True):
-                speed = n * o.pictures / statistics.median(seconds for seconds, _ in column)
+            columns = list(zip(*results, strict=True))
+            took = [statistics.median(seconds for seconds, _ in column) for column in columns]
+            for (label, _, _), column, seconds in zip(runs, columns, took, strict=True):
+                share = f"{took[-1] / seconds:.0%}" if len(runs) > len(SERVING) else "–"
                 seen = [v for _, visits in column for v in visits]
                 first, last = [v.first for v in seen], [v.last for v in seen]
                 cells = [percentile(x, part) for x in (first, last) for part in (0.5, 0.95)]
                 print(
-                    f"| {n} | {label} | {speed:.1f} | " + " | ".join(f"{c:.2f}" for c in cells), "|"
+                    f"| {n} | {label} | {n * o.pictures / seconds:.1f} | {share} | "
+                    + " | ".join(f"{c:.2f}" for c in cells),
+                    "|",
                 )
             sys.stdout.flush()
     finally:
