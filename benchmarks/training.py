@@ -26,7 +26,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from ddpm_demo.config import DiffusionConfig, ModelConfig, TrainConfig
 from ddpm_demo.data import Images
 from ddpm_demo.devices import bf16_pays, keep_memory
-from ddpm_demo.train import Trainer
+from ddpm_demo.trainer import Trainer
 from ddpm_demo.unet import UNet
 
 try:

@@ -27,7 +27,7 @@ from .checkpoint import ZOO, CheckpointError, check_parameters, load_tensors, sa
 from .config import SEED_MAX, from_dict, number, require, whole_numbers
 from .devices import bf16_pays, pick
 from .files import write_atomically
-from .train import DivergedError, Shuffle, generator
+from .trainer import DivergedError, Shuffle, generator
 
 VERSION = 1
 SURE = 0.9  # a probability above this counts as sure

@@ -22,7 +22,8 @@ from .config import TrainConfig, number, require
 from .data import Images
 from .denoiser import Denoiser
 from .devices import bf16_pays
-from .train import Progress, preview, train
+from .train import Progress, train
+from .trainer import preview
 
 LR_MOST = 0.01
 LABEL_DROPOUT = 0.5  # half of the steps move "any" class, half the class itself

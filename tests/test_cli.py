@@ -34,7 +34,7 @@ from ddpm_demo.config import SampleConfig
 from ddpm_demo.generate import generate
 from ddpm_demo.noise import Noise
 from ddpm_demo.schedule import Schedule
-from ddpm_demo.train import Trainer
+from ddpm_demo.trainer import Trainer
 
 Capture = pytest.CaptureFixture[str]
 ROOT = Path(__file__).parent.parent

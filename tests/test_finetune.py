@@ -19,7 +19,7 @@ from ddpm_demo.data import Images
 from ddpm_demo.finetune import before, estimate, finetune, pace, pictures, settings
 from ddpm_demo.generate import generate
 from ddpm_demo.images import cut, to_uint8
-from ddpm_demo.train import Trainer, preview
+from ddpm_demo.trainer import Trainer, preview
 from ddpm_demo.unet import UNet
 
 NAMES = ("dark", "bright")

@@ -18,7 +18,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from ddpm_demo import train as tr
+from ddpm_demo import trainer as tr
 from ddpm_demo.checkpoint import (
     Checkpoint,
     CheckpointError,
@@ -41,7 +41,8 @@ from ddpm_demo.data import Images
 from ddpm_demo.denoiser import Denoiser
 from ddpm_demo.noise import Noise
 from ddpm_demo.sampling import ddim
-from ddpm_demo.train import DivergedError, Progress, Shuffle, Trainer, train
+from ddpm_demo.train import Progress, train
+from ddpm_demo.trainer import DivergedError, Shuffle, Trainer
 from ddpm_demo.unet import UNet
 
 BATCH = 4

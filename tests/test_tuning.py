@@ -24,7 +24,7 @@ from ddpm_demo.classifier import Classifier, ClassifierConfig
 from ddpm_demo.config import SampleConfig
 from ddpm_demo.generate import generate
 from ddpm_demo.images import to_uint8
-from ddpm_demo.train import Trainer
+from ddpm_demo.trainer import Trainer
 from ddpm_demo.ui import results, runtime, work
 from ddpm_demo.ui import tuning as tab
 from ddpm_demo.ui.generate import ModelChoice

@@ -18,7 +18,7 @@ from ddpm_demo import images
 from ddpm_demo.checkpoint import Checkpoint, load_checkpoint, load_tensors, save_checkpoint
 from ddpm_demo.config import DiffusionConfig, ModelConfig
 from ddpm_demo.finetune import finetune
-from ddpm_demo.train import Trainer
+from ddpm_demo.trainer import Trainer
 from ddpm_demo.unet import UNet
 
 pytestmark = pytest.mark.e2e
