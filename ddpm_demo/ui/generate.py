@@ -58,7 +58,8 @@ def about(checkpoint: Checkpoint) -> str:
         f"{process.noise.capitalize()} noise",
         f"trained on {seen:,} pictures" if seen else "",
     ]
-    return " · ".join(part for part in parts if part)
+    # Lines break between the parts only.
+    return " · ".join(part.replace(" ", "\N{NO-BREAK SPACE}") for part in parts if part)
 
 
 def most_pictures(checkpoint: Checkpoint) -> int:
