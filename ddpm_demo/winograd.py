@@ -19,9 +19,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
-WIDE = 256  # channels in and out from which it pays
-TRAINED = 64  # the same with gradients
-TILES = 4  # in a batch, likewise
+PAYS = ((256, 256, 16), (128, 256, 64))  # from so many channels on either side, and tiles, on
+TRAINED, TILES = 64, 4  # the same with gradients
 CACHED = 2**22  # bytes of input that are taken at once, so that its tiles stay in the cache
 
 # The matrices of Lavin & Gray 2016, eq. 15 to 17: kernel, tile, and result.
@@ -170,10 +169,13 @@ class Conv3x3(nn.Conv2d):
     def _pays(self, x: Tensor) -> bool:
         b, _, h, w = x.shape
         trained = torch.is_grad_enabled()
+        fewer, more = sorted((self.in_channels, self.out_channels))
         return (
-            min(self.in_channels, self.out_channels) >= (TRAINED if trained else WIDE)
+            any(
+                fewer >= few and more >= many and b * h * w >= 16 * tiles
+                for few, many, tiles in ([(TRAINED, TRAINED, TILES)] if trained else PAYS)
+            )
             and (trained or not (h % 4 or w % 4))
-            and b * h * w >= 16 * TILES
             and x.device.type == "cpu"
             and x.dtype == self.weight.dtype == torch.float32
             and not torch.is_autocast_enabled("cpu")

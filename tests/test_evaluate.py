@@ -283,6 +283,8 @@ def test_the_card_gets_one_section(here: Path, zoo: Path) -> None:
     assert text.count("## Evaluation") == 1
     assert "44 samples" in text
     assert "40 samples" not in text
+    by = "python -m ddpm_demo evaluate --model tiny --metrics fd-judge.safetensors -n 44 --steps 2"
+    assert text.endswith(f"\n\nBy\n\n    {by} --dataset folder:pictures\n")
     card.write_text(text + "\n## Last\n\nWord.\n")
     assert run(f"{LINE} -n 48 --steps 2 --card") == 0
     assert card.read_text().endswith("\n## Last\n\nWord.\n")

@@ -11,7 +11,9 @@ from torch import Tensor
 from ddpm_demo import winograd
 from ddpm_demo.config import ModelConfig
 from ddpm_demo.unet import UNet
-from ddpm_demo.winograd import TRAINED, WIDE, Conv3x3, carried_over, convolve
+from ddpm_demo.winograd import PAYS, TRAINED, Conv3x3, carried_over, convolve
+
+WIDE = PAYS[0][0]
 
 
 def normal(*shape: int, seed: int = 0) -> Tensor:
@@ -43,7 +45,7 @@ def test_it_is_the_convolution(shape: tuple[int, ...]) -> None:
 
 def test_wide_layers_go_winograd_s_way(filled: Callable[..., Any], taken: list[int]) -> None:
     conv = filled(Conv3x3(WIDE, WIDE))
-    x = normal(2, WIDE, 8, 8)
+    x = normal(2, WIDE, 16, 16)
     wanted = F.conv2d(x.double(), conv.weight.double(), conv.bias.double(), padding=1)
     assert conv.kernel_bytes == 0
     with torch.no_grad():
@@ -52,12 +54,21 @@ def test_wide_layers_go_winograd_s_way(filled: Callable[..., Any], taken: list[i
     assert conv.kernel_bytes == 4 * conv.weight.nbytes
 
 
+def test_narrower_ones_do_in_large_pictures(filled: Callable[..., Any], taken: list[int]) -> None:
+    for c_in, c_out in ((WIDE // 2, WIDE), (WIDE, WIDE // 2)):
+        conv, x = filled(Conv3x3(c_in, c_out)), normal(1, c_in, 32, 32)
+        wanted = F.conv2d(x.double(), conv.weight.double(), conv.bias.double(), padding=1)
+        with torch.no_grad():
+            assert (conv(x) - wanted).abs().max() < 1e-4
+    assert taken == [1, 1]
+
+
 def test_large_batches_are_taken_in_parts(
     filled: Callable[..., Any], taken: list[int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(winograd, "CACHED", 2 * 4 * WIDE * 64)  # two pictures
+    monkeypatch.setattr(winograd, "CACHED", 2 * 4 * WIDE * 256)  # two pictures
     conv = filled(Conv3x3(WIDE, WIDE))
-    x = normal(5, WIDE, 8, 8)
+    x = normal(5, WIDE, 16, 16)
     wanted = F.conv2d(x.double(), conv.weight.double(), conv.bias.double(), padding=1)
     with torch.no_grad():
         assert (conv(x) - wanted).abs().max() < 1e-4
@@ -67,7 +78,7 @@ def test_large_batches_are_taken_in_parts(
 def test_changed_weights_count_at_once(filled: Callable[..., Any]) -> None:
     """As the EMA's do while a preview is drawn from time to time."""
     conv, other = filled(Conv3x3(WIDE, WIDE)), filled(Conv3x3(WIDE, WIDE))
-    x = normal(1, WIDE, 8, 8)
+    x = normal(1, WIDE, 16, 16)
     with torch.no_grad():
         before = conv(x)
         conv.weight.mul_(2)
@@ -80,7 +91,13 @@ def test_changed_weights_count_at_once(filled: Callable[..., Any]) -> None:
 
 @pytest.mark.parametrize(
     ("c_in", "c_out", "h", "w"),
-    [(WIDE - 1, WIDE, 8, 8), (WIDE, WIDE - 1, 8, 8), (WIDE, WIDE, 8, 6), (WIDE, WIDE, 4, 4)],
+    [
+        (WIDE - 1, WIDE, 16, 16),
+        (WIDE, WIDE - 1, 16, 16),
+        (WIDE, WIDE, 16, 18),
+        (WIDE, WIDE, 8, 8),
+        (WIDE // 2, WIDE // 2, 32, 32),
+    ],
 )
 def test_others_do_not(
     c_in: int, c_out: int, h: int, w: int, filled: Callable[..., Any], taken: list[int]
@@ -92,7 +109,7 @@ def test_others_do_not(
 
 
 def test_nor_do_other_precisions(filled: Callable[..., Any], taken: list[int]) -> None:
-    conv, x = filled(Conv3x3(WIDE, WIDE)), normal(1, WIDE, 8, 8)
+    conv, x = filled(Conv3x3(WIDE, WIDE)), normal(1, WIDE, 16, 16)
     with torch.no_grad():
         with torch.autocast("cpu", torch.bfloat16):
             assert conv(x).dtype == torch.bfloat16

@@ -6,6 +6,7 @@ import argparse
 import dataclasses
 import json
 import os
+import shlex
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -157,7 +158,7 @@ def _evaluate(o: argparse.Namespace) -> None:
         write_atomically(o.out, (json.dumps(result, indent=1) + "\n").encode())
         print(o.out)
     if o.card:
-        _into_card(card, result, judges)
+        _into_card(card, result, judges, _command(o))
         print(card)
 
 
@@ -281,7 +282,28 @@ def _bound(o: argparse.Namespace, checkpoint: Checkpoint, data: Images) -> dict[
     return bound.as_dict()
 
 
-def _into_card(card: Path, result: dict[str, Any], judges: list[str]) -> None:
+def _command(o: argparse.Namespace) -> str:
+    """The command line for the same numbers on another machine."""
+    given = {
+        "--samplers": o.samplers,
+        "--steps": o.steps and ",".join(map(str, o.steps)),
+        "--class": o.label,
+        "--data-class": o.data_class,
+        "--guidance": o.guidance,
+        "--seed": o.seed or None,
+        "--dataset": o.dataset,
+        "--split": o.split if o.split != "train" else None,
+        "--bpd-images": o.bpd_images,
+        "--bpd-steps": o.bpd_steps,
+    }
+    words = ["python", "-m", "ddpm_demo", "evaluate", "--model", o.model, "--metrics", o.metrics]
+    words += ["-n", str(o.n)]
+    for option, value in given.items():
+        words += [option, str(value)] if value is not None else []
+    return shlex.join([*words, *["--bf16"] * bool(o.bf16)])
+
+
+def _into_card(card: Path, result: dict[str, Any], judges: list[str], command: str) -> None:
     """Replace the section of the card with a table of these results; the rest stays."""
     from ddpm_demo.files import write_atomically
 
@@ -319,6 +341,7 @@ def _into_card(card: Path, result: dict[str, Any], judges: list[str]) -> None:
             f"{b['bits_per_dim']:.3f} ± {b['standard_error']:.3f} bits/dim, of which L_0 is "
             f"{b['L_0']:.3f} and L_T {b['L_T']:.4f}.",
         ]
+    lines += ["", "By", "", f"    {command}"]
     old = card.read_text()
     before, _, rest = old.partition(SECTION)
     _, mark, after = rest.partition("\n## ")
