@@ -197,7 +197,9 @@ def run(own: Mapping[str, str], name: Any, *controls: Any) -> Iterator[Any]:
             )
     title = f"{name} · {SAMPLERS[config.sampler]}, {config.steps} steps, seed {config.seed}"
     steps = generate(checkpoint, config, bf16=runtime.bf16(), denoiser=runtime.denoiser)
-    yield from player.stream(steps, title=title, meta=metadata(name, config))
+    sparing = not runtime.has_gpu()  # on a CPU, messages take their time from the network
+    meta = metadata(name, config)
+    yield from player.stream(steps, title=title, meta=meta, sparing=sparing)
 
 
 @friendly

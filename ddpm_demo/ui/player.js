@@ -3,7 +3,7 @@
 // gives it `element`, `props`, `server` and `watch`.
 
 const FPS = 15; // frames a second at speed 1, unless a run has its own
-const MESSAGE_MS = { least: 140, most: 500 }; // from one message of a live run to the next
+const MESSAGE_MS = { least: 140, most: 1200 }; // from one message of a live run to the next
 const GAP = 1; // pixels between pictures, in pixels of a picture
 const SPOKEN_EVERY = 5000; // ms between two spoken progress reports
 const FILM_FRAMES = 120;

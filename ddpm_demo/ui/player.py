@@ -39,8 +39,7 @@ PROGRESS = {"show_progress": "minimal"}
 """For events that fill a player: so it learns its place in the queue, and when a run is over."""
 
 MESSAGES_PER_SECOND = 7  # each takes some 4 ms from a network that keeps two cores busy
-FULL_RATE = 3  # runs at the same time that have so many; more of them share these messages
-FRAMES_PER_MESSAGE = 8  # at most, of a run that has the full rate
+FRAMES_PER_MESSAGE = 8  # at most, of a run that is alone
 CHARS_PER_SECOND = 5_000_000  # of base64: what slow machines and networks can follow live
 CHARS_PER_RUN = 32_000_000  # what a page holds, and sends back for a film
 
@@ -208,13 +207,15 @@ def stream(
     keep: int = 250,
     title: str = "",
     meta: Mapping[str, object] | None = None,
+    sparing: bool = False,
 ) -> Iterator[str | dict[str, Any]]:
     """Pulls every step, and yields a value for the player about `fps` times a second.
 
     A message costs far more than a frame does. So messages are thinned by time, and each carries
     up to 8 frames: a fast run, too, can be scrubbed step by step. A long run sends about `keep`
-    frames, and always the first and the last step; fewer if they are big. Where many runs are
-    streamed at the same time, the messages of each are fewer, and carry more frames.
+    frames, and always the first and the last step; fewer if they are big. If `sparing`, all runs
+    that are streamed at the same time share the messages of one: each has fewer, with more frames,
+    and the page shows them one after the other.
 
     Gradio can stop a handler only where it yields, so this yields `gr.skip()` when there is nothing
     new to show: Stop takes effect within one step plus the time between messages. Use as
@@ -243,6 +244,7 @@ def stream(
 
     size = len(first["d"])
     stride = step.total / max(2, min(keep, CHARS_PER_RUN // size))
+    gap = max(1 / fps / FRAMES_PER_MESSAGE, size / CHARS_PER_SECOND)
     kept_at = sent_at = time.perf_counter()
     batch: list[dict[str, Any]] = []
     this = object()
@@ -250,8 +252,7 @@ def stream(
     try:
         for step in steps:
             now = time.perf_counter()
-            every = max(1, len(_streams) / FULL_RATE) / fps
-            gap = max(every / FRAMES_PER_MESSAGE, size / CHARS_PER_SECOND)
+            every = (len(_streams) if sparing else 1) / fps
             if step.index - kept.index >= stride and now - kept_at >= gap:
                 batch.append(encode(step)[0])
                 kept, kept_at = step, now
