@@ -5,7 +5,6 @@ import io
 import json
 import threading
 import time
-from concurrent.futures import ThreadPoolExecutor
 from types import SimpleNamespace
 
 import gradio as gr
@@ -95,19 +94,24 @@ def test_fast_steps_are_all_pulled_and_thinned_by_time():
     assert len(sent) > len(values)  # a message carries several frames
 
 
-def test_many_runs_share_the_messages_and_lose_no_frame():
-    def follow():
+def test_many_runs_share_the_messages_and_lose_no_frame(monkeypatch):
+    monkeypatch.setattr(player, "_streams", set(range(11)))  # of others
+    for sparing, share in ((False, 1), (True, 12)):
         start = time.perf_counter()
-        values = list(player.stream(steps(30, pause=0.02), fps=50, sparing=True))
-        return len(values), len(frames(values)), time.perf_counter() - start
+        values = list(player.stream(steps(30, pause=0.02), fps=100, sparing=sparing))
+        seconds = time.perf_counter() - start
+        assert len(frames(values)) == 31
+        assert len(values) <= 2 + seconds * 100 / share
+        assert len(values) == 31 or sparing
+    assert len(player._streams) == 11
 
-    alone, *_ = follow()
-    with ThreadPoolExecutor(12) as pool:
-        runs = [job.result() for job in [pool.submit(follow) for _ in range(12)]]
-    assert alone == 31
-    for messages, sent, seconds in runs:
-        assert sent == 31
-        assert messages <= 3 + seconds * 50 / 11  # the first came alone
+
+def test_a_run_counts_as_one_until_it_ends_or_is_closed():
+    run = player.stream(steps(9), fps=1e6)
+    next(run)
+    next(run)
+    assert len(player._streams) == 1
+    run.close()
     assert not player._streams
 
 
