@@ -110,6 +110,10 @@ def test_shipped_statistics_stand_for_the_data(
     assert found == pytest.approx(computed, rel=1e-4)
     assert results[0]["n_data"] == results[1]["n_data"] == len(data)
 
+    shutil.rmtree("samples")
+    assert run(line.replace("--metrics ", "--metrics bpd,")) == 2  # that needs the data,
+    assert not Path("samples").exists()  # and says so before anything is drawn
+
 
 def test_the_histogram_is_shown(here: Path, capsys: Capture) -> None:
     assert run(f"{LINE} -n 40 --steps 2 --out r.json") == 0

@@ -129,6 +129,7 @@ def _evaluate(o: argparse.Namespace) -> None:
         found = d.load(dataset, folder, train=train, size=config.size, channels=config.channels)
         return found.only(only) if only else found
 
+    tested = load(False) if "bpd" in wanted and not rank else None
     result: dict[str, Any] = {"model": o.model, "n": o.n, "seed": o.seed, "dataset": dataset}
     drawn = o.label or ("in turn" if checkpoint.classes else "any")
     result |= {"split": o.split, "class": drawn, "data_class": only or "all", "samples": []}
@@ -148,8 +149,8 @@ def _evaluate(o: argparse.Namespace) -> None:
                 row |= _compare(name, judge, wanted, mine, theirs)
             result["samples"].append(row)
             print(_line(row), *map(_shares, judges, [row] * len(judges)), sep="\n", flush=True)
-    if "bpd" in wanted and not rank:
-        result["bpd"] = _bound(o, checkpoint, load(False))
+    if tested is not None:
+        result["bpd"] = _bound(o, checkpoint, tested)
     if rank:
         return
     if o.out:

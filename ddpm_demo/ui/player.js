@@ -324,7 +324,8 @@ function receive() {
   if (!follow || !frames.length) return refresh();
   const gap = performance.now() - came;
   came += gap;
-  pace = Math.min(MESSAGE_MS.most, Math.max(MESSAGE_MS.least, gap)) / Math.max(1, frames.length - 1 - at);
+  const shown = Math.min(MESSAGE_MS.most, Math.max(MESSAGE_MS.least, gap));
+  pace = shown / Math.max(1, frames.length - 1 - at);
   chase();
 }
 
