@@ -12,18 +12,20 @@ from .config import NOISES, one_of
 
 
 def gaussian(shape: Sequence[int], generator: torch.Generator) -> Tensor:
-    """N(0, 1) of the given shape."""
-    return torch.randn(shape, generator=generator)
+    """N(0, 1) of the given shape, on the generator's device."""
+    return torch.randn(shape, generator=generator, device=generator.device)
 
 
 def laplace(shape: Sequence[int], generator: torch.Generator) -> Tensor:
-    """Laplace of scale 1/sqrt(2), which has unit variance (that of scale 1 is 2).
+    """Laplace of scale 1/sqrt(2), which has unit variance (that of scale 1 is 2); as `gaussian`.
 
     The posterior that DDPM samples with is exact for Gaussian noise only; with Laplace noise it has
     the right mean and variance at each step, but another shape.
     """
     # The difference of two exponentials of rate sqrt(2); it has no log(0), unlike the inverse CDF.
-    pair = torch.empty(2, *shape).exponential_(math.sqrt(2), generator=generator)
+    pair = torch.empty(2, *shape, device=generator.device).exponential_(
+        math.sqrt(2), generator=generator
+    )
     return pair[0] - pair[1]
 
 

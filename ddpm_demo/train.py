@@ -79,6 +79,7 @@ def train(
     resume: bool = False,
     device: torch.device | str = "cpu",
     bf16: bool | None = None,
+    compiled: bool = False,
     should_stop: Callable[[], bool] = lambda: False,
     denoiser: Callable[..., Denoiser] = Denoiser,
 ) -> Iterator[Progress]:
@@ -93,6 +94,7 @@ def train(
         held_out: pictures for the held-out loss.
         resume: go on from `out`; without a state there, start.
         bf16: bfloat16 autocast; None: where this machine gains from it.
+        compiled: run the steps through `torch.compile`, which takes a minute before the first.
         should_stop: asked after every step; True, on any process, saves and ends the run.
         denoiser: makes what the previews are drawn with, as in `generate`.
 
@@ -115,7 +117,7 @@ def train(
         f"those of the network, {net.config.channels}",
     )
     bf16 = bf16_pays(device) if bf16 is None else bf16
-    run = Trainer(net, diffusion, config, data, held_out, device, bf16, denoiser)
+    run = Trainer(net, diffusion, config, data, held_out, device, bf16, denoiser, compiled)
     if isinstance(model, Checkpoint):
         run.inherited = {"base": model.name}
         if "sample" in model.info:

@@ -167,6 +167,8 @@ class Conv3x3(nn.Conv2d):
         return torch.cat([convolve(part, kernels, bias) for part in x.split(most)])
 
     def _pays(self, x: Tensor) -> bool:
+        if x.device.type != "cpu":
+            return False
         b, _, h, w = x.shape
         trained = torch.is_grad_enabled()
         fewer, more = sorted((self.in_channels, self.out_channels))
@@ -176,7 +178,6 @@ class Conv3x3(nn.Conv2d):
                 for few, many, tiles in ([(TRAINED, TRAINED, TILES)] if trained else PAYS)
             )
             and (trained or not (h % 4 or w % 4))
-            and x.device.type == "cpu"
             and x.dtype == self.weight.dtype == torch.float32
             and not torch.is_autocast_enabled("cpu")
         )

@@ -68,6 +68,7 @@ def train_arguments(p: argparse.ArgumentParser) -> None:
     g.add_argument("--seed", type=int, default=run.seed, help="of all that is random")
     g.add_argument("--track", metavar="PROJECT", help="log to Trackio too (pip install trackio)")
     device_argument(p)
+    g.add_argument("--compile", action="store_true", help="torch.compile the steps, for a GPU")
     g = p.add_argument_group("optimisation")
     g.add_argument("--loss", default=run.loss, choices=c.LOSSES, help="distance to the target")
     g.add_argument(
@@ -149,6 +150,8 @@ def network(o: argparse.Namespace, size: int, channels: int, classes: int) -> c.
 
 
 def _train(o: argparse.Namespace) -> None:
+    import torch
+
     from ddpm_demo import data as d
     from ddpm_demo.checkpoint import load_checkpoint
     from ddpm_demo.devices import keep_memory, pick
@@ -159,6 +162,7 @@ def _train(o: argparse.Namespace) -> None:
     leader = os.environ.get("RANK", "0") == "0"
     trackio = tracker() if o.track and leader else None
     keep_memory()
+    torch.backends.cudnn.benchmark = True  # all steps have the same shapes
     folder = o.data_dir or d.DATA_DIR
     init = load_checkpoint(o.init) if o.init else None
     if init:
@@ -195,6 +199,7 @@ def _train(o: argparse.Namespace) -> None:
         resume=o.resume,
         device=own_device(pick(o.device)),
         bf16=o.bf16,
+        compiled=o.compile,
     )
     if leader:
         for reason in dict.fromkeys(sets[0].skipped + sets[1].skipped):
