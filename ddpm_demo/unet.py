@@ -18,6 +18,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from .config import ModelConfig
+from .convolution import Conv
 from .winograd import Conv3x3
 
 
@@ -58,7 +59,7 @@ class ResBlock(nn.Module):
         self.norm2 = norm(config, c_out)
         self.dropout = nn.Dropout(config.dropout)
         self.conv2 = zero(Conv3x3(c_out, c_out))
-        self.conv_shortcut = nn.Conv2d(c_in, c_out, 1) if c_in != c_out else nn.Identity()
+        self.conv_shortcut = Conv(c_in, c_out, 1) if c_in != c_out else nn.Identity()
 
     def forward(self, x: Tensor, emb: Tensor) -> Tensor:
         """x: (B, c_in, H, W); emb: (B, time_dim) after its SiLU. Returns (B, c_out, H', W')."""
@@ -113,7 +114,7 @@ class Resample(nn.Module):
         self.conv = (
             Conv3x3(channels, channels)
             if up
-            else nn.Conv2d(channels, channels, 3, stride=2, padding=padding)
+            else Conv(channels, channels, 3, stride=2, padding=padding)
         )
 
     def forward(self, x: Tensor, _emb: Tensor) -> Tensor:
@@ -214,7 +215,7 @@ class UNet(nn.Module):
         super().__init__()
         self.config = config
         widths, last = config.widths, len(config.widths) - 1
-        self.conv_in = nn.Conv2d(config.channels, widths[0], 3, padding=1)
+        self.conv_in = Conv(config.channels, widths[0], 3, padding=1)
         self.time_embedding = TimeEmbedding(config)
         if config.num_classes:
             time_dim = config.time_dim or 4 * widths[0]
@@ -236,7 +237,7 @@ class UNet(nn.Module):
             attention = config.has_attention(i)
             self.up_blocks.append(Level(config, c_in, c, attention, down=False, resample=i > 0))
         self.conv_norm_out = norm(config, widths[0])
-        self.conv_out = zero(nn.Conv2d(widths[0], config.channels, 3, padding=1))
+        self.conv_out = zero(Conv(widths[0], config.channels, 3, padding=1))
         self.to(memory_format=torch.channels_last)
 
     def forward(self, x: Tensor, t: Tensor, y: Tensor | None = None) -> Tensor:

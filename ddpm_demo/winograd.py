@@ -16,12 +16,15 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-PAYS = ((256, 256, 16), (128, 256, 64))  # from so many channels on either side, and tiles, on
+from .convolution import Conv
+
+PAYS = ((128, 256, 16), (128, 128, 64))  # from so many channels on either side, and tiles, on
 TRAINED, TILES = 64, 4  # the same with gradients
-CACHED = 2**22  # bytes of input that are taken at once, so that its tiles stay in the cache
+CACHED = 2**20  # bytes of input that are taken at once, so that its tiles stay in the cache,
+ENOUGH = 64  # but at least so many tiles
 
 # The matrices of Lavin & Gray 2016, eq. 15 to 17: kernel, tile, and result.
 _G = [[6, 0, 0], [-4, -4, -4], [-4, 4, -4], [1, 2, 4], [1, -2, 4], [0, 0, 24]]  # times 24
@@ -62,7 +65,10 @@ def convolve(x: Tensor, kernels: Tensor, bias: Tensor) -> Tensor:
         bias: (O,).
     """
     out = _like(x, kernels.shape[2])
-    _bring_back(torch.bmm(_tiles(x), kernels), bias, out)
+    h, w = x.shape[2:]
+    part = max(1, CACHED // (4 * x[0].numel()), ENOUGH // (-(-h // 4) * -(-w // 4)))
+    for some, pixels in zip(x.split(part), out.split(part), strict=True):
+        _bring_back(torch.bmm(_tiles(some), kernels), bias, pixels)
     return out
 
 
@@ -100,7 +106,7 @@ class _Trained(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
         kernels, out, kept = carried_over(weight), _like(x, len(weight)), []
-        ctx.part = max(1, CACHED // (4 * max(x[0].numel(), out[0].numel())))
+        ctx.part = max(1, CACHED // max(x[0].numel(), out[0].numel()))
         for some, pixels in zip(x.split(ctx.part), out.split(ctx.part), strict=True):
             kept.append(_tiles(some))
             _bring_back(torch.bmm(kept[-1], kernels), bias, pixels)
@@ -132,7 +138,7 @@ def _slopes(out: Tensor) -> Tensor:
     return (_RESULT.t() @ pixels.reshape(16, -1)).view(36, -1, c)
 
 
-class Conv3x3(nn.Conv2d):
+class Conv3x3(Conv):
     """A 3x3 convolution with padding 1, which takes Winograd's way where it is faster.
 
     That is in float32 on a CPU, for wide layers. Without gradients, the kernels that are carried
@@ -145,10 +151,12 @@ class Conv3x3(nn.Conv2d):
         super().__init__(c_in, c_out, 3, padding=1)
         self._kernels: tuple[tuple[int, int], Tensor] | None = None
 
+    def __getstate__(self) -> dict[str, Any]:
+        return super().__getstate__() | {"_kernels": None}
+
     @property
-    def kernel_bytes(self) -> int:
-        """Memory that the carried over kernels have now."""
-        return self._kernels[1].nbytes if self._kernels else 0
+    def prepared_bytes(self) -> int:
+        return super().prepared_bytes + (self._kernels[1].nbytes if self._kernels else 0)
 
     def forward(self, x: Tensor) -> Tensor:
         if not self._pays(x):
@@ -156,15 +164,10 @@ class Conv3x3(nn.Conv2d):
         if torch.is_grad_enabled():
             out: Tensor = _Trained.apply(x, self.weight, self.bias)
             return out
-        state = self.weight.data_ptr(), self.weight._version
-        if not self._kernels or self._kernels[0] != state:
-            self._kernels = state, carried_over(self.weight)
-        kernels, bias = self._kernels[1], self.bias
-        assert bias is not None
-        most = max(1, CACHED // (4 * x[0].numel()))
-        if len(x) <= most:
-            return convolve(x, kernels, bias)
-        return torch.cat([convolve(part, kernels, bias) for part in x.split(most)])
+        if not self._kernels or self._kernels[0] != self.state():
+            self._kernels = self.state(), carried_over(self.weight)
+        assert self.bias is not None
+        return convolve(x, self._kernels[1], self.bias)
 
     def _pays(self, x: Tensor) -> bool:
         if x.device.type != "cpu":

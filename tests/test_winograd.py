@@ -13,7 +13,7 @@ from ddpm_demo.config import ModelConfig
 from ddpm_demo.unet import UNet
 from ddpm_demo.winograd import PAYS, TRAINED, Conv3x3, carried_over, convolve
 
-WIDE = PAYS[0][0]
+FEWER, WIDE = PAYS[0][:2]
 
 
 def normal(*shape: int, seed: int = 0) -> Tensor:
@@ -47,15 +47,15 @@ def test_wide_layers_go_winograd_s_way(filled: Callable[..., Any], taken: list[i
     conv = filled(Conv3x3(WIDE, WIDE))
     x = normal(2, WIDE, 16, 16)
     wanted = F.conv2d(x.double(), conv.weight.double(), conv.bias.double(), padding=1)
-    assert conv.kernel_bytes == 0
+    assert conv.prepared_bytes == 0
     with torch.no_grad():
         assert (conv(x) - wanted).abs().max() < 1e-4
     assert taken == [2]
-    assert conv.kernel_bytes == 4 * conv.weight.nbytes
+    assert conv.prepared_bytes == 4 * conv.weight.nbytes
 
 
 def test_narrower_ones_do_in_large_pictures(filled: Callable[..., Any], taken: list[int]) -> None:
-    for c_in, c_out in ((WIDE // 2, WIDE), (WIDE, WIDE // 2)):
+    for c_in, c_out in ((FEWER, FEWER), (WIDE, FEWER)):
         conv, x = filled(Conv3x3(c_in, c_out)), normal(1, c_in, 32, 32)
         wanted = F.conv2d(x.double(), conv.weight.double(), conv.bias.double(), padding=1)
         with torch.no_grad():
@@ -63,16 +63,24 @@ def test_narrower_ones_do_in_large_pictures(filled: Callable[..., Any], taken: l
     assert taken == [1, 1]
 
 
+@pytest.mark.parametrize(("fit", "parts"), [(6, [6, 6, 1]), (2, [4, 4, 4, 1])])
 def test_large_batches_are_taken_in_parts(
-    filled: Callable[..., Any], taken: list[int], monkeypatch: pytest.MonkeyPatch
+    filled: Callable[..., Any], monkeypatch: pytest.MonkeyPatch, fit: int, parts: list[int]
 ) -> None:
-    monkeypatch.setattr(winograd, "CACHED", 2 * 4 * WIDE * 256)  # two pictures
-    conv = filled(Conv3x3(WIDE, WIDE))
-    x = normal(5, WIDE, 16, 16)
+    """As many pictures as fit into the cache, but at least 64 tiles: four of these pictures."""
+    sizes, tiles = [], winograd._tiles
+
+    def noted(x: Tensor) -> Tensor:
+        sizes.append(len(x))
+        return tiles(x)
+
+    monkeypatch.setattr(winograd, "CACHED", fit * 4 * WIDE * 256)
+    monkeypatch.setattr(winograd, "_tiles", noted)
+    conv, x = filled(Conv3x3(WIDE, WIDE)), normal(13, WIDE, 16, 16)
     wanted = F.conv2d(x.double(), conv.weight.double(), conv.bias.double(), padding=1)
     with torch.no_grad():
         assert (conv(x) - wanted).abs().max() < 1e-4
-    assert taken == [2, 2, 1]
+    assert sizes == parts
 
 
 def test_changed_weights_count_at_once(filled: Callable[..., Any]) -> None:
@@ -92,11 +100,11 @@ def test_changed_weights_count_at_once(filled: Callable[..., Any]) -> None:
 @pytest.mark.parametrize(
     ("c_in", "c_out", "h", "w"),
     [
-        (WIDE - 1, WIDE, 16, 16),
-        (WIDE, WIDE - 1, 16, 16),
+        (FEWER - 1, WIDE, 32, 32),
+        (WIDE, FEWER - 1, 32, 32),
+        (FEWER, WIDE - 1, 16, 16),
         (WIDE, WIDE, 16, 18),
         (WIDE, WIDE, 8, 8),
-        (WIDE // 2, WIDE // 2, 32, 32),
     ],
 )
 def test_others_do_not(
@@ -104,7 +112,8 @@ def test_others_do_not(
 ) -> None:
     conv, x = filled(Conv3x3(c_in, c_out)), normal(1, c_in, h, w)
     with torch.no_grad():
-        assert torch.equal(conv(x), F.conv2d(x, conv.weight, conv.bias, padding=1))
+        # Not equal: oneDNN has a Winograd of its own, which it may take.
+        assert (conv(x) - F.conv2d(x, conv.weight, conv.bias, padding=1)).abs().max() < 1e-3
     assert taken == []
 
 
