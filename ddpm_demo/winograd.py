@@ -23,8 +23,7 @@ from .convolution import Conv
 
 PAYS = ((128, 256, 16), (128, 128, 64))  # from so many channels on either side, and tiles, on
 TRAINED, TILES = 64, 4  # the same with gradients
-CACHED = 2**20  # bytes of input that are taken at once, so that its tiles stay in the cache,
-ENOUGH = 64  # but at least so many tiles
+CACHED = 2**22  # bytes of input that are taken at once in training
 
 # The matrices of Lavin & Gray 2016, eq. 15 to 17: kernel, tile, and result.
 _G = [[6, 0, 0], [-4, -4, -4], [-4, 4, -4], [1, 2, 4], [1, -2, 4], [0, 0, 24]]  # times 24
@@ -65,11 +64,18 @@ def convolve(x: Tensor, kernels: Tensor, bias: Tensor) -> Tensor:
         bias: (O,).
     """
     out = _like(x, kernels.shape[2])
-    h, w = x.shape[2:]
-    part = max(1, CACHED // (4 * x[0].numel()), ENOUGH // (-(-h // 4) * -(-w // 4)))
+    part = max(1, at_once(*kernels.shape[1:]) // (-(-x.shape[2] // 4) * -(-x.shape[3] // 4)))
     for some, pixels in zip(x.split(part), out.split(part), strict=True):
         _bring_back(torch.bmm(_tiles(some), kernels), bias, pixels)
     return out
+
+
+def at_once(c_in: int, c_out: int) -> int:
+    """Tiles that are best taken at a time: twice as large as the kernels, which each part reads.
+
+    Fewer would mostly wait for the kernels, and more would not stay in the cache.
+    """
+    return 2 * c_in * c_out // (c_in + c_out)
 
 
 def _like(x: Tensor, channels: int) -> Tensor:
@@ -106,7 +112,7 @@ class _Trained(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
         kernels, out, kept = carried_over(weight), _like(x, len(weight)), []
-        ctx.part = max(1, CACHED // max(x[0].numel(), out[0].numel()))
+        ctx.part = max(1, CACHED // (4 * max(x[0].numel(), out[0].numel())))
         for some, pixels in zip(x.split(ctx.part), out.split(ctx.part), strict=True):
             kept.append(_tiles(some))
             _bring_back(torch.bmm(kept[-1], kernels), bias, pixels)

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from ddpm_demo.checkpoint import ZOO
+from ddpm_demo.checkpoint import ZOO, load_checkpoint
 from ddpm_demo.ui import finetune
 
 
@@ -21,7 +21,8 @@ def test_a_shipped_run_is_shown_at_once(name: str) -> None:
     assert [frame["step"] for frame in frames] == [0, *steps]
     assert run["total"] == steps[-1]
     assert len(frames) / run["fps"] > 3  # seconds: one sees it change
-    assert run["title"].startswith(f"{name}: {steps[-1]} steps of 64 pictures, recorded in ")
+    batch = load_checkpoint(name).info["train"]["batch_size"]
+    assert run["title"].startswith(f"{name}: {steps[-1]} steps of {batch} pictures, recorded in ")
     assert "<polyline" in said[1]
     with Image.open(ZOO / name / "morph.gif") as film:
         assert film.info["duration"] * film.n_frames > 3000

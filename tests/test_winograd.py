@@ -11,7 +11,7 @@ from torch import Tensor
 from ddpm_demo import winograd
 from ddpm_demo.config import ModelConfig
 from ddpm_demo.unet import UNet
-from ddpm_demo.winograd import PAYS, TRAINED, Conv3x3, carried_over, convolve
+from ddpm_demo.winograd import PAYS, TRAINED, Conv3x3, at_once, carried_over, convolve
 
 FEWER, WIDE = PAYS[0][:2]
 
@@ -63,20 +63,20 @@ def test_narrower_ones_do_in_large_pictures(filled: Callable[..., Any], taken: l
     assert taken == [1, 1]
 
 
-@pytest.mark.parametrize(("fit", "parts"), [(6, [6, 6, 1]), (2, [4, 4, 4, 1])])
+@pytest.mark.parametrize(("size", "parts"), [(16, [5]), (32, [4, 1]), (64, [1] * 5)])
 def test_large_batches_are_taken_in_parts(
-    filled: Callable[..., Any], monkeypatch: pytest.MonkeyPatch, fit: int, parts: list[int]
+    filled: Callable[..., Any], monkeypatch: pytest.MonkeyPatch, size: int, parts: list[int]
 ) -> None:
-    """As many pictures as fit into the cache, but at least 64 tiles: four of these pictures."""
+    """Of 256 tiles, or of one picture that has more."""
     sizes, tiles = [], winograd._tiles
 
     def noted(x: Tensor) -> Tensor:
         sizes.append(len(x))
         return tiles(x)
 
-    monkeypatch.setattr(winograd, "CACHED", fit * 4 * WIDE * 256)
     monkeypatch.setattr(winograd, "_tiles", noted)
-    conv, x = filled(Conv3x3(WIDE, WIDE)), normal(13, WIDE, 16, 16)
+    assert at_once(WIDE, WIDE) == 256
+    conv, x = filled(Conv3x3(WIDE, WIDE)), normal(5, WIDE, size, size)
     wanted = F.conv2d(x.double(), conv.weight.double(), conv.bias.double(), padding=1)
     with torch.no_grad():
         assert (conv(x) - wanted).abs().max() < 1e-4
