@@ -43,6 +43,11 @@ def zero(module: nn.Conv2d) -> nn.Conv2d:
     return module
 
 
+def silu(h: Tensor) -> Tensor:
+    """SiLU of a tensor that nobody else needs: in its place, where no gradient asks for it."""
+    return F.silu(h, inplace=not torch.is_grad_enabled())
+
+
 class ResBlock(nn.Module):
     """norm, SiLU, 3x3; time embedding; norm, SiLU, dropout, 3x3; plus the input.
 
@@ -63,7 +68,7 @@ class ResBlock(nn.Module):
 
     def forward(self, x: Tensor, emb: Tensor) -> Tensor:
         """x: (B, c_in, H, W); emb: (B, time_dim) after its SiLU. Returns (B, c_out, H', W')."""
-        h = F.silu(self.norm1(x))
+        h = silu(self.norm1(x))
         if self.resample == "down":
             x, h = F.avg_pool2d(x, 2), F.avg_pool2d(h, 2)
         elif self.resample == "up":
@@ -75,7 +80,7 @@ class ResBlock(nn.Module):
             h = torch.addcmul(shift, self.norm2(h), 1 + scale)
         else:
             h = self.norm2(h + e)
-        return self.conv_shortcut(x) + self.conv2(self.dropout(F.silu(h)))
+        return self.conv_shortcut(x) + self.conv2(self.dropout(silu(h)))
 
 
 class Attention(nn.Module):
@@ -266,5 +271,5 @@ class UNet(nn.Module):
         x = self.mid_block(x, emb)
         for level in self.up_blocks:
             x = level(x, emb, skips)
-        x = self.conv_out(F.silu(self.conv_norm_out(x)))
+        x = self.conv_out(silu(self.conv_norm_out(x)))
         return x[..., :h, :w].contiguous()
