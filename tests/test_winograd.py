@@ -63,11 +63,11 @@ def test_narrower_ones_do_in_large_pictures(filled: Callable[..., Any], taken: l
     assert taken == [1, 1]
 
 
-@pytest.mark.parametrize(("size", "parts"), [(16, [5]), (32, [4, 1]), (64, [1] * 5)])
+@pytest.mark.parametrize(("size", "parts"), [(16, [9]), (32, [8, 1]), (64, [2, 2, 2, 2, 1])])
 def test_large_batches_are_taken_in_parts(
     filled: Callable[..., Any], monkeypatch: pytest.MonkeyPatch, size: int, parts: list[int]
 ) -> None:
-    """Of 256 tiles, or of one picture that has more."""
+    """Of 512 tiles."""
     sizes, tiles = [], winograd._tiles
 
     def noted(x: Tensor) -> Tensor:
@@ -75,8 +75,8 @@ def test_large_batches_are_taken_in_parts(
         return tiles(x)
 
     monkeypatch.setattr(winograd, "_tiles", noted)
-    assert at_once(WIDE, WIDE) == 256
-    conv, x = filled(Conv3x3(WIDE, WIDE)), normal(5, WIDE, size, size)
+    assert at_once(WIDE, WIDE) == 512
+    conv, x = filled(Conv3x3(WIDE, WIDE)), normal(9, WIDE, size, size)
     wanted = F.conv2d(x.double(), conv.weight.double(), conv.bias.double(), padding=1)
     with torch.no_grad():
         assert (conv(x) - wanted).abs().max() < 1e-4
