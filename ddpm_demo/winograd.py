@@ -71,7 +71,7 @@ def convolve(x: Tensor, kernels: Tensor, bias: Tensor) -> Tensor:
 
 
 def at_once(c_in: int, c_out: int) -> int:
-    """Tiles that are best taken at a time: four times as large as the kernels, which each part reads.
+    """Tiles that are best taken at once: four times as large as the kernels, which each part reads.
 
     Fewer would mostly wait for the kernels, and more would not stay in the cache.
     """
