@@ -26,6 +26,7 @@ ARCHIVES = {
     "fashion_mnist": ("FashionMNIST/raw", 30_878_645),
     "cifar10": ("", 170_498_071),
 }
+RESIDENT = 0.25  # share of a GPU's memory that pictures may live in
 FLIPS = {"mnist": False, "fashion_mnist": True, "cifar10": True}
 
 
@@ -57,6 +58,15 @@ class Images:
     def batch(self, index: Tensor) -> Tensor:
         """(len(index), C, H, W) float32 in [-1, 1]."""
         return self.pixels[index].float() / 127.5 - 1
+
+    def on(self, device: torch.device) -> Images:
+        """The same with the pixels on a GPU, if it has the room; batches then come from there."""
+        if device.type != "cuda":
+            return self
+        fits = (
+            self.pixels.nbytes <= RESIDENT * torch.cuda.get_device_properties(device).total_memory
+        )
+        return replace(self, pixels=self.pixels.to(device)) if fits else self
 
     def only(self, name: str) -> Images:
         """The pictures of one class.

@@ -31,7 +31,6 @@ from .schedule import Schedule
 from .unet import UNet
 
 HELD_OUT = 1024  # pictures of the held-out loss
-RESIDENT = 0.25  # share of a GPU's memory that training data may live in
 
 
 class DivergedError(FloatingPointError):
@@ -84,12 +83,8 @@ class Trainer:
         self.ema = copy.deepcopy(self.model).eval().requires_grad_(False)
         self.diffusion, self.config = diffusion, config
         self.schedule = Schedule.from_config(diffusion)
-        self.data, self.held_out, self.device, self.bf16 = (
-            resident(data, device),
-            held_out,
-            device,
-            bf16,
-        )
+        self.data, self.held_out = data.on(device), held_out
+        self.device, self.bf16 = device, bf16
         self.denoiser = denoiser
         self.flip = data.flip if config.flip is None else config.flip
         self.shuffle = Shuffle(len(data), config.seed)
@@ -339,15 +334,6 @@ def preview(
     timesteps = denoise.schedule.timesteps(min(steps, diffusion.T))
     *_, last = ddim(denoise, x_T, timesteps, noise=noise)
     return last.x_t
-
-
-def resident(data: Images, device: torch.device) -> Images:
-    """`data` with its pixels on a GPU that has the room."""
-    if device.type != "cuda":
-        return data
-    most = RESIDENT * torch.cuda.get_device_properties(device).total_memory
-    fits = data.pixels.nbytes <= most
-    return dataclasses.replace(data, pixels=data.pixels.to(device)) if fits else data
 
 
 def join(model: UNet, device: torch.device) -> tuple[int, int, nn.Module]:

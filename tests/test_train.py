@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from ddpm_demo import trainer as tr
 from ddpm_demo.checkpoint import (
@@ -69,7 +69,7 @@ def settings(**changes: Any) -> TrainConfig:
 
 def run(out: Path | None = None, resume: bool = False, **changes: Any) -> Iterator[Progress]:
     """Eight steps with everything random that there is: dropout, flips, labels dropped."""
-    options = {k: changes.pop(k) for k in ("should_stop", "held_out") if k in changes}
+    options = {k: changes.pop(k) for k in ("should_stop", "held_out", "compiled") if k in changes}
     model = network(**({"num_classes": 3, "dropout": 0.3} | changes.pop("model", {})))
     process = DiffusionConfig(10, "cosine")
     config = settings(**({"preview_every": 2 * BATCH} if out else {}) | changes)
@@ -489,6 +489,21 @@ def test_moments_keep_the_layout_of_their_weights(tmp_path: Path) -> None:
         for k in ("exp_avg", "exp_avg_sq")
     }
     assert laid_out == {True}
+
+
+def test_compiled_steps_are_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Traced for real, into one graph, of which no code is made: that would take a minute."""
+    traced, compile_ = [], nn.Module.compile
+
+    def trace(net: nn.Module) -> None:
+        traced.append(net)
+        compile_(net, backend="eager", fullgraph=True)
+
+    monkeypatch.setattr(nn.Module, "compile", trace)
+    plain = [p.loss for p in run()]
+    assert not traced
+    assert [p.loss for p in run(compiled=True)] == plain
+    assert len(traced) == 1
 
 
 def test_resuming_another_run_is_refused(tmp_path: Path) -> None:
