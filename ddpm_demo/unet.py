@@ -12,13 +12,14 @@ the tokens that attention and the layer norm want.
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from .config import ModelConfig
-from .convolution import Conv
+from .prepared import Conv, LaidOutLinear, Linear, Prepared, precision
 from .winograd import Conv3x3
 
 
@@ -60,7 +61,7 @@ class ResBlock(nn.Module):
         time_dim = config.time_dim or 4 * config.widths[0]
         self.norm1 = norm(config, c_in)
         self.conv1 = Conv3x3(c_in, c_out)
-        self.time_emb_proj = nn.Linear(time_dim, 2 * c_out if config.scale_shift else c_out)
+        self.time_emb_proj = Linear(time_dim, 2 * c_out if config.scale_shift else c_out)
         self.norm2 = norm(config, c_out)
         self.dropout = nn.Dropout(config.dropout)
         self.conv2 = zero(Conv3x3(c_out, c_out))
@@ -83,30 +84,73 @@ class ResBlock(nn.Module):
         return self.conv_shortcut(x) + self.conv2(self.dropout(silu(h)))
 
 
-class Attention(nn.Module):
+class Folded:
+    """What the four linear layers of attention with one head come to, as two.
+
+    Between queries and keys there is but one matrix, and what the keys' bias adds is the same for
+    all keys, which the softmax doesn't see. Values pass through two matrices, with weights between
+    them that add up to 1.
+
+    Args:
+        layers: of queries, keys, values, and of the output.
+        y: (B, N, C), of what they are to be called with.
+    """
+
+    def __init__(self, layers: Sequence[Linear], y: Tensor) -> None:
+        (wq, bq), (wk, _), (wv, bv), (wo, bo) = (
+            (layer.weight.detach().double(), layer.bias.detach().double()) for layer in layers
+        )
+        scale, rows = math.sqrt(len(wk)), y.shape[:-1].numel()
+
+        def laid_out(weight: Tensor, bias: Tensor) -> LaidOutLinear:
+            return LaidOutLinear(weight.to(y.dtype), bias.to(y.dtype), rows)
+
+        self.query = laid_out(wk.t() @ wq / scale, wk.t() @ bq / scale)
+        self.out = laid_out(wo @ wv, wo @ bv + bo)
+        self.nbytes = self.query.nbytes + self.out.nbytes
+
+    def __call__(self, y: Tensor) -> Tensor:
+        """(B, N, C), and so is the result."""
+        one = y[:, None]
+        return self.out(attend(self.query(y)[:, None], one, one, scale=1.0)[:, 0])
+
+
+def attend(q: Tensor, k: Tensor, v: Tensor, scale: float) -> Tensor:
+    """softmax(scale q k^T) v; all (B, heads, N, d)."""
+    if q.is_cuda or q.shape[2] > 256:
+        return F.scaled_dot_product_attention(q, k, v, scale=scale)
+    # On CPUs two plain products beat the flash kernel while the map of weights is small.
+    return (q @ k.transpose(2, 3) * scale).softmax(dim=3) @ v
+
+
+class Attention(Prepared):
     """Self-attention over the pixels, plus the input."""
 
     def __init__(self, config: ModelConfig, channels: int) -> None:
         super().__init__()
         self.heads = channels // (config.head_dim or channels)
         self.group_norm = norm(config, channels)
-        self.to_q = nn.Linear(channels, channels)
-        self.to_k = nn.Linear(channels, channels)
-        self.to_v = nn.Linear(channels, channels)
-        self.to_out = nn.ModuleList([nn.Linear(channels, channels)])  # a list in published weights
+        self.to_q = Linear(channels, channels)
+        self.to_k = Linear(channels, channels)
+        self.to_v = Linear(channels, channels)
+        self.to_out = nn.ModuleList([Linear(channels, channels)])  # a list in published weights
 
     def forward(self, x: Tensor) -> Tensor:
         b, c, h, w = x.shape
         y = self.group_norm(x).permute(0, 2, 3, 1).reshape(b, h * w, c)
-        q, k, v = (
-            f(y).view(b, h * w, self.heads, c // self.heads).transpose(1, 2)  # (B, heads, HW, d)
-            for f in (self.to_q, self.to_k, self.to_v)
-        )
-        if x.is_cuda or h * w > 256:
-            y = F.scaled_dot_product_attention(q, k, v)
-        else:  # on CPUs two plain products beat the flash kernel while the map of weights is small
-            y = (q @ k.transpose(2, 3) / math.sqrt(q.shape[3])).softmax(dim=3) @ v
-        y = self.to_out[0](y.transpose(1, 2).reshape(b, h * w, c))
+        dtype = precision(y, self.to_q.weight)
+        if self.heads == 1 and dtype:
+            y = y.to(dtype)
+            layers = [self.to_q, self.to_k, self.to_v, *self.to_out]
+            parameters = [p for layer in layers for p in (layer.weight, layer.bias)]
+            y = self.prepared(dtype, lambda: Folded(layers, y), *parameters)(y)
+        else:
+            q, k, v = (
+                f(y).view(b, h * w, self.heads, c // self.heads).transpose(1, 2)
+                for f in (self.to_q, self.to_k, self.to_v)
+            )
+            y = attend(q, k, v, 1 / math.sqrt(q.shape[3]))
+            y = self.to_out[0](y.transpose(1, 2).reshape(b, h * w, c))
         return x + y.view(b, h, w, c).permute(0, 3, 1, 2)
 
 
@@ -199,8 +243,8 @@ class TimeEmbedding(nn.Module):
         self.dim, self.flip = config.widths[0], config.flip_sin_to_cos
         self.shift = config.freq_shift
         time_dim = config.time_dim or 4 * self.dim
-        self.linear_1 = nn.Linear(self.dim, time_dim)
-        self.linear_2 = nn.Linear(time_dim, time_dim)
+        self.linear_1 = Linear(self.dim, time_dim)
+        self.linear_2 = Linear(time_dim, time_dim)
 
     def forward(self, t: Tensor) -> Tensor:
         """t: (B,) steps counted from 0. Returns (B, time_dim)."""

@@ -10,6 +10,7 @@ from diffusers import UNet2DModel
 from torch import Tensor, nn
 
 from ddpm_demo.config import ModelConfig
+from ddpm_demo.prepared import LAYS_OUT
 from ddpm_demo.unet import Attention, UNet
 
 Fill = Callable[..., Any]
@@ -113,20 +114,40 @@ def test_the_paper_s_network_has_its_parameters() -> None:
     }
 
 
+@pytest.mark.parametrize("grad", [True, False])
+@pytest.mark.parametrize("dim", [4, 8])
 @pytest.mark.parametrize("pixels", [256, 289])
-def test_both_kinds_of_attention_agree(pixels: int, filled: Fill) -> None:
-    """Small maps take two plain products, larger ones the fused kernel."""
-    attention = filled(Attention(small(head_dim=4), 8))
+def test_all_kinds_of_attention_agree(pixels: int, dim: int, grad: bool, filled: Fill) -> None:
+    """Small maps take two plain products, larger ones the fused kernel; of one head, layers are
+    folded into each other where there are no gradients."""
+    attention = filled(Attention(small(head_dim=dim), 8))
     side = int(pixels**0.5)
     x = normal(2, 8, side, side)
     y = F.group_norm(x, 4, *attention.group_norm.parameters(), eps=1e-6).flatten(2).mT
     heads = []
-    for part in range(2):
-        own = slice(4 * part, 4 * part + 4)
+    for start in range(0, 8, dim):
+        own = slice(start, start + dim)
         q, k, v = (f(y)[..., own] for f in (attention.to_q, attention.to_k, attention.to_v))
-        heads.append(torch.einsum("bij,bjd->bid", (q @ k.mT / 4**0.5).softmax(2), v))
+        heads.append(torch.einsum("bij,bjd->bid", (q @ k.mT / dim**0.5).softmax(2), v))
     wanted = x + attention.to_out[0](torch.cat(heads, 2)).mT.reshape(x.shape)
-    assert (attention(x) - wanted).abs().max() < 1e-5
+    with torch.set_grad_enabled(grad):
+        assert (attention(x) - wanted).abs().max() < 1e-5
+    assert bool(attention.prepared_bytes) == (LAYS_OUT and dim == 8 and not grad)
+
+
+def test_folded_attention_notices_changed_weights(filled: Fill) -> None:
+    attention, x = filled(Attention(small(), 8)), normal(1, 8, 4, 4)
+    with torch.no_grad():
+        before = attention(x)
+    for layer in (attention.to_q, attention.to_k, attention.to_v, attention.to_out[0]):
+        for parameter in layer.parameters():
+            with torch.no_grad():
+                parameter.mul_(1.5)
+                changed = attention(x)
+            if parameter is not attention.to_k.bias:  # which the softmax doesn't see
+                assert (changed - before).abs().max() > 1e-5
+            assert (changed - attention(x)).abs().max() < 1e-5
+            before = changed
 
 
 class PlainNorm(nn.Module):

@@ -10,10 +10,11 @@ from torch import Tensor
 
 from ddpm_demo import winograd
 from ddpm_demo.config import ModelConfig
+from ddpm_demo.prepared import LAYS_OUT
 from ddpm_demo.unet import UNet
-from ddpm_demo.winograd import PAYS, TRAINED, Conv3x3, at_once, carried_over, convolve
+from ddpm_demo.winograd import FEW, MANY, PAYS, TRAINED, Conv3x3, Products, convolve
 
-FEWER, WIDE = PAYS[0][:2]
+(WIDE, ENOUGH), (FEWER, MORE) = PAYS
 
 
 def normal(*shape: int, seed: int = 0) -> Tensor:
@@ -34,11 +35,17 @@ def taken(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     return sizes
 
 
-@pytest.mark.parametrize("shape", [(1, 3, 4, 4), (2, 5, 8, 12), (3, 64, 7, 14)])
-def test_it_is_the_convolution(shape: tuple[int, ...]) -> None:
+@pytest.mark.parametrize("laid_out", [LAYS_OUT, False])
+@pytest.mark.parametrize(
+    "shape", [(1, 3, 4, 4), (2, 5, 8, 12), (3, 64, 7, 14), (2, 4, 28, 28), (1, 2, 40, 40)]
+)
+def test_it_is_the_convolution(
+    shape: tuple[int, ...], laid_out: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(winograd, "LAYS_OUT", laid_out)
     x, weight, bias = normal(*shape), normal(7, shape[1], 3, 3, seed=1), normal(7, seed=2)
     wanted = F.conv2d(x.double(), weight.double(), bias.double(), padding=1)
-    got = convolve(x, carried_over(weight), bias)
+    got = convolve(x, lambda tiles: Products(weight, tiles), bias)
     assert got.is_contiguous(memory_format=torch.channels_last)
     assert (got - wanted).abs().max() < 1e-5 * wanted.abs().max()
 
@@ -50,8 +57,12 @@ def test_wide_layers_go_winograd_s_way(filled: Callable[..., Any], taken: list[i
     assert conv.prepared_bytes == 0
     with torch.no_grad():
         assert (conv(x) - wanted).abs().max() < 1e-4
-    assert taken == [2]
-    assert conv.prepared_bytes == 4 * conv.weight.nbytes
+        assert taken == [2]
+        assert conv.prepared_bytes == 4 * conv.weight.nbytes
+        conv(normal(1, WIDE, 8, 64))  # as many tiles
+        assert conv.prepared_bytes == 4 * conv.weight.nbytes
+        conv(normal(4, WIDE, 16, 16))
+        assert conv.prepared_bytes == 8 * conv.weight.nbytes
 
 
 def test_narrower_ones_do_in_large_pictures(filled: Callable[..., Any], taken: list[int]) -> None:
@@ -63,23 +74,27 @@ def test_narrower_ones_do_in_large_pictures(filled: Callable[..., Any], taken: l
     assert taken == [1, 1]
 
 
-@pytest.mark.parametrize(("size", "parts"), [(16, [9]), (32, [8, 1]), (64, [2, 2, 2, 2, 1])])
-def test_large_batches_are_taken_in_parts(
-    filled: Callable[..., Any], monkeypatch: pytest.MonkeyPatch, size: int, parts: list[int]
-) -> None:
-    """Of 512 tiles."""
-    sizes, tiles = [], winograd._tiles
+@pytest.mark.parametrize(
+    ("b", "size", "parts"),
+    [
+        (1, 16, [FEW]),
+        (9, 16, [MANY, MANY, FEW]),  # a picture has 16 tiles,
+        (6, 8, [FEW, FEW]),  # 4, of which a part can be empty,
+        (2, 32, [MANY, MANY]),  # or 64
+        (1, 40, [MANY, FEW, FEW, FEW]),  # 100
+    ],
+)
+def test_tiles_are_taken_by_two_numbers_only(b: int, size: int, parts: list[int]) -> None:
+    """For another, oneDNN would lay out the kernels at every call."""
+    sizes, weight = [], normal(8, 8, 3, 3) / 8
 
-    def noted(x: Tensor) -> Tensor:
-        sizes.append(len(x))
-        return tiles(x)
+    def products(tiles: int) -> Products:
+        sizes.append(tiles)
+        return Products(weight, tiles)
 
-    monkeypatch.setattr(winograd, "_tiles", noted)
-    assert at_once(WIDE, WIDE) == 512
-    conv, x = filled(Conv3x3(WIDE, WIDE)), normal(9, WIDE, size, size)
-    wanted = F.conv2d(x.double(), conv.weight.double(), conv.bias.double(), padding=1)
-    with torch.no_grad():
-        assert (conv(x) - wanted).abs().max() < 1e-4
+    x = normal(b, 8, size, size)
+    wanted = F.conv2d(x.double(), weight.double(), padding=1)
+    assert (convolve(x, products, torch.zeros(8)) - wanted).abs().max() < 1e-4
     assert sizes == parts
 
 
@@ -102,9 +117,10 @@ def test_changed_weights_count_at_once(filled: Callable[..., Any]) -> None:
     [
         (FEWER - 1, WIDE, 32, 32),
         (WIDE, FEWER - 1, 32, 32),
-        (FEWER, WIDE - 1, 16, 16),
+        (FEWER, WIDE, 16, 16),  # fewer than MORE tiles
         (WIDE, WIDE, 16, 18),
-        (WIDE, WIDE, 8, 8),
+        (WIDE, WIDE, 8, 8),  # fewer than ENOUGH
+        (WIDE, WIDE, 20, 20),  # 25, so that too many of the next 32 would be empty
     ],
 )
 def test_others_do_not(

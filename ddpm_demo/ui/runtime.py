@@ -20,10 +20,10 @@ from ddpm_demo.batching import BatchedDenoiser, Batcher
 from ddpm_demo.budget import measure
 from ddpm_demo.checkpoint import Checkpoint, load_checkpoint
 from ddpm_demo.config import SampleConfig, require
-from ddpm_demo.convolution import Conv
 from ddpm_demo.denoiser import Denoiser
 from ddpm_demo.devices import bf16_pays, pick
 from ddpm_demo.generate import generate
+from ddpm_demo.prepared import Prepared
 
 try:  # ZeroGPU: a GPU for as long as a decorated handler runs
     from spaces import GPU as GPU
@@ -103,9 +103,9 @@ class Models:
 
 
 def _size(checkpoint: Checkpoint) -> int:
-    """Bytes of the weights, and of what convolutions have made of them."""
+    """Bytes of the weights, and of what layers have made of them."""
     model = checkpoint.model
-    made = sum(m.prepared_bytes for m in model.modules() if isinstance(m, Conv))
+    made = sum(m.prepared_bytes for m in model.modules() if isinstance(m, Prepared))
     return made + sum(weight.nbytes for weight in model.state_dict().values())
 
 

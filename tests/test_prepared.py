@@ -1,4 +1,4 @@
-"""Convolutions with weights that are laid out once are the same convolutions."""
+"""Layers with weights that are laid out once are the same layers."""
 
 import copy
 import pickle
@@ -11,10 +11,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ddpm_demo import convolution
-from ddpm_demo.convolution import DTYPES, Conv
+from ddpm_demo import prepared
+from ddpm_demo.prepared import DTYPES, Conv, Linear
 
-laying_out = pytest.mark.skipif(not convolution.LAYS_OUT, reason="needs oneDNN on x86")
+laying_out = pytest.mark.skipif(not prepared.LAYS_OUT, reason="needs oneDNN on x86")
 
 
 def pictures(*shape: int) -> Tensor:
@@ -48,8 +48,23 @@ def test_the_same_picture(filled: Callable[..., Any], kind: str, dtype: torch.dt
         assert got.dtype == wanted.dtype == dtype
         assert got.is_contiguous(memory_format=torch.channels_last)
         assert (got - wanted).abs().max() <= (1e-5 if dtype == torch.float32 else 0.02)
-    laid_out = convolution.LAYS_OUT and dtype in DTYPES
+    laid_out = prepared.LAYS_OUT and dtype in DTYPES
     assert conv.prepared_bytes == laid_out * conv.weight.numel() * dtype.itemsize
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@torch.no_grad()
+def test_the_same_rows(filled: Callable[..., Any], dtype: torch.dtype) -> None:
+    layer = filled(Linear(24, 40))
+    for shape in ((1, 24), (17, 24), (2, 3, 24)):
+        x = torch.randn(shape, generator=torch.Generator().manual_seed(0))
+        with torch.autocast("cpu", torch.bfloat16, enabled=dtype == torch.bfloat16):
+            got, wanted = layer(x), F.linear(x, layer.weight, layer.bias)
+        assert got.dtype == wanted.dtype == dtype
+        assert got.shape == wanted.shape
+        assert (got - wanted).abs().max() <= (1e-5 if dtype == torch.float32 else 0.03)
+    laid_out = prepared.LAYS_OUT and dtype in DTYPES
+    assert layer.prepared_bytes == laid_out * layer.weight.numel() * dtype.itemsize
 
 
 @laying_out
