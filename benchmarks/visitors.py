@@ -34,11 +34,17 @@ PATIENCE = 600.0
 
 def serve(how: str) -> None:
     """The app in this process, until stdin ends; its address is printed."""
+    import torch
+
     from ddpm_demo.denoiser import Denoiser
+    from ddpm_demo.devices import keep_memory
     from ddpm_demo.ui import runtime
     from ddpm_demo.ui.app import LAUNCH, build_app
 
-    if how != "batched":
+    keep_memory()
+    if how == "batched":
+        torch.set_num_threads(1)  # but for the thread that runs the networks
+    else:
         runtime.denoiser = Denoiser
     if how == "queue":
         runtime.RUNS = 1

@@ -25,6 +25,7 @@ elsewhere the second digit of a pixel may.
 
 from __future__ import annotations
 
+import atexit
 import threading
 import time
 from collections import defaultdict
@@ -129,9 +130,10 @@ class Batcher:
 
     def __init__(self, most: int = MOST, cores: int | None = None) -> None:
         self.most, self.cores = most, cores
-        self._changed = threading.Condition()  # guards the next two; the rest is the thread's own
+        self._changed = threading.Condition()  # guards the next three; the rest is the thread's own
         self._waiting: list[_Call] = []
-        self._working = False
+        self._thread: threading.Thread | None = None  # while it works
+        self._ending = False
         self._turn = 0
         self._last: set[Visitor] = set()  # whom the last batch was for,
         self._took = 0.0  # and its seconds
@@ -149,9 +151,10 @@ class Batcher:
         try:
             with self._changed:
                 self._waiting.append(call)
-                if not self._working:
-                    threading.Thread(target=self._work, name="batcher", daemon=True).start()
-                    self._working = True
+                if not self._thread:
+                    self._thread = threading.Thread(target=self._work, name="batcher", daemon=True)
+                    self._thread.start()
+                    atexit.register(self._end)
                 self._changed.notify()
             return call.answer.result()
         finally:
@@ -175,10 +178,21 @@ class Batcher:
                 self._took = time.perf_counter() - start
         except BaseException as error:
             with self._changed:
-                self._working = False
+                self._thread = None
                 for call in self._waiting:
                     call.fail(error)
             raise
+        finally:
+            atexit.unregister(self._end)
+
+    def _end(self) -> None:
+        """When the program ends: so does the thread, which couldn't once Python is being undone."""
+        with self._changed:
+            self._ending = True
+            self._changed.notify()
+            thread = self._thread
+        if thread:
+            thread.join()
 
     def _next(self) -> dict[_Call, int]:
         """The next batch, once there is one: calls, and the number of pictures of each."""
@@ -186,14 +200,17 @@ class Batcher:
             # Those of the last batch are about to ask for their next step. Without them, the first
             # to come back would be run alone, and the others after it: two batches a step. But if
             # others fill a batch, those just take turns with them.
-            self._changed.wait_for(lambda: self._back() or self._plan()[2], LINGER * self._took)
+            self._changed.wait_for(
+                lambda: self._ending or self._back() or self._plan()[2], LINGER * self._took
+            )
             calls, room, _ = self._plan()
             if not calls:
                 self._last = set()
-                if not self._changed.wait_for(lambda: self._waiting, IDLE):
-                    self._working = False
-                    return {}
+                self._changed.wait_for(lambda: self._ending or self._plan()[0], IDLE)
                 calls, room, _ = self._plan()
+            if self._ending or not calls:
+                self._thread = None
+                return {}
             batch, fair = share(calls, room)
             for call, n in batch.items():
                 if n >= min(call.left, fair):

@@ -1,6 +1,8 @@
 """Many runs through one network: who shares a batch, who comes first, and what comes out."""
 
 import random
+import subprocess
+import sys
 import threading
 import time
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -392,6 +394,33 @@ def test_nobody_waits_for_a_thread_that_died(batcher, monkeypatch):
 
 
 # --- all together ---------------------------------------------------------------------------------
+
+
+def test_the_thread_ends_before_the_program_does():
+    """While Python is undone, a thread that lets go of a tensor would abort the program."""
+    program = """
+import atexit, threading, torch
+from ddpm_demo.batching import Batcher, Visitor
+from ddpm_demo.config import ModelConfig
+
+
+# Runs after what is registered later.
+atexit.register(lambda: print([t.name for t in threading.enumerate()]))
+
+def network(x, t):
+    return x + 1
+
+network.config = ModelConfig()
+batcher = Batcher()
+x, t = torch.zeros(1, 1, 8, 8), torch.zeros(1)
+for _ in range(3):
+    assert batcher.run(Visitor(), network, x, t).sum() == 64
+print(*[t.name for t in threading.enumerate()])
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, timeout=60, check=True
+    )
+    assert done.stdout.splitlines() == ["MainThread batcher", "['MainThread']"], done
 
 
 def test_sixteen_threads_of_random_calls_all_get_their_own(batcher):

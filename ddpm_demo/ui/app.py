@@ -117,6 +117,9 @@ def build_app() -> gr.Blocks:
                 build_measure_tab(choice, local=alone)
     # Past 32 waiting visitors, a new one is told so. ZeroGPU would allow only one without this.
     demo.queue(max_size=32, api_open=False)
+    # By default the queue looks a thousand times a second whether somebody has come, each time at
+    # the expense of a network.
+    demo._queue.sleep_when_free = 0.01
     return demo
 
 
