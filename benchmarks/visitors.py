@@ -4,7 +4,8 @@
 
 Each way of serving is the real app in a process of its own; the visitors are gradio_client
 connections that press Generate at the same moment. The last rows are the yardstick: all the
-pictures as one run of a single visitor. Nothing else should be running.
+pictures as one run of a single visitor of ours. Nothing else should be running, and servers that
+are not measured are halted: each idle one takes a few per cent of a core.
 """
 
 from __future__ import annotations
@@ -12,12 +13,15 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import signal
 import statistics
 import subprocess
 import sys
 import threading
 import time
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from typing import NamedTuple
 
 os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")
@@ -121,6 +125,16 @@ def visit(visitors: list[Visitor], **controls: object) -> tuple[float, list[Visi
         return time.perf_counter() - start, seen
 
 
+@contextmanager
+def alone(server: subprocess.Popen[str]) -> Iterator[None]:
+    """Only this one of the servers runs; all are halted before and after."""
+    server.send_signal(signal.SIGCONT)
+    try:
+        yield
+    finally:
+        server.send_signal(signal.SIGSTOP)
+
+
 def percentile(values: list[float], part: float) -> float:
     return sorted(values)[min(int(part * len(values)), len(values) - 1)]
 
@@ -137,34 +151,41 @@ def main() -> None:
     if o.serve:
         return serve(o.serve)
 
-    servers, urls = [], {}
+    servers: dict[str, subprocess.Popen[str]] = {}
+    urls = {}
     try:
         for how in SERVING:
             command = [sys.executable, "-m", "benchmarks.visitors", "--serve", how]
             server = subprocess.Popen(
                 command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
             )
-            servers.append(server)
+            servers[how] = server
             urls[how] = server.stdout.readline().strip()
         pages = {how: [Visitor(url) for _ in range(max(o.visitors))] for how, url in urls.items()}
         each = {"model": o.model, "steps": o.steps, "n": o.pictures}
-        for page in pages.values():  # loads the model, and learns the size of batches
-            visit(page[:1], **each)
-            visit(page, **each | {"steps": 5})
+        for how, page in pages.items():  # loads the model, and learns the size of batches
+            with alone(servers[how]):
+                visit(page[:1], **each)
+                visit(page, **each | {"steps": 5})
         print(f"{o.pictures} pictures of {o.model} each, {o.steps} steps; seconds\n")
         print(
             "| visitors | served | images/s | of one run | first frame p50 | p95 | last p50 | p95 |"
         )
         print("| --: | :-- " + "| --: " * 6 + "|")
         for n in o.visitors:
-            runs = [(label, pages[how][:n], each) for how, label in SERVING.items()]
-            one = pages["queue"][:1]
+            runs = [(label, how, pages[how][:n], each) for how, label in SERVING.items()]
+            one = pages["batched"][:1]
             if n * o.pictures <= one[0].most:
-                runs.append(("one run of all", one, each | {"n": n * o.pictures}))
-            results = [[visit(page, **c) for _, page, c in runs] for _ in range(o.rounds)]
+                runs.append(("one run of all", "batched", one, each | {"n": n * o.pictures}))
+            results = []
+            for _ in range(o.rounds):
+                results.append([])
+                for _, how, page, controls in runs:
+                    with alone(servers[how]):
+                        results[-1].append(visit(page, **controls))
             columns = list(zip(*results, strict=True))
             took = [statistics.median(seconds for seconds, _ in column) for column in columns]
-            for (label, _, _), column, seconds in zip(runs, columns, took, strict=True):
+            for (label, *_), column, seconds in zip(runs, columns, took, strict=True):
                 share = f"{took[-1] / seconds:.0%}" if len(runs) > len(SERVING) else "–"
                 seen = [v for _, visits in column for v in visits]
                 first, last = [v.first for v in seen], [v.last for v in seen]
@@ -176,9 +197,10 @@ def main() -> None:
                 )
             sys.stdout.flush()
     finally:
-        for server in servers:
+        for server in servers.values():
+            server.send_signal(signal.SIGCONT)
             server.stdin.close()
-        for server in servers:
+        for server in servers.values():
             server.wait(30)
 
 

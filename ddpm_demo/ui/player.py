@@ -26,6 +26,7 @@ from typing import Any, Protocol
 
 import gradio as gr
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
 from ddpm_demo import images
@@ -232,39 +233,48 @@ def stream(
     if step is None:
         return
 
-    def encode(step: StepLike) -> tuple[dict[str, Any], Sequence[int]]:
-        pictures = [images.to_uint8(getattr(step, name)) for name in panels]
-        return _frame(step.index, step.t, pictures, now - start), pictures[0].shape
+    def encode(kept: Sequence[tuple[StepLike, float]]) -> list[dict[str, Any]]:
+        """All at once: a step waits for its run, and what is quick alone adds up over runs."""
+        pictures = [
+            np.split(images.to_uint8(torch.cat([getattr(s, name) for s, _ in kept])), len(kept))
+            for name in panels
+        ]
+        return [
+            _frame(s.index, s.t, shown, now - start)
+            for (s, now), *shown in zip(kept, *pictures, strict=True)
+        ]
 
-    kept, now = step, time.perf_counter()
-    first, shape = encode(step)
+    kept = [(step, time.perf_counter())]
+    (first,) = encode(kept)
+    n, c, h, w = getattr(step, next(iter(panels))).shape
     labels = panels.values()
+    shape = (n, h, w, c)
     opening = header(shape, step.total, panels=labels, columns=columns, title=title, meta=meta)
     yield json.dumps({**json.loads(opening), "frames": [first]})
 
     size = len(first["d"])
     stride = step.total / max(2, min(keep, CHARS_PER_RUN // size))
     gap = max(1 / fps / FRAMES_PER_MESSAGE, size / CHARS_PER_SECOND)
-    kept_at = sent_at = time.perf_counter()
-    batch: list[dict[str, Any]] = []
+    last, kept_at = step, time.perf_counter()
+    sent_at, kept = kept_at, []
     this = object()
     _streams.add(this)
     try:
         for step in steps:
             now = time.perf_counter()
             every = (len(_streams) if sparing else 1) / fps
-            if step.index - kept.index >= stride and now - kept_at >= gap:
-                batch.append(encode(step)[0])
-                kept, kept_at = step, now
+            if step.index - last.index >= stride and now - kept_at >= gap:
+                kept.append((step, now))
+                last, kept_at = step, now
             if now - sent_at >= every:
-                yield json.dumps({"frames": batch}) if batch else gr.skip()
-                batch, sent_at = [], time.perf_counter()
+                yield json.dumps({"frames": encode(kept)}) if kept else gr.skip()
+                kept, sent_at = [], time.perf_counter()
     finally:
         _streams.remove(this)
-    if kept is not step:
-        batch.append(encode(step)[0])
-    if batch:
-        yield json.dumps({"frames": batch})
+    if last is not step:
+        kept.append((step, now))
+    if kept:
+        yield json.dumps({"frames": encode(kept)})
 
 
 def _frame(step: int, t: int | None, panels: Iterable[Pictures], seconds: float) -> dict[str, Any]:
