@@ -58,7 +58,7 @@ def show_recorded(name: Any) -> Iterator[tuple[str, str]]:
     grids = [np.ascontiguousarray(images.cut(sheet, 16, scale=4)) for sheet in sheets]
     last, info = log[-1], runtime.model(name).info
     words = f"{name}: {last['step']} steps of {info['train']['batch_size']} pictures"
-    title = f"{words}, recorded in {spoken(last['seconds'])}"
+    title = f"{words}, recorded on another machine in {spoken(last['seconds'])}"
     about = {"model": name, "lr": info["train"]["lr"]}
     opening = header(grids[0], last["step"], len(log), title, about)
     at = zip([0, *(row["step"] for row in log)], [0, *(row["seconds"] for row in log)], grids)  # noqa: B905

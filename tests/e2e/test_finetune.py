@@ -23,7 +23,7 @@ from ddpm_demo.unet import UNet
 
 pytestmark = pytest.mark.e2e
 STEPS, TRAINS = 20, re.compile(r"Step \d+ of")
-RECORDED = "plain-red: 20 steps of 8 pictures, recorded in 9.0 s"
+RECORDED = "plain-red: 20 steps of 8 pictures, recorded on another machine in 9.0 s"
 NOW = "() => [...document.querySelectorAll('#tuner canvas')].at(-1).toDataURL()"
 STEP = "+(document.querySelector('#tuner [data-step]')?.dataset.step ?? -1)"
 FRAMES = "+(document.querySelector('#tuner [data-frames]')?.dataset.frames || 0)"

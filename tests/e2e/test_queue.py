@@ -94,7 +94,7 @@ def wait_in_queue(page: Any, place: str, player: str = "player") -> None:
 def open_tuning(page: Any) -> None:
     """Its tab, with the recorded run that it shows first."""
     page.get_by_role("tab", name="Fine-tune").click()
-    page.locator("#tuner").get_by_text("recorded in").wait_for()
+    page.locator("#tuner").get_by_text("recorded on another machine").wait_for()
 
 
 def status(page: Any, text: str) -> None:
