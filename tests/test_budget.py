@@ -76,6 +76,21 @@ def test_a_slow_network_is_called_once(tiny: Callable[..., Checkpoint]) -> None:
     assert list(measure(tiny(), Slow, patience=0.01)) == [1]
 
 
+@pytest.mark.usefixtures("clock")
+def test_a_size_that_was_only_prepared_for_does_not_count(tiny: Callable[..., Checkpoint]) -> None:
+    """Or a run of 16 pictures would be said to take as long as its first step."""
+
+    seen: set[int] = set()
+
+    class Preparing(Slow):
+        def _network(self, x: torch.Tensor, *rest: Any) -> torch.Tensor:
+            Slow.now += 1.0 * (len(x) not in seen)
+            seen.add(len(x))
+            return super()._network(x, *rest)
+
+    assert list(measure(tiny(), Preparing, patience=2.5)) == [1, 4]
+
+
 def test_estimate() -> None:
     seconds = {1: 0.01, 4: 0.025, 16: 0.1}
     assert estimate(SampleConfig("ddim", 50, n=16), seconds) == pytest.approx(5.0)
