@@ -3,8 +3,8 @@
 Winograd's F(4x4, 3x3) (Lavin & Gray 2016, section 4.3): a tile of 6x6 pixels and the kernel are
 carried over to where their convolution is a product of 36 numbers, which gives 4x4 pixels for 36
 multiplications in place of 144. For many channels these are 36 products of matrices, and the
-carrying over and back costs little beside them. Rounding errors grow about tenfold, to 3e-5 of a
-pixel.
+carrying over and back costs little beside them. Rounding errors grow more than tenfold, to 1e-4 of
+a pixel.
 
 Forward alone it pays for wide layers. In training it pays sooner: the gradient of the kernels is a
 product of the same tiles, which are kept for it, and is what direct convolutions are slowest at.
@@ -187,9 +187,9 @@ class Conv3x3(Conv):
     """A 3x3 convolution with padding 1, which takes Winograd's way where it is faster.
 
     That is in float32 on a CPU, for wide layers. Without gradients, the kernels that are carried
-    over, four times the memory of the weights, are made when first needed, and anew when the
-    weights have changed. With gradients, the tiles are kept instead of the pixels: about twice the
-    memory.
+    over, four times the memory of the weights, are made when first needed, once for few tiles and
+    once for many, and anew when the weights have changed. With gradients, the tiles are kept
+    instead of the pixels: about twice the memory.
     """
 
     def __init__(self, c_in: int, c_out: int) -> None:

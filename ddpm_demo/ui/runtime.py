@@ -40,7 +40,7 @@ closing = threading.Event()  # the server is being stopped
 CLOSING = "The server is being stopped. What has come so far stays on this page."
 RUN_MINUTES = "DDPM_DEMO_RUN_MINUTES"  # of the environment: of a run in Generate,
 LANE_MINUTES = "DDPM_DEMO_LANE_MINUTES"  # and of fine-tuning and measuring
-MODEL_BYTES = 10**9  # of loaded models together; the paper's network has up to 0.6 GB
+MODEL_BYTES = 15 * 10**8  # of loaded models together; the paper's network has up to 0.9 GB
 RUNS = 8  # of visitors at the same time; the next ones wait in Gradio's queue
 # The steps of all runs share forward passes, all on one thread: Gradio resumes a run on whatever
 # thread is free, and each thread that runs a network would bring up OpenMP threads of its own. On
