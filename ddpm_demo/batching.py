@@ -134,6 +134,7 @@ class Batcher:
         self._waiting: list[_Call] = []
         self._thread: threading.Thread | None = None  # while it works
         self._ending = False
+        atexit.register(self._end)
         self._turn = 0
         self._last: set[Visitor] = set()  # whom the last batch was for,
         self._took = 0.0  # and its seconds
@@ -154,7 +155,6 @@ class Batcher:
                 if not self._thread:
                     self._thread = threading.Thread(target=self._work, name="batcher", daemon=True)
                     self._thread.start()
-                    atexit.register(self._end)
                 self._changed.notify()
             return call.answer.result()
         finally:
@@ -182,8 +182,6 @@ class Batcher:
                 for call in self._waiting:
                     call.fail(error)
             raise
-        finally:
-            atexit.unregister(self._end)
 
     def _end(self) -> None:
         """When the program ends: so does the thread, which couldn't once Python is being undone."""

@@ -142,7 +142,8 @@ class Conv(Prepared, nn.Conv2d):
         laid_out = self.prepared(
             dtype,
             lambda: LaidOutConv(_to(dtype, weight), _to(dtype, bias), x.shape, padding, stride),
-            *(weight, bias),
+            weight,
+            bias,
         )
         return laid_out(x.to(dtype))
 
@@ -158,7 +159,8 @@ class Linear(Prepared, nn.Linear):
         laid_out = self.prepared(
             dtype,
             lambda: LaidOutLinear(_to(dtype, weight), _to(dtype, bias), rows),
-            *(weight, bias),
+            weight,
+            bias,
         )
         return laid_out(x.to(dtype))
 

@@ -121,3 +121,8 @@ def test_runs_share_passes_but_on_zerogpu(
         module = runpy.run_path(str(runtime.__file__))
         kinds.append(type(module["denoiser"](tiny().model, tiny().diffusion)))
     assert kinds == [BatchedDenoiser, Denoiser]
+
+
+def test_the_queue_has_the_pause_that_the_app_sets() -> None:
+    """It is Gradio's own affair: a release that renames it would ignore what the app sets."""
+    assert gr.Blocks().queue()._queue.sleep_when_free > 0
