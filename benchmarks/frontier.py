@@ -23,13 +23,14 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 from tqdm import tqdm
 
-from ddpm_demo import budget, metrics, references
-from ddpm_demo.checkpoint import Checkpoint, available, load_checkpoint
 from ddpm_demo.config import ModelConfig
 from ddpm_demo.devices import keep_memory, pick
-from ddpm_demo.evaluate import CACHE, Samples, judge_of
-from ddpm_demo.generate import defaults
-from ddpm_demo.unet import UNet
+from ddpm_demo.evaluation import metrics, references
+from ddpm_demo.evaluation.samples import CACHE, Samples, judge_of
+from ddpm_demo.inference import timing as budget
+from ddpm_demo.inference.generate import defaults
+from ddpm_demo.models.checkpoint import Checkpoint, available, load_checkpoint
+from ddpm_demo.nn.unet import UNet
 
 # The repo doesn't say: 800,000 steps of 128 pictures (Ho et al. 2020, appendix B).
 SEEN = {"google/ddpm-cifar10-32": 800_000 * 128}

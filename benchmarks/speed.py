@@ -22,13 +22,13 @@ import httpx
 import torch
 from diffusers import UNet2DModel
 
-from ddpm_demo.checkpoint import available, load_checkpoint
-from ddpm_demo.classifier import load_classifier
 from ddpm_demo.config import ModelConfig, SampleConfig
 from ddpm_demo.devices import bf16_pays, keep_memory
-from ddpm_demo.generate import defaults, generate
-from ddpm_demo.images import to_uint8
-from ddpm_demo.unet import UNet
+from ddpm_demo.evaluation.classifier import load_classifier
+from ddpm_demo.inference.generate import defaults, generate
+from ddpm_demo.media.images import to_uint8
+from ddpm_demo.models.checkpoint import available, load_checkpoint
+from ddpm_demo.nn.unet import UNet
 
 PAPER = {  # Ho et al.'s CIFAR-10 network, as published in diffusers' layout
     "sample_size": 32,

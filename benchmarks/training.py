@@ -26,8 +26,8 @@ from torch.utils.flop_counter import FlopCounterMode
 from ddpm_demo.config import DiffusionConfig, ModelConfig, TrainConfig
 from ddpm_demo.data import Images
 from ddpm_demo.devices import bf16_pays, keep_memory
-from ddpm_demo.trainer import Trainer
-from ddpm_demo.unet import UNet
+from ddpm_demo.nn.unet import UNet
+from ddpm_demo.training.trainer import Trainer
 
 try:
     from denoising_diffusion_pytorch import GaussianDiffusion, Unet

@@ -40,10 +40,10 @@ def serve(how: str) -> None:
     """The app in this process, until stdin ends; its address is printed."""
     import torch
 
-    from ddpm_demo.denoiser import Denoiser
     from ddpm_demo.devices import keep_memory
-    from ddpm_demo.ui import runtime
+    from ddpm_demo.diffusion.denoiser import Denoiser
     from ddpm_demo.ui.app import LAUNCH, build_app
+    from ddpm_demo.ui.server import runtime
 
     keep_memory()
     if how == "batched":

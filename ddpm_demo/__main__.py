@@ -1,5 +1,5 @@
 import sys
 
-from .cli import main
+from ddpm_demo.cli import main
 
 sys.exit(main())

@@ -14,8 +14,8 @@ import torch
 from filelock import FileLock
 from torch import Tensor
 
-from .config import number, require
-from .images import ImageError, open_image, square
+from ddpm_demo.config import number, require
+from ddpm_demo.media.images import ImageError, open_image, square
 
 NAMES = ("mnist", "fashion_mnist", "cifar10")
 SUFFIXES = {".jpg", ".jpeg", ".png", ".webp"}

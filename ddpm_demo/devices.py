@@ -7,7 +7,7 @@ import threading
 
 import torch
 
-from .config import require
+from ddpm_demo.config import require
 
 
 def here() -> list[str]:

@@ -13,9 +13,9 @@ import pytest
 import torch
 from torch import nn
 
-from ddpm_demo.checkpoint import Checkpoint, save_checkpoint
 from ddpm_demo.config import DiffusionConfig, ModelConfig
-from ddpm_demo.unet import UNet
+from ddpm_demo.models.checkpoint import Checkpoint, save_checkpoint
+from ddpm_demo.nn.unet import UNet
 
 N = TypeVar("N", bound=nn.Module)
 TINY: dict[str, Any] = {
@@ -65,8 +65,8 @@ def tiny(filled: Callable[..., UNet]) -> Callable[..., Checkpoint]:
 @pytest.fixture
 def busy() -> Iterator[Callable[[], AbstractContextManager[None]]]:
     """`with busy():` somebody waits for pictures of the app, as long as the block lasts."""
-    from ddpm_demo.batching import Visitor
-    from ddpm_demo.ui import runtime
+    from ddpm_demo.inference.batching import Visitor
+    from ddpm_demo.ui.server import runtime
 
     go = threading.Event()
 
@@ -98,7 +98,7 @@ def busy() -> Iterator[Callable[[], AbstractContextManager[None]]]:
 def zoo(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, tiny: Callable[..., Checkpoint]) -> Path:
     """Shipped models of the test's own: "tiny", and "classy", which knows three classes."""
     folder = tmp_path / "checkpoints"
-    monkeypatch.setattr("ddpm_demo.checkpoint.ZOO", folder)
+    monkeypatch.setattr("ddpm_demo.models.checkpoint.ZOO", folder)
     for name, classes in (("tiny", 0), ("classy", 3)):
         save_checkpoint(folder / name, tiny(num_classes=classes))
     return folder

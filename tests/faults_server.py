@@ -22,10 +22,10 @@ import torch
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
-from ddpm_demo import checkpoint
-from ddpm_demo.checkpoint import Checkpoint, save_checkpoint
 from ddpm_demo.config import DiffusionConfig, ModelConfig
-from ddpm_demo.unet import UNet
+from ddpm_demo.models import checkpoint
+from ddpm_demo.models.checkpoint import Checkpoint, save_checkpoint
+from ddpm_demo.nn.unet import UNet
 
 PATIENCE = 120.0
 

@@ -9,7 +9,7 @@ import torch
 from diffusers import UNet2DModel
 from diffusers.utils import logging
 
-from ddpm_demo.checkpoint import Checkpoint
+from ddpm_demo.models.checkpoint import Checkpoint
 
 logging.set_verbosity_error()
 logging.disable_progress_bar()

@@ -11,12 +11,12 @@ from contextlib import contextmanager
 import pytest
 import torch
 
-from ddpm_demo import batching
-from ddpm_demo.batching import BatchedDenoiser, Batcher, Pace, Visitor, _Call, share
 from ddpm_demo.config import DiffusionConfig, ModelConfig
-from ddpm_demo.denoiser import Denoiser
-from ddpm_demo.noise import Noise
-from ddpm_demo.sampling import ddim, ddpm
+from ddpm_demo.diffusion.denoiser import Denoiser
+from ddpm_demo.diffusion.noise import Noise
+from ddpm_demo.diffusion.samplers.sampling import ddim, ddpm
+from ddpm_demo.inference import batching
+from ddpm_demo.inference.batching import BatchedDenoiser, Batcher, Pace, Visitor, _Call, share
 
 PATIENCE = 30.0  # seconds until a test takes it for a deadlock
 PROCESS = DiffusionConfig(T=50, schedule="cosine")
@@ -400,7 +400,7 @@ def test_the_thread_ends_before_the_program_does():
     """While Python is undone, a thread that lets go of a tensor would abort the program."""
     program = """
 import atexit, threading, torch
-from ddpm_demo.batching import Batcher, Visitor
+from ddpm_demo.inference.batching import Batcher, Visitor
 from ddpm_demo.config import ModelConfig
 
 

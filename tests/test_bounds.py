@@ -11,12 +11,12 @@ from scipy import integrate, stats
 from torch import Tensor
 from torch.distributions import Normal, kl_divergence
 
-from ddpm_demo.bounds import Bound, bound, log_decoder, model_bound, prior_bits, terms
-from ddpm_demo.checkpoint import Checkpoint
 from ddpm_demo.config import VARIANCES, DiffusionConfig, ModelConfig
-from ddpm_demo.denoiser import Denoiser, Prediction, split
-from ddpm_demo.schedule import Schedule
-from ddpm_demo.unet import UNet
+from ddpm_demo.diffusion.denoiser import Denoiser, Prediction, split
+from ddpm_demo.diffusion.schedule import Schedule
+from ddpm_demo.evaluation.bounds import Bound, bound, log_decoder, model_bound, prior_bits, terms
+from ddpm_demo.models.checkpoint import Checkpoint
+from ddpm_demo.nn.unet import UNet
 
 LINEAR, COSINE = Schedule.linear(), Schedule.cosine()
 SHORT = Schedule.linear(20, 0.01, 0.3)

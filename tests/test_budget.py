@@ -9,14 +9,14 @@ import gradio as gr
 import pytest
 import torch
 
-from ddpm_demo import budget
-from ddpm_demo.budget import calls, estimate, measure, per_call, pictures, plan, spoken
-from ddpm_demo.checkpoint import Checkpoint, load_checkpoint
 from ddpm_demo.config import SAMPLER_NAMES, SampleConfig
-from ddpm_demo.denoiser import Denoiser
-from ddpm_demo.generate import generate
-from ddpm_demo.ui import generate as tab
-from ddpm_demo.ui import runtime
+from ddpm_demo.diffusion.denoiser import Denoiser
+from ddpm_demo.inference import timing as budget
+from ddpm_demo.inference.generate import generate
+from ddpm_demo.inference.timing import calls, estimate, measure, per_call, pictures, plan, spoken
+from ddpm_demo.models.checkpoint import Checkpoint, load_checkpoint
+from ddpm_demo.ui.generate import tab
+from ddpm_demo.ui.server import runtime
 
 
 @pytest.mark.parametrize("label", [None, 1])

@@ -10,13 +10,13 @@ import pytest
 import torch
 from PIL import Image
 
-from ddpm_demo import card
-from ddpm_demo.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from ddpm_demo.cli import parser
 from ddpm_demo.cli.training import configs, network
 from ddpm_demo.config import DiffusionConfig, ModelConfig, TrainConfig
-from ddpm_demo.generate import defaults
-from ddpm_demo.unet import UNet
+from ddpm_demo.inference.generate import defaults
+from ddpm_demo.models.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
+from ddpm_demo.nn.unet import UNet
+from ddpm_demo.publishing import card
 
 
 @pytest.fixture

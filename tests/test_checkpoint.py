@@ -12,8 +12,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from ddpm_demo import checkpoint as cp
-from ddpm_demo.checkpoint import (
+from ddpm_demo.models import checkpoint as cp
+from ddpm_demo.models.checkpoint import (
     Checkpoint,
     CheckpointError,
     load_checkpoint,

@@ -10,11 +10,11 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import save_file
 
-from ddpm_demo import classifier as k
-from ddpm_demo.checkpoint import CheckpointError, load_tensors, save_tensors
 from ddpm_demo.data import Images
-from ddpm_demo.metrics import reference, require_enough
-from ddpm_demo.trainer import DivergedError
+from ddpm_demo.evaluation import classifier as k
+from ddpm_demo.evaluation.metrics import reference, require_enough
+from ddpm_demo.models.checkpoint import CheckpointError, load_tensors, save_tensors
+from ddpm_demo.training.trainer import DivergedError
 
 NAMES = ("rows", "columns", "dots")
 SMALL = k.ClassifierConfig(NAMES, size=8, widths=(8, 8, 8, 8), dim=5)

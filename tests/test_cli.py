@@ -21,20 +21,20 @@ import pytest
 import torch
 from PIL import Image
 
-from ddpm_demo import images
-from ddpm_demo.checkpoint import (
+from ddpm_demo.cli import EXAMPLES, main, parser
+from ddpm_demo.config import SampleConfig
+from ddpm_demo.diffusion.noise import Noise
+from ddpm_demo.diffusion.schedule import Schedule
+from ddpm_demo.inference.generate import generate
+from ddpm_demo.media import images
+from ddpm_demo.models.checkpoint import (
     Checkpoint,
     load_checkpoint,
     load_tensors,
     save_checkpoint,
     save_tensors,
 )
-from ddpm_demo.cli import EXAMPLES, main, parser
-from ddpm_demo.config import SampleConfig
-from ddpm_demo.generate import generate
-from ddpm_demo.noise import Noise
-from ddpm_demo.schedule import Schedule
-from ddpm_demo.trainer import Trainer
+from ddpm_demo.training.trainer import Trainer
 
 Capture = pytest.CaptureFixture[str]
 ROOT = Path(__file__).parent.parent

@@ -7,13 +7,13 @@ from pathlib import Path
 import pytest
 import torch
 
-from ddpm_demo.batching import BatchedDenoiser, Batcher
-from ddpm_demo.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from ddpm_demo.config import SAMPLER_NAMES, SampleConfig, TrainConfig
 from ddpm_demo.data import Images
-from ddpm_demo.generate import generate
-from ddpm_demo.noise import KINDS
-from ddpm_demo.train import train
+from ddpm_demo.diffusion.noise import KINDS
+from ddpm_demo.inference.batching import BatchedDenoiser, Batcher
+from ddpm_demo.inference.generate import generate
+from ddpm_demo.models.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
+from ddpm_demo.training.train import train
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
 

@@ -8,9 +8,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from ddpm_demo.checkpoint import Checkpoint
 from ddpm_demo.config import PREDICTIONS, DiffusionConfig
-from ddpm_demo.denoiser import Denoiser
+from ddpm_demo.diffusion.denoiser import Denoiser
+from ddpm_demo.models.checkpoint import Checkpoint
 
 
 def normal(*shape: int, seed: int = 0) -> Tensor:

@@ -16,17 +16,22 @@ from PIL import Image
 from scipy import linalg
 from torch import Tensor
 
-from ddpm_demo import evaluate as e
-from ddpm_demo import references
-from ddpm_demo.bounds import model_bound
-from ddpm_demo.checkpoint import Checkpoint, load_checkpoint
-from ddpm_demo.classifier import Classifier, ClassifierConfig, load_classifier, save_classifier
 from ddpm_demo.cli import main
 from ddpm_demo.config import SampleConfig
 from ddpm_demo.data import Images, load
-from ddpm_demo.generate import defaults
-from ddpm_demo.metrics import distance, summarise
-from ddpm_demo.plots import bar_plot, line_plot
+from ddpm_demo.evaluation import references
+from ddpm_demo.evaluation import samples as e
+from ddpm_demo.evaluation.bounds import model_bound
+from ddpm_demo.evaluation.classifier import (
+    Classifier,
+    ClassifierConfig,
+    load_classifier,
+    save_classifier,
+)
+from ddpm_demo.evaluation.metrics import distance, summarise
+from ddpm_demo.inference.generate import defaults
+from ddpm_demo.media.plots import bar_plot, line_plot
+from ddpm_demo.models.checkpoint import Checkpoint, load_checkpoint
 
 Capture = pytest.CaptureFixture[str]
 DIM = 5
@@ -38,8 +43,8 @@ def here(zoo: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     folder = zoo.parent / "here"
     (folder / "pictures").mkdir(parents=True)
     monkeypatch.chdir(folder)
-    monkeypatch.setattr("ddpm_demo.evaluate.CACHE", folder / "samples")
-    monkeypatch.setattr("ddpm_demo.metrics.CACHE", folder / "statistics")
+    monkeypatch.setattr("ddpm_demo.evaluation.samples.CACHE", folder / "samples")
+    monkeypatch.setattr("ddpm_demo.evaluation.metrics.CACHE", folder / "statistics")
     torch.manual_seed(0)
     channels = load_checkpoint("tiny").model.config.channels
     judge = Classifier(
@@ -90,8 +95,8 @@ def test_shipped_statistics_stand_for_the_data(
     judge = load_classifier("judge.safetensors")
     judge.info["dataset"] = "folder:pictures"
     save_classifier(zoo / "classifiers" / "judge.safetensors", judge)
-    monkeypatch.setattr("ddpm_demo.classifier.ZOO", zoo)
-    monkeypatch.setattr("ddpm_demo.references.ZOO", zoo)
+    monkeypatch.setattr("ddpm_demo.evaluation.classifier.ZOO", zoo)
+    monkeypatch.setattr("ddpm_demo.evaluation.references.ZOO", zoo)
     line = LINE.replace("judge.safetensors", "judge") + " -n 40 --steps 2 --out r.json"
     channels = load_checkpoint("tiny").model.config.channels
     results = []
@@ -267,7 +272,7 @@ class Toy:
 
 
 def test_inceptions_numbers(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("ddpm_demo.metrics.Inception", lambda device: Toy())
+    monkeypatch.setattr("ddpm_demo.evaluation.metrics.Inception", lambda device: Toy())
     line = "evaluate --model tiny --dataset folder:pictures --steps 2 -n 100 --out r.json"
     assert run(f"{line} --metrics fid,is,precision_recall") == 0
     row = json.loads(Path("r.json").read_text())["samples"][0]
@@ -356,7 +361,7 @@ def test_refusals_come_before_anything_is_drawn(
     monkeypatch: pytest.MonkeyPatch,
     tiny: Callable[..., Checkpoint],
 ) -> None:
-    from ddpm_demo.checkpoint import save_checkpoint
+    from ddpm_demo.models.checkpoint import save_checkpoint
 
     save_checkpoint(zoo / "laplace", tiny(noise="laplace"))
 
@@ -366,7 +371,7 @@ def test_refusals_come_before_anything_is_drawn(
     monkeypatch.setenv("TORCH_HOME", str(here))
     monkeypatch.setattr("torch.hub.download_url_to_file", fail)
     monkeypatch.setattr(e, "Samples", None)
-    monkeypatch.setattr("ddpm_demo.bounds.model_bound", None)
+    monkeypatch.setattr("ddpm_demo.evaluation.bounds.model_bound", None)
     if "--model judge" in line:
         save_checkpoint(here / "judge-model", tiny())
         line = line.replace("--model judge.safetensors", "--model judge-model")

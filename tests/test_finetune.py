@@ -12,15 +12,15 @@ import torch
 from PIL import Image
 
 from ddpm_demo import data as d
-from ddpm_demo.checkpoint import Checkpoint, load_checkpoint, load_tensors, save_checkpoint
 from ddpm_demo.cli import main
 from ddpm_demo.config import DiffusionConfig, ModelConfig, SampleConfig
 from ddpm_demo.data import Images
-from ddpm_demo.finetune import before, estimate, finetune, pace, pictures, settings
-from ddpm_demo.generate import generate
-from ddpm_demo.images import cut, to_uint8
-from ddpm_demo.trainer import Trainer, preview
-from ddpm_demo.unet import UNet
+from ddpm_demo.inference.generate import generate
+from ddpm_demo.media.images import cut, to_uint8
+from ddpm_demo.models.checkpoint import Checkpoint, load_checkpoint, load_tensors, save_checkpoint
+from ddpm_demo.nn.unet import UNet
+from ddpm_demo.training.finetune import before, estimate, finetune, pace, pictures, settings
+from ddpm_demo.training.trainer import Trainer, preview
 
 NAMES = ("dark", "bright")
 
@@ -169,7 +169,7 @@ def test_too_little_memory_halves_the_batch(base, data, monkeypatch):
             raise torch.OutOfMemoryError
         yield "a step"
 
-    monkeypatch.setattr("ddpm_demo.finetune.train", train)
+    monkeypatch.setattr("ddpm_demo.training.finetune.train", train)
     most, config = 4, settings(base, data, batch_size=16, images=100)
     assert list(finetune(base, data, config, say=said.append)) == ["a step"]
     assert tried == [16, 8, 4]
@@ -283,7 +283,7 @@ def test_the_command_pushes_its_result(shell, tmp_path, monkeypatch, capsys):
         pushed.append((repo, load_checkpoint(file)))
         return f"https://huggingface.co/{repo}"
 
-    monkeypatch.setattr("ddpm_demo.publish.push", push)
+    monkeypatch.setattr("ddpm_demo.publishing.push.push", push)
     monkeypatch.setattr("huggingface_hub.get_token", lambda: None)
     assert shell(f"{LINE} --steps 2 --out out --push me/net") == 2
     assert "No Hugging Face login here" in capsys.readouterr().err

@@ -9,9 +9,9 @@ import torch
 from gradio.utils import get_upload_folder
 from PIL import Image
 
-from ddpm_demo.images import ImageError
-from ddpm_demo.timesteps import MOST, default_timesteps, parse_timesteps
-from ddpm_demo.ui.forward import EXAMPLES, _fit, _uploaded, picture_message, schedules_message
+from ddpm_demo.diffusion.timesteps import MOST, default_timesteps, parse_timesteps
+from ddpm_demo.media.images import ImageError
+from ddpm_demo.ui.forward.tab import EXAMPLES, _fit, _uploaded, picture_message, schedules_message
 
 
 @pytest.mark.parametrize(

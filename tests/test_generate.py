@@ -7,12 +7,12 @@ import pytest
 import torch
 from torch import Tensor
 
-from ddpm_demo.checkpoint import Checkpoint
 from ddpm_demo.config import NOISES, SAMPLER_NAMES, SampleConfig
-from ddpm_demo.denoiser import Denoiser
-from ddpm_demo.generate import generate, metadata
-from ddpm_demo.noise import Noise
-from ddpm_demo.sampling import SAMPLERS
+from ddpm_demo.diffusion.denoiser import Denoiser
+from ddpm_demo.diffusion.noise import Noise
+from ddpm_demo.diffusion.samplers.sampling import SAMPLERS
+from ddpm_demo.inference.generate import generate, metadata
+from ddpm_demo.models.checkpoint import Checkpoint
 
 Tiny = Callable[..., Checkpoint]
 

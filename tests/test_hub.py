@@ -22,13 +22,19 @@ from diffusers import UNet2DModel
 from folders import Malice, change, prediction_error
 from huggingface_hub import errors
 
-from ddpm_demo import hub
-from ddpm_demo.checkpoint import Checkpoint, CheckpointError, load_checkpoint, save_checkpoint
 from ddpm_demo.config import DiffusionConfig, ModelConfig
-from ddpm_demo.ui import app, runtime
-from ddpm_demo.ui import hub as ui_hub
-from ddpm_demo.ui.generate import ModelChoice
-from ddpm_demo.unet import UNet
+from ddpm_demo.models import hub
+from ddpm_demo.models.checkpoint import (
+    Checkpoint,
+    CheckpointError,
+    load_checkpoint,
+    save_checkpoint,
+)
+from ddpm_demo.nn.unet import UNet
+from ddpm_demo.ui import app
+from ddpm_demo.ui.components import hub_entry as ui_hub
+from ddpm_demo.ui.generate.tab import ModelChoice
+from ddpm_demo.ui.server import runtime
 
 try:  # by the version of huggingface-hub
     import httpx2 as http
@@ -148,7 +154,7 @@ def test_a_model_of_this_program(
     torch.manual_seed(0)
     saved = Checkpoint(UNet(ModelConfig(size=8, channels=1, width=8)).eval(), DiffusionConfig())
     if shards:
-        monkeypatch.setattr("ddpm_demo.checkpoint.MAX_SHARD", 100_000)
+        monkeypatch.setattr("ddpm_demo.models.checkpoint.MAX_SHARD", 100_000)
     save_checkpoint(tmp_path / "saved", saved)
     (tmp_path / "saved" / "README.md").write_text("# a model")
     fake.source = tmp_path / "saved"
@@ -213,9 +219,9 @@ def serve_as_hub(folder: Path) -> ThreadingHTTPServer:
 
 
 THROUGH_THE_LIBRARY = f"""
-from ddpm_demo import hub
-from ddpm_demo.checkpoint import load_checkpoint
-from ddpm_demo.ui.hub import _bars
+from ddpm_demo.models import hub
+from ddpm_demo.models.checkpoint import load_checkpoint
+from ddpm_demo.ui.components.hub_entry import _bars
 come = [0]
 for online in (True, False):
     for name in ("nobody/none", "somebody/gated", {NAME!r}):

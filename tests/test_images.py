@@ -16,8 +16,8 @@ import pytest
 import torch
 from PIL import Image, ImageFile, TiffImagePlugin
 
-from ddpm_demo import images
-from ddpm_demo.images import (
+from ddpm_demo.media import images
+from ddpm_demo.media.images import (
     ImageError,
     encode,
     grid,
@@ -563,7 +563,7 @@ def test_a_full_disk_leaves_the_old_file(tmp_path: Path, monkeypatch: pytest.Mon
 
 
 def test_the_shipped_examples() -> None:
-    folder = Path(images.__file__).parent / "examples"
+    folder = Path(images.__file__).parents[1] / "examples"
     credits = (folder / "README.md").read_text()
     paths = sorted(folder.glob("*.jpg"))
     assert len(paths) >= 5

@@ -8,9 +8,12 @@ from typing import Any
 import gradio as gr
 import pytest
 
-from ddpm_demo.checkpoint import load_checkpoint
-from ddpm_demo.ui import app, disk, forward, generate, runtime, work
-from ddpm_demo.ui.generate import ANY
+from ddpm_demo.models.checkpoint import load_checkpoint
+from ddpm_demo.ui import app
+from ddpm_demo.ui.forward import tab as forward
+from ddpm_demo.ui.generate import tab as generate
+from ddpm_demo.ui.generate.tab import ANY
+from ddpm_demo.ui.server import disk, runtime, work
 
 SAMPLED = ("beta_tilde", 0, True, ANY, 1, 20)
 """The controls after spacing."""

@@ -4,10 +4,10 @@ import numpy as np
 import pytest
 import torch
 
-from ddpm_demo import losses
 from ddpm_demo.config import LOSSES, PREDICTIONS, DiffusionConfig
-from ddpm_demo.denoiser import split
-from ddpm_demo.schedule import Schedule
+from ddpm_demo.diffusion import losses
+from ddpm_demo.diffusion.denoiser import split
+from ddpm_demo.diffusion.schedule import Schedule
 
 SCHEDULE = Schedule.from_config(DiffusionConfig(1000, "cosine"))
 

@@ -11,15 +11,21 @@ import torch
 from PIL import Image
 
 from ddpm_demo import data as d
-from ddpm_demo import metrics, references
-from ddpm_demo.batching import BatchedDenoiser
-from ddpm_demo.bounds import model_bound
-from ddpm_demo.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
-from ddpm_demo.classifier import Classifier, ClassifierConfig, load_classifier, save_classifier
 from ddpm_demo.config import SampleConfig
-from ddpm_demo.generate import generate
-from ddpm_demo.images import to_uint8
-from ddpm_demo.ui import measuring, runtime, work
+from ddpm_demo.evaluation import metrics, references
+from ddpm_demo.evaluation.bounds import model_bound
+from ddpm_demo.evaluation.classifier import (
+    Classifier,
+    ClassifierConfig,
+    load_classifier,
+    save_classifier,
+)
+from ddpm_demo.inference.batching import BatchedDenoiser
+from ddpm_demo.inference.generate import generate
+from ddpm_demo.media.images import to_uint8
+from ddpm_demo.models.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
+from ddpm_demo.ui.measure import measuring
+from ddpm_demo.ui.server import runtime, work
 
 KINDS = ("kind 0", "kind 1", "kind 2")
 DIM = 5
@@ -56,7 +62,7 @@ def models(zoo: Path, tiny: Callable[..., Checkpoint], monkeypatch: pytest.Monke
         model.info["dataset"] = dataset
         save_checkpoint(zoo / name, model)
     fresh = runtime.Models(load_checkpoint, 10**9)
-    monkeypatch.setattr("ddpm_demo.ui.generate.model", fresh)
+    monkeypatch.setattr("ddpm_demo.ui.generate.tab.model", fresh)
     monkeypatch.setattr(runtime, "model", fresh)
     monkeypatch.setattr(runtime, "_seconds", {})
     return zoo

@@ -16,7 +16,7 @@ from PIL import Image
 from scipy import linalg
 from torch import Tensor
 
-from ddpm_demo import metrics as m
+from ddpm_demo.evaluation import metrics as m
 
 DIM, KINDS = 6, 4
 

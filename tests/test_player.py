@@ -13,7 +13,7 @@ import pytest
 import torch
 from PIL import Image
 
-from ddpm_demo.ui import player
+from ddpm_demo.ui.components import player
 
 
 def steps(total, shape=(4, 1, 8, 8), pause=0.0, pulled=None):

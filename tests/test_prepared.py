@@ -11,8 +11,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ddpm_demo import prepared
-from ddpm_demo.prepared import DTYPES, Conv, Linear
+from ddpm_demo.nn import prepared
+from ddpm_demo.nn.prepared import DTYPES, Conv, Linear
 
 laying_out = pytest.mark.skipif(not prepared.LAYS_OUT, reason="needs oneDNN on x86")
 

@@ -10,8 +10,8 @@ import torch
 import yaml
 from huggingface_hub import CommitOperationAdd, RepoUrl
 
-from ddpm_demo import publish
-from ddpm_demo.checkpoint import Checkpoint, load_checkpoint, save_file
+from ddpm_demo.models.checkpoint import Checkpoint, load_checkpoint, save_file
+from ddpm_demo.publishing import push as publish
 
 TOKEN = "hf_aVerySecretToken"
 

@@ -19,13 +19,18 @@ from diffusers import (
 from folders import PUBLISHED, TINY, Malice, blocks, change, error, prediction_error
 from safetensors.torch import load_file, save_file
 
-from ddpm_demo import published
-from ddpm_demo.checkpoint import Checkpoint, CheckpointError, load_checkpoint, save_checkpoint
 from ddpm_demo.cli import main
 from ddpm_demo.config import ModelConfig, SampleConfig
-from ddpm_demo.generate import generate
-from ddpm_demo.noise import Noise
-from ddpm_demo.unet import UNet
+from ddpm_demo.diffusion.noise import Noise
+from ddpm_demo.inference.generate import generate
+from ddpm_demo.models import diffusers_format as published
+from ddpm_demo.models.checkpoint import (
+    Checkpoint,
+    CheckpointError,
+    load_checkpoint,
+    save_checkpoint,
+)
+from ddpm_demo.nn.unet import UNet
 
 UNETS: dict[str, dict[str, Any]] = {
     "defaults": {},

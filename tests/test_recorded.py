@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from ddpm_demo.checkpoint import ZOO, load_checkpoint
-from ddpm_demo.ui import finetune
+from ddpm_demo.models.checkpoint import ZOO, load_checkpoint
+from ddpm_demo.ui.finetune import tab as finetune
 
 
 @pytest.mark.parametrize("name", finetune.recorded())

@@ -6,10 +6,15 @@ import pytest
 import torch
 
 from ddpm_demo import data as d
-from ddpm_demo import references
-from ddpm_demo.checkpoint import ZOO
-from ddpm_demo.classifier import Classifier, ClassifierConfig, load_classifier, save_classifier
-from ddpm_demo.metrics import MetricError, distance, summarise
+from ddpm_demo.evaluation import references
+from ddpm_demo.evaluation.classifier import (
+    Classifier,
+    ClassifierConfig,
+    load_classifier,
+    save_classifier,
+)
+from ddpm_demo.evaluation.metrics import MetricError, distance, summarise
+from ddpm_demo.models.checkpoint import ZOO
 
 NAMES = ("dark", "bright", "grey")
 

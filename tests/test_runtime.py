@@ -10,11 +10,11 @@ import gradio as gr
 import pytest
 import torch
 
-from ddpm_demo.batching import BatchedDenoiser
-from ddpm_demo.checkpoint import Checkpoint, CheckpointError
-from ddpm_demo.denoiser import Denoiser
-from ddpm_demo.ui import runtime
-from ddpm_demo.ui.runtime import Models
+from ddpm_demo.diffusion.denoiser import Denoiser
+from ddpm_demo.inference.batching import BatchedDenoiser
+from ddpm_demo.models.checkpoint import Checkpoint, CheckpointError
+from ddpm_demo.ui.server import runtime
+from ddpm_demo.ui.server.runtime import Models
 
 
 @pytest.fixture

@@ -18,12 +18,12 @@ from diffusers import DDIMScheduler, DDPMScheduler
 from diffusers.schedulers import scheduling_ddpm
 from torch import Tensor
 
-from ddpm_demo.checkpoint import Checkpoint
 from ddpm_demo.config import NOISES, PREDICTIONS, SCHEDULES, DiffusionConfig
-from ddpm_demo.denoiser import Denoiser, Prediction
-from ddpm_demo.noise import Noise
-from ddpm_demo.sampling import SAMPLERS, Step, ddim, ddpm
-from ddpm_demo.schedule import Schedule
+from ddpm_demo.diffusion.denoiser import Denoiser, Prediction
+from ddpm_demo.diffusion.noise import Noise
+from ddpm_demo.diffusion.samplers.sampling import SAMPLERS, Step, ddim, ddpm
+from ddpm_demo.diffusion.schedule import Schedule
+from ddpm_demo.models.checkpoint import Checkpoint
 
 VARIANTS: dict[str, tuple[Callable[..., Iterator[Step]], dict[str, Any]]] = {
     "ddpm beta_tilde": (ddpm, {"variance": "beta_tilde"}),

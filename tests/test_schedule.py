@@ -8,7 +8,7 @@ import torch
 from diffusers import DDIMScheduler, DDPMScheduler
 
 from ddpm_demo.config import SCHEDULES, SPACINGS, DiffusionConfig
-from ddpm_demo.schedule import Schedule
+from ddpm_demo.diffusion.schedule import Schedule
 
 BETA_SCHEDULES = {
     "linear": "linear",

@@ -11,10 +11,10 @@ import torch
 from torch import Tensor
 
 from ddpm_demo.config import SPACINGS, DiffusionConfig
-from ddpm_demo.denoiser import Denoiser, Prediction, split
-from ddpm_demo.noise import Noise
-from ddpm_demo.sampling import SAMPLERS, Step, ddim, ddpm
-from ddpm_demo.schedule import Schedule
+from ddpm_demo.diffusion.denoiser import Denoiser, Prediction, split
+from ddpm_demo.diffusion.noise import Noise
+from ddpm_demo.diffusion.samplers.sampling import SAMPLERS, Step, ddim, ddpm
+from ddpm_demo.diffusion.schedule import Schedule
 
 SOLVERS = ("dpmpp_2m", "dpmpp_2m_sde", "heun", "unipc")
 LINEAR, COSINE = Schedule.linear(), Schedule.cosine()

@@ -18,14 +18,6 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from ddpm_demo import trainer as tr
-from ddpm_demo.checkpoint import (
-    Checkpoint,
-    CheckpointError,
-    load_checkpoint,
-    load_tensors,
-    save_tensors,
-)
 from ddpm_demo.config import (
     LOSSES,
     NOISES,
@@ -38,12 +30,20 @@ from ddpm_demo.config import (
     TrainConfig,
 )
 from ddpm_demo.data import Images
-from ddpm_demo.denoiser import Denoiser
-from ddpm_demo.noise import Noise
-from ddpm_demo.sampling import ddim
-from ddpm_demo.train import Progress, train
-from ddpm_demo.trainer import DivergedError, Shuffle, Trainer
-from ddpm_demo.unet import UNet
+from ddpm_demo.diffusion.denoiser import Denoiser
+from ddpm_demo.diffusion.noise import Noise
+from ddpm_demo.diffusion.samplers.sampling import ddim
+from ddpm_demo.models.checkpoint import (
+    Checkpoint,
+    CheckpointError,
+    load_checkpoint,
+    load_tensors,
+    save_tensors,
+)
+from ddpm_demo.nn.unet import UNet
+from ddpm_demo.training import trainer as tr
+from ddpm_demo.training.train import Progress, train
+from ddpm_demo.training.trainer import DivergedError, Shuffle, Trainer
 
 BATCH = 4
 

@@ -19,15 +19,16 @@ import torch
 from PIL import Image
 
 from ddpm_demo import data as d
-from ddpm_demo.checkpoint import Checkpoint, load_checkpoint, load_tensors, save_checkpoint
-from ddpm_demo.classifier import Classifier, ClassifierConfig
 from ddpm_demo.config import SampleConfig
-from ddpm_demo.generate import generate
-from ddpm_demo.images import to_uint8
-from ddpm_demo.trainer import Trainer
-from ddpm_demo.ui import results, runtime, work
-from ddpm_demo.ui import tuning as tab
-from ddpm_demo.ui.generate import ModelChoice
+from ddpm_demo.evaluation.classifier import Classifier, ClassifierConfig
+from ddpm_demo.inference.generate import generate
+from ddpm_demo.media.images import to_uint8
+from ddpm_demo.models.checkpoint import Checkpoint, load_checkpoint, load_tensors, save_checkpoint
+from ddpm_demo.training.trainer import Trainer
+from ddpm_demo.ui.finetune import results
+from ddpm_demo.ui.finetune import tuning as tab
+from ddpm_demo.ui.generate.tab import ModelChoice
+from ddpm_demo.ui.server import runtime, work
 
 ALL = tab.ALL
 STEPS = 6
@@ -40,7 +41,7 @@ def app(zoo: Path, tiny: Callable[..., Checkpoint], monkeypatch: pytest.MonkeyPa
     save_checkpoint(zoo / "large", tiny(size=16))
     save_checkpoint(zoo / "colour", tiny(channels=3))
     fresh = runtime.Models(load_checkpoint, 10**9)
-    monkeypatch.setattr("ddpm_demo.ui.generate.model", fresh)
+    monkeypatch.setattr("ddpm_demo.ui.generate.tab.model", fresh)
     monkeypatch.setattr(runtime, "model", fresh)
     monkeypatch.setattr(tab, "EVERY", 0.0)  # every step is told
     monkeypatch.setattr(tab, "turns", tab.Turns())

@@ -10,8 +10,8 @@ from diffusers import UNet2DModel
 from torch import Tensor, nn
 
 from ddpm_demo.config import ModelConfig
-from ddpm_demo.prepared import LAYS_OUT
-from ddpm_demo.unet import Attention, UNet
+from ddpm_demo.nn.prepared import LAYS_OUT
+from ddpm_demo.nn.unet import Attention, UNet
 
 Fill = Callable[..., Any]
 

@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 from PIL import Image, ImageOps
 
-from ddpm_demo.ui import forward
+from ddpm_demo.ui.forward import tab as forward
 
 SIZE = 32
 FIRST, CONTROLS = "the first example", (SIZE, "gaussian", 0)

@@ -8,11 +8,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ddpm_demo import winograd
 from ddpm_demo.config import ModelConfig
-from ddpm_demo.prepared import LAYS_OUT
-from ddpm_demo.unet import UNet
-from ddpm_demo.winograd import FEW, MANY, PAYS, TRAINED, Conv3x3, Products, convolve
+from ddpm_demo.nn import winograd
+from ddpm_demo.nn.prepared import LAYS_OUT
+from ddpm_demo.nn.unet import UNet
+from ddpm_demo.nn.winograd import FEW, MANY, PAYS, TRAINED, Conv3x3, Products, convolve
 
 (WIDE, ENOUGH), (FEWER, MORE) = PAYS
 

@@ -17,9 +17,9 @@ from ddpm_demo.cli.common import count, device_argument, numbers, own_device, pr
 from ddpm_demo.cli.pictures import class_label
 
 if TYPE_CHECKING:
-    from ddpm_demo.checkpoint import Checkpoint
     from ddpm_demo.data import Images
-    from ddpm_demo.metrics import Extractor, Summary
+    from ddpm_demo.evaluation.metrics import Extractor, Summary
+    from ddpm_demo.models.checkpoint import Checkpoint
 
 INCEPTION = ("fid", "is", "precision_recall")
 SECTION = "## Evaluation"
@@ -57,11 +57,11 @@ def _evaluate(o: argparse.Namespace) -> None:
     import torch
 
     from ddpm_demo import data as d
-    from ddpm_demo import metrics as m
-    from ddpm_demo.checkpoint import ZOO, load_checkpoint
-    from ddpm_demo.classifier import load_classifier
     from ddpm_demo.devices import keep_memory, pick
-    from ddpm_demo.generate import defaults
+    from ddpm_demo.evaluation import metrics as m
+    from ddpm_demo.evaluation.classifier import load_classifier
+    from ddpm_demo.inference.generate import defaults
+    from ddpm_demo.models.checkpoint import ZOO, load_checkpoint
 
     if o.out:
         suffix(o.out, ".json")
@@ -175,8 +175,8 @@ def _references(
         load: the pictures of the training split, or not.
         key: data set, split, class.
     """
-    from ddpm_demo import metrics as m
-    from ddpm_demo import references
+    from ddpm_demo.evaluation import metrics as m
+    from ddpm_demo.evaluation import references
 
     dataset, split, only = key
     data: Images | None = None
@@ -204,7 +204,7 @@ def _draw(
     world: int,
 ) -> list[Summary] | None:
     """Draw this process's share; the first one waits for the others, and sums up."""
-    from ddpm_demo.evaluate import CACHE, Samples
+    from ddpm_demo.evaluation.samples import CACHE, Samples
 
     even, cache = o.label is None, o.cache or CACHE
     samples = Samples(checkpoint, setting, even=even, bf16=bool(o.bf16), cache=cache)
@@ -227,8 +227,8 @@ def _draw(
 def _compare(
     name: str, extractor: Extractor, wanted: list[str], mine: Summary, theirs: Summary
 ) -> dict[str, Any]:
-    from ddpm_demo import metrics as m
-    from ddpm_demo.classifier import Classifier
+    from ddpm_demo.evaluation import metrics as m
+    from ddpm_demo.evaluation.classifier import Classifier
 
     if isinstance(extractor, Classifier):
         said = m.judge(mine, theirs, extractor.config.classes)
@@ -267,8 +267,8 @@ def _shares(judge: str, row: dict[str, Any]) -> str:
 def _bound(o: argparse.Namespace, checkpoint: Checkpoint, data: Images) -> dict[str, Any]:
     import torch
 
-    from ddpm_demo.bounds import model_bound
-    from ddpm_demo.evaluate import bound_plots, bound_sentence
+    from ddpm_demo.evaluation.bounds import model_bound
+    from ddpm_demo.evaluation.samples import bound_plots, bound_sentence
     from ddpm_demo.files import write_atomically
 
     x_0 = data.batch(torch.arange(min(len(data), o.bpd_images or len(data))))

@@ -42,10 +42,11 @@ def _finetune(o: argparse.Namespace) -> None:
     from PIL import Image
 
     from ddpm_demo import data as d
-    from ddpm_demo import finetune as f
-    from ddpm_demo import images, publish
-    from ddpm_demo.checkpoint import load_checkpoint, save_file
     from ddpm_demo.devices import keep_memory, pick
+    from ddpm_demo.media import images
+    from ddpm_demo.models.checkpoint import load_checkpoint, save_file
+    from ddpm_demo.publishing import push as publish
+    from ddpm_demo.training import finetune as f
 
     keep_memory()
     device = pick(o.device)

@@ -20,8 +20,8 @@ from ddpm_demo.cli.common import (
 )
 
 if TYPE_CHECKING:
-    from ddpm_demo.checkpoint import Checkpoint
-    from ddpm_demo.walk import Step
+    from ddpm_demo.diffusion.walk import Step
+    from ddpm_demo.models.checkpoint import Checkpoint
 
 PAGE = 64  # pictures sampled at a time
 
@@ -88,11 +88,11 @@ def noise_arguments(p: argparse.ArgumentParser) -> None:
 def _sample(o: argparse.Namespace) -> None:
     import numpy as np
 
-    from ddpm_demo import images
-    from ddpm_demo.checkpoint import load_checkpoint
     from ddpm_demo.devices import keep_memory, pick
     from ddpm_demo.files import write_atomically
-    from ddpm_demo.generate import defaults, generate, metadata
+    from ddpm_demo.inference.generate import defaults, generate, metadata
+    from ddpm_demo.media import images
+    from ddpm_demo.models.checkpoint import load_checkpoint
 
     kind = suffix(o.out, ".png", ".gif", ".mp4", ".npz")
     c.number("scale", o.scale, 1, 64, whole=True)
@@ -144,13 +144,13 @@ def _sample(o: argparse.Namespace) -> None:
 
 
 def _schedule_of(checkpoint: Checkpoint) -> Any:
-    from ddpm_demo.schedule import Schedule
+    from ddpm_demo.diffusion.schedule import Schedule
 
     return Schedule.from_config(checkpoint.diffusion)
 
 
 def _frame(step: Step, scale: int) -> Any:
-    from ddpm_demo import images
+    from ddpm_demo.media import images
 
     return images.grid(images.to_uint8(step.x_t), scale=scale)
 
@@ -170,11 +170,11 @@ def class_label(text: str | None, checkpoint: Checkpoint) -> int | None:
 def _noise(o: argparse.Namespace) -> None:
     import numpy as np
 
-    from ddpm_demo import images
-    from ddpm_demo.forward import chain
-    from ddpm_demo.noise import Noise
-    from ddpm_demo.schedule import Schedule
-    from ddpm_demo.timesteps import default_timesteps, parse_timesteps
+    from ddpm_demo.diffusion.forward import chain
+    from ddpm_demo.diffusion.noise import Noise
+    from ddpm_demo.diffusion.schedule import Schedule
+    from ddpm_demo.diffusion.timesteps import default_timesteps, parse_timesteps
+    from ddpm_demo.media import images
 
     kind = suffix(o.out, ".png", ".gif", ".mp4")
     c.number("size", o.size, 8, 1024, whole=True)

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from ddpm_demo.train import Progress
+    from ddpm_demo.training.train import Progress
 
 LOG_EVERY = 1.0  # seconds; reports are always logged
 
@@ -35,7 +35,7 @@ def tracked(
 
     A resumed run goes on in the same curves.
     """
-    from ddpm_demo import images
+    from ddpm_demo.media import images
 
     trackio.init(project=project, name=name, config=dict(config), resume="allow")
     logged = 0.0

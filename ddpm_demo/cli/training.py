@@ -27,7 +27,7 @@ from ddpm_demo.cli.common import (
 from ddpm_demo.cli.tracking import tracked, tracker
 
 if TYPE_CHECKING:
-    from ddpm_demo.train import Progress
+    from ddpm_demo.training.train import Progress
 
 
 def train_arguments(p: argparse.ArgumentParser) -> None:
@@ -153,9 +153,9 @@ def _train(o: argparse.Namespace) -> None:
     import torch
 
     from ddpm_demo import data as d
-    from ddpm_demo.checkpoint import load_checkpoint
     from ddpm_demo.devices import keep_memory, pick
-    from ddpm_demo.train import train
+    from ddpm_demo.models.checkpoint import load_checkpoint
+    from ddpm_demo.training.train import train
 
     process, config = configs(o)
     run_folder(o.out, o.resume)
@@ -243,7 +243,7 @@ def follow_until_stopped(
 
 def _follow(run: Iterator[Progress], out: Path) -> None:
     """Drain a run: a bar, a line a report in log.jsonl, and a grid of samples."""
-    from ddpm_demo import images
+    from ddpm_demo.media import images
 
     leader = os.environ.get("RANK", "0") == "0"
     with progress_bar(total=100.0, bar_format="{l_bar}{bar}| {postfix}", disable=not leader) as bar:

@@ -32,7 +32,7 @@ def export_arguments(p: argparse.ArgumentParser) -> None:
 
 
 def _models(o: argparse.Namespace) -> None:
-    from ddpm_demo.checkpoint import available, load_checkpoint
+    from ddpm_demo.models.checkpoint import available, load_checkpoint
 
     rows = []
     for name in available():
@@ -56,7 +56,7 @@ def _models(o: argparse.Namespace) -> None:
 
 
 def _ship(o: argparse.Namespace) -> None:
-    from ddpm_demo.card import ship
+    from ddpm_demo.publishing.card import ship
 
     try:
         sample = json.loads(o.sample)
@@ -72,7 +72,7 @@ def _ship(o: argparse.Namespace) -> None:
 
 
 def _export(o: argparse.Namespace) -> None:
-    from ddpm_demo.checkpoint import load_checkpoint
-    from ddpm_demo.published import export_diffusers
+    from ddpm_demo.models.checkpoint import load_checkpoint
+    from ddpm_demo.models.diffusers_format import export_diffusers
 
     print(export_diffusers(load_checkpoint(o.model), o.folder))

@@ -18,12 +18,12 @@ from starlette.middleware import Middleware
 
 from ddpm_demo.config import require
 from ddpm_demo.devices import keep_memory
-from ddpm_demo.ui import disk, runtime
-from ddpm_demo.ui.finetune import build_finetune_tab
-from ddpm_demo.ui.forward import build_forward_tab
-from ddpm_demo.ui.generate import build_generate_tab, warm_up
-from ddpm_demo.ui.guard import Guard, Page
-from ddpm_demo.ui.measure import build_measure_tab
+from ddpm_demo.ui.finetune.tab import build_finetune_tab
+from ddpm_demo.ui.forward.tab import build_forward_tab
+from ddpm_demo.ui.generate.tab import build_generate_tab, warm_up
+from ddpm_demo.ui.measure.tab import build_measure_tab
+from ddpm_demo.ui.server import disk, runtime
+from ddpm_demo.ui.server.guard import Guard, Page
 
 TITLE = "DDPM, live"
 INTRO = """# DDPM, live

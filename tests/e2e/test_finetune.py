@@ -14,12 +14,12 @@ import pytest
 import torch
 from PIL import Image
 
-from ddpm_demo import images
-from ddpm_demo.checkpoint import Checkpoint, load_checkpoint, load_tensors, save_checkpoint
 from ddpm_demo.config import DiffusionConfig, ModelConfig
-from ddpm_demo.finetune import finetune
-from ddpm_demo.trainer import Trainer
-from ddpm_demo.unet import UNet
+from ddpm_demo.media import images
+from ddpm_demo.models.checkpoint import Checkpoint, load_checkpoint, load_tensors, save_checkpoint
+from ddpm_demo.nn.unet import UNet
+from ddpm_demo.training.finetune import finetune
+from ddpm_demo.training.trainer import Trainer
 
 pytestmark = pytest.mark.e2e
 STEPS, TRAINS = 20, re.compile(r"Step \d+ of")
@@ -56,13 +56,14 @@ def place(tmp_path_factory: Any) -> Path:
 
 @pytest.fixture(scope="module")
 def url(place: Path, serve: Callable[..., str]) -> Iterator[str]:
-    from ddpm_demo import checkpoint
-    from ddpm_demo.ui import app, runtime
+    from ddpm_demo.models import checkpoint
+    from ddpm_demo.ui import app
+    from ddpm_demo.ui.server import runtime
 
     patch = pytest.MonkeyPatch()
     patch.setattr(checkpoint, "ZOO", place / "zoo")
     fresh = runtime.Models(lambda name: load_checkpoint(name), 10**9)
-    patch.setattr("ddpm_demo.ui.generate.model", fresh)
+    patch.setattr("ddpm_demo.ui.generate.tab.model", fresh)
     patch.setattr(runtime, "model", fresh)
     fixed = ("ssr_mode", "run_history")
     yield serve(app.build_app(), **{k: v for k, v in app.LAUNCH.items() if k not in fixed})
@@ -198,7 +199,8 @@ def test_stopped_and_continued_is_as_unbroken(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    from ddpm_demo.ui import disk, tuning
+    from ddpm_demo.ui.finetune import tuning
+    from ddpm_demo.ui.server import disk
 
     for module in ("train", "finetune"):  # in bfloat16, another number of cores changes more
         monkeypatch.setattr(f"ddpm_demo.{module}.bf16_pays", lambda _device: False)
@@ -251,7 +253,7 @@ def test_one_waits_for_another_visitors_and_can_be_taken_back(
 
 
 def test_closing_the_tab_stops_the_work(other: Any) -> None:
-    from ddpm_demo.ui import tuning
+    from ddpm_demo.ui.finetune import tuning
 
     number(other, "tune-length", 100_000)
     other.locator("#tune").click()

@@ -11,7 +11,7 @@ import pytest
 import torch
 from PIL import Image, ImageOps
 
-from ddpm_demo.ui.forward import build_forward_tab
+from ddpm_demo.ui.forward.tab import build_forward_tab
 
 pytestmark = pytest.mark.e2e
 

@@ -9,10 +9,10 @@ from diffusers import DDPMPipeline, DDPMScheduler, UNet2DModel
 from folders import TINY
 from huggingface_hub import errors
 
-from ddpm_demo import hub
-from ddpm_demo.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from ddpm_demo.config import DiffusionConfig, ModelConfig
-from ddpm_demo.unet import UNet
+from ddpm_demo.models import hub
+from ddpm_demo.models.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
+from ddpm_demo.nn.unet import UNet
 
 pytestmark = pytest.mark.e2e
 
@@ -28,7 +28,8 @@ def published(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def url(published: Path, serve: Callable[..., str]) -> Iterator[str]:
     """The app with one shipped model, and with the first of the listed repos in its cache."""
-    from ddpm_demo.ui import app, runtime
+    from ddpm_demo.ui import app
+    from ddpm_demo.ui.server import runtime
 
     def snapshot_download(repo_id: str, **_options: Any) -> str:
         if repo_id != "google/ddpm-cifar10-32":
@@ -41,8 +42,8 @@ def url(published: Path, serve: Callable[..., str]) -> Iterator[str]:
     config = ModelConfig(size=8, channels=1, width=8, multipliers=(1, 2), attention=(4,))
     save_checkpoint(published.parent / "mnist", Checkpoint(UNet(config), DiffusionConfig()))
     patch, fresh = pytest.MonkeyPatch(), runtime.Models(load_checkpoint, 10**9)
-    patch.setattr("ddpm_demo.checkpoint.ZOO", published.parent)
-    patch.setattr("ddpm_demo.ui.generate.model", fresh)
+    patch.setattr("ddpm_demo.models.checkpoint.ZOO", published.parent)
+    patch.setattr("ddpm_demo.ui.generate.tab.model", fresh)
     patch.setattr(runtime, "model", fresh)
     patch.setattr(runtime, "_seconds", {"google/ddpm-cifar10-32": {1: 0.02, 4: 0.05, 16: 0.1}})
     patch.setattr(hub, "snapshot_download", snapshot_download)

@@ -9,11 +9,16 @@ import torch
 from PIL import Image
 
 from ddpm_demo import data as d
-from ddpm_demo import references
-from ddpm_demo.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
-from ddpm_demo.classifier import Classifier, ClassifierConfig, load_classifier, save_classifier
 from ddpm_demo.config import DiffusionConfig, ModelConfig
-from ddpm_demo.unet import UNet
+from ddpm_demo.evaluation import references
+from ddpm_demo.evaluation.classifier import (
+    Classifier,
+    ClassifierConfig,
+    load_classifier,
+    save_classifier,
+)
+from ddpm_demo.models.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
+from ddpm_demo.nn.unet import UNet
 
 pytestmark = pytest.mark.e2e
 KINDS = ("dark", "bright")
@@ -48,11 +53,12 @@ def zoo(tmp_path_factory: Any) -> Iterator[Path]:
 
 @pytest.fixture(scope="module")
 def url(zoo: Path, serve: Callable[..., str]) -> Iterator[str]:
-    from ddpm_demo.ui import app, runtime
+    from ddpm_demo.ui import app
+    from ddpm_demo.ui.server import runtime
 
     patch = pytest.MonkeyPatch()
     fresh = runtime.Models(load_checkpoint, 10**9)
-    patch.setattr("ddpm_demo.ui.generate.model", fresh)
+    patch.setattr("ddpm_demo.ui.generate.tab.model", fresh)
     patch.setattr(runtime, "model", fresh)
     patch.setattr(runtime, "_seconds", {})
     fixed = ("ssr_mode", "run_history")

@@ -12,7 +12,7 @@ import pytest
 import torch
 from PIL import Image
 
-from ddpm_demo.ui import player
+from ddpm_demo.ui.components import player
 
 pytestmark = pytest.mark.e2e
 

@@ -38,9 +38,10 @@ def gates() -> Gates:
 def url(serve: Any, gates: Gates) -> Iterator[str]:
     """The app for one run at a time. Runs are held after their first frame, and what goes on in
     Fine-tune is held at its beginning and then fails."""
-    from ddpm_demo.ui import generate as tab
-    from ddpm_demo.ui import runtime, tuning
     from ddpm_demo.ui.app import LAUNCH, build_app
+    from ddpm_demo.ui.finetune import tuning
+    from ddpm_demo.ui.generate import tab
+    from ddpm_demo.ui.server import runtime
 
     real = tab.generate
 

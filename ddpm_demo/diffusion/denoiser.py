@@ -1,0 +1,111 @@
+"""From what the network predicts to what samplers want: x0_hat and eps_hat.
+
+This is the only place that knows whether a network predicts eps, x0 or v, and the only one that
+clips x0_hat, guides by class, or chooses the precision of a forward pass.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple, Protocol
+
+import torch
+from torch import Tensor
+
+from ddpm_demo.config import DiffusionConfig
+from ddpm_demo.diffusion.schedule import Schedule
+from ddpm_demo.nn.unet import UNet
+
+
+class Prediction(NamedTuple):
+    """What a denoiser sees in x_t; both (B, C, H, W). x_t = sqrt(ab) x0 + sqrt(1 - ab) eps."""
+
+    x0: Tensor
+    eps: Tensor
+
+
+class Denoise(Protocol):
+    """What a sampler needs: a schedule, and a call from x_t and per-picture t to a prediction."""
+
+    @property
+    def schedule(self) -> Schedule: ...
+
+    def __call__(self, x_t: Tensor, t: Tensor) -> Prediction: ...
+
+
+def split(raw: Tensor, x_t: Tensor, alpha_bar: Tensor, predict: str) -> Prediction:
+    """x0_hat and eps_hat from a raw prediction of eps (Ho et al. 2020, eq. 15), x0, or
+    v = sqrt(ab) eps - sqrt(1 - ab) x0 (Salimans & Ho 2022, section 4).
+
+    Args:
+        alpha_bar: (B, 1, 1, 1), less than 1.
+    """
+    signal, sigma = alpha_bar.sqrt().to(x_t.dtype), (1 - alpha_bar).sqrt().to(x_t.dtype)
+    if predict == "eps":
+        return Prediction((x_t - sigma * raw) / signal, raw)
+    if predict == "x0":
+        return Prediction(raw, (x_t - signal * raw) / sigma)
+    return Prediction(signal * x_t - sigma * raw, signal * raw + sigma * x_t)
+
+
+class Denoiser:
+    """Runs a network as `Denoise`.
+
+    Args:
+        model: the network.
+        config: the diffusion process that it was trained for.
+        clip: clip x0_hat to [-1, 1], and derive eps_hat from the clipped picture. Off, the first
+            step of a cosine schedule multiplies errors by about 32.
+        y: (B,) class labels, or None for the null class.
+        guidance: scale w of eps = eps_null + w (eps_y - eps_null), classifier-free guidance in the
+            parametrisation where w = 1 is plain conditioning (Ho & Salimans 2022, eq. 6).
+        bf16: run the network under bfloat16 autocast.
+    """
+
+    def __init__(
+        self,
+        model: UNet,
+        config: DiffusionConfig,
+        *,
+        clip: bool = True,
+        y: Tensor | None = None,
+        guidance: float = 1.0,
+        bf16: bool = False,
+    ) -> None:
+        self.model, self.config = model, config
+        self.schedule = Schedule.from_config(config)
+        self.clip, self.y, self.guidance, self.bf16 = clip, y, guidance, bf16
+
+    @torch.no_grad()
+    def __call__(self, x_t: Tensor, t: Tensor) -> Prediction:
+        """x_t: (B, C, H, W); t: (B,) in 1..T, one for each picture.
+
+        Raises:
+            FloatingPointError: the network answered with NaN or infinity.
+        """
+        raw = self._run(x_t, t - 1)
+        if not bool(raw.isfinite().all()):
+            raise FloatingPointError(
+                "The network predicted NaN or infinity: its weights are broken."
+            )
+        alpha_bar = self.schedule.at(self.schedule.alpha_bar, t, x_t)
+        prediction = split(raw, x_t, alpha_bar, self.config.predict)
+        if not self.clip:
+            return prediction
+        return split(prediction.x0.clamp(-1, 1), x_t, alpha_bar, "x0")
+
+    def _run(self, x_t: Tensor, t: Tensor) -> Tensor:
+        t = t.to(x_t.device)
+        with torch.autocast(x_t.device.type, torch.bfloat16, enabled=self.bf16):
+            if self.y is None or self.guidance == 1:
+                raw = self._network(x_t, t, self.y)
+            else:
+                null = torch.full_like(self.y, self.model.config.num_classes)
+                labels = torch.cat([null, self.y])
+                both = self._network(x_t.repeat(2, 1, 1, 1), t.repeat(2), labels)
+                free, led = both.float().chunk(2)
+                raw = free + self.guidance * (led - free)
+        return raw.to(x_t.dtype)
+
+    def _network(self, x_t: Tensor, t: Tensor, y: Tensor | None) -> Tensor:
+        """The forward pass; `batching` shares it between runs."""
+        return self.model(x_t, t, y)

@@ -1,0 +1,156 @@
+"""The variance schedule: how much noise x_t holds at each t.
+
+The forward process q(x_t | x_{t-1}) = N(sqrt(1 - beta_t) x_{t-1}, beta_t I) (Ho et al. 2020, eq. 2)
+has the closed form q(x_t | x_0) = N(sqrt(alpha_bar_t) x_0, (1 - alpha_bar_t) I) (eq. 4) with
+alpha_t = 1 - beta_t and alpha_bar_t = prod_{s<=t} alpha_s.
+
+Steps count as in the paper, t = 1..T, and t = 0 is the clean picture: every table has T + 1
+entries, with beta_0 = 0 and alpha_bar_0 = 1. Tables are float64.
+"""
+
+from __future__ import annotations
+
+import math
+from functools import cached_property
+
+import torch
+from torch import Tensor
+
+from ddpm_demo.config import SPACINGS, DiffusionConfig, number, one_of
+
+
+class Schedule:
+    """The tables over t = 0..T that follow from beta_1..beta_T.
+
+    Args:
+        beta: (T,) variances of the single steps, each in (0, 1).
+
+    Raises:
+        ValueError: a beta outside (0, 1).
+    """
+
+    def __init__(self, beta: Tensor) -> None:
+        beta = beta.to(torch.float64)
+        wrong = beta[~((beta > 0) & (beta < 1))]
+        if len(wrong):
+            raise ValueError(f"beta is {wrong[0].item()}; allowed is above 0 and below 1.")
+        self.beta = torch.cat([beta.new_zeros(1), beta])
+        self.alpha = 1 - self.beta
+        # The floor, out of reach for sensible betas, keeps its float32 square root above 0.
+        self.alpha_bar = self.alpha.cumprod(0).clamp(min=1e-60)
+
+    @classmethod
+    def linear(cls, T: int = 1000, beta_start: float = 1e-4, beta_end: float = 0.02) -> Schedule:
+        """Linear in beta (Ho et al. 2020, section 4)."""
+        return cls.from_config(DiffusionConfig(T, "linear", beta_start, beta_end))
+
+    @classmethod
+    def cosine(cls, T: int = 1000, s: float = 0.008) -> Schedule:
+        """alpha_bar_t = f(t) / f(0), f(t) = cos^2((t/T + s) / (1 + s) * pi/2), and beta at most
+        0.999 (Nichol & Dhariwal 2021, eq. 17)."""
+        DiffusionConfig(T=T)
+        f = ((torch.arange(T + 1, dtype=torch.float64) / T + s) / (1 + s) * math.pi / 2).cos() ** 2
+        return cls((1 - f[1:] / f[:-1]).clamp(max=0.999))
+
+    @classmethod
+    def from_config(cls, config: DiffusionConfig) -> Schedule:
+        if config.schedule == "cosine":
+            return cls.cosine(config.T)
+        root = 2 if config.schedule == "scaled_linear" else 1  # linear in sqrt(beta)
+        ends = config.beta_start ** (1 / root), config.beta_end ** (1 / root)
+        return cls(torch.linspace(*ends, config.T, dtype=torch.float64) ** root)
+
+    @property
+    def T(self) -> int:
+        return len(self.beta) - 1
+
+    @cached_property
+    def snr(self) -> Tensor:
+        """(T + 1,) signal-to-noise ratio alpha_bar / (1 - alpha_bar); infinite at t = 0."""
+        return self.alpha_bar / (1 - self.alpha_bar)
+
+    @cached_property
+    def beta_tilde(self) -> Tensor:
+        """(T + 1,) variance of q(x_{t-1} | x_t, x_0) (eq. 7); 0 at t = 0 and 1."""
+        tilde = torch.zeros_like(self.beta)
+        tilde[1:] = (1 - self.alpha_bar[:-1]) / (1 - self.alpha_bar[1:]) * self.beta[1:]
+        return tilde
+
+    def posterior(self, t: int, s: int | None = None) -> tuple[float, float, float]:
+        """q(x_s | x_t, x_0) for s < t, with s = t - 1 unless given (eq. 6 and 7).
+
+        Returns:
+            (a, b, var): the mean is `a * x_0 + b * x_t`, the variance `var`.
+        """
+        s = t - 1 if s is None else s
+        ab_t, ab_s = float(self.alpha_bar[t]), float(self.alpha_bar[s])
+        beta = 1 - ab_t / ab_s if s else 1 - ab_t
+        a = math.sqrt(ab_s) * beta / (1 - ab_t)
+        b = math.sqrt(1 - beta) * (1 - ab_s) / (1 - ab_t)
+        return a, b, (1 - ab_s) / (1 - ab_t) * beta
+
+    def q_sample(self, x_0: Tensor, t: Tensor | int, eps: Tensor) -> Tensor:
+        """x_t = sqrt(alpha_bar_t) x_0 + sqrt(1 - alpha_bar_t) eps (eq. 4).
+
+        Args:
+            x_0: (B, C, H, W) in [-1, 1].
+            t: (B,) steps in 0..T, or one step for all.
+            eps: noise of zero mean and unit variance, shaped like `x_0`.
+        """
+        ab = self.at(self.alpha_bar, t, x_0)
+        return ab.sqrt().to(x_0.dtype) * x_0 + (1 - ab).sqrt().to(x_0.dtype) * eps
+
+    def q_step(self, x: Tensor, t: Tensor | int, eps: Tensor) -> Tensor:
+        """x_t from x_{t-1}: one step of the forward process (eq. 2); arguments as in `q_sample`."""
+        beta = self.at(self.beta, t, x)
+        return (1 - beta).sqrt().to(x.dtype) * x + beta.sqrt().to(x.dtype) * eps
+
+    def at(self, table: Tensor, t: Tensor | int, x: Tensor) -> Tensor:
+        """`table[t]` as float64 on x's device, shaped to multiply x: (B, 1, 1, 1).
+
+        Raises:
+            ValueError: a t outside 0..T.
+        """
+        t = torch.as_tensor(t).cpu()
+        if bool(((t < 0) | (t > self.T)).any()):
+            raise ValueError(f"t is {t.tolist()}; allowed is 0 to {self.T}.")
+        value = table[t].reshape(-1, *[1] * (x.ndim - 1))
+        # MPS has no float64; float32 is what the result is rounded to anyway.
+        return value.float().to(x.device) if x.device.type == "mps" else value.to(x.device)
+
+    def timesteps(
+        self, steps: int, spacing: str = "uniform", start: int | None = None
+    ) -> list[int]:
+        """A descending subset of start..1 with `steps` entries; start is T unless given.
+
+        A later start than T pays for eps-prediction on the cosine schedule: near T a small error of
+        eps_hat is divided by sqrt(alpha_bar), 5e-5 at T = 1000, and x0_hat is noise clipped to
+        -1 and 1. In runs of few steps much of that stays.
+
+        uniform: equal gaps from T to 1, both included. quadratic: gaps that grow with t, so that
+        more steps fall where the picture is nearly clean (Song et al. 2020, appendix D.2).
+        trailing: T, then down by T/steps (Lin et al. 2023, table 2). leading: up from 1 by
+        T // steps; it never sees T, and is here because published models are sampled so.
+
+        Raises:
+            ValueError: `start` outside 1..T, `steps` outside 1..start, or an unknown spacing.
+        """
+        T = self.T if start is None else start
+        number("start", T, 1, self.T, whole=True)
+        number("steps", steps, 1, T, whole=True)
+        one_of("spacing", spacing, SPACINGS)
+        if spacing == "trailing":
+            return [round(T - i * T / steps) for i in range(steps)]
+        if spacing == "leading":
+            return [1 + i * (T // steps) for i in reversed(range(steps))]
+        if steps == 1:
+            return [T]
+        if spacing == "uniform":
+            gap = (T - 1) / (steps - 1)
+            up = [1 + round(i * gap) for i in range(steps)]  # ties rounded as diffusers' linspace
+        else:
+            part = [i / (steps - 1) for i in range(steps)]
+            up = [round((1 + (math.sqrt(T) - 1) * p) ** 2) for p in part]
+            for i in range(1, steps):  # rounding repeats small t: keep them all apart
+                up[i] = min(max(up[i], up[i - 1] + 1), T - (steps - 1 - i))
+        return up[::-1]

@@ -1,0 +1,280 @@
+"""How many bits a model needs to store a picture: the variational bound of Ho et al. 2020, eq. 5.
+
+    L = L_T + sum over t = 2..T of L_{t-1} + L_0, here in bits a dimension (bits/dim)
+
+L_T is the KL divergence of q(x_T | x_0) from N(0, I). L_{t-1} is that of the posterior
+q(x_{t-1} | x_t, x_0) (eq. 7) from the model's N(mu, sigma_t^2 I), whose mean is the posterior's
+with x0_hat in the place of x_0. L_0 is what it then takes to name one of the 256 levels of each
+pixel by a Gaussian cut into bins (eq. 13). A lossless coder with this model would write L bits for
+every number that a picture has.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ddpm_demo.config import SEED_MAX, VARIANCES, number, one_of, require
+from ddpm_demo.diffusion.denoiser import Denoise, Denoiser
+from ddpm_demo.diffusion.noise import Noise
+from ddpm_demo.diffusion.schedule import Schedule
+from ddpm_demo.models.checkpoint import Checkpoint
+
+BIN = 1 / 255  # half the distance of two of the 256 levels in [-1, 1]
+GOLDEN = (math.sqrt(5) - 1) / 2
+
+
+@dataclass(frozen=True)
+class Bound:
+    """What is known after a batch: means over the `n` pictures that are finished, NaN before any.
+
+    Every term covers one t or, where fewer than T steps were asked for, a range of them.
+
+    Attributes:
+        n: pictures finished.
+        done: share of the work that is done, 0 to 1.
+        first, last: (K,) the t that each term covers, rising; the first is t = 1, that is L_0.
+        prior: L_T in bits/dim.
+        terms: (K,) bits/dim of L_{t-1}, summed over the t of each.
+        mse: (K,) squared error of x0_hat, in the units of x_0, a mean over the t of each.
+        error: standard error of the total over the pictures.
+    """
+
+    n: int
+    done: float
+    first: Tensor
+    last: Tensor
+    prior: float
+    terms: Tensor
+    mse: Tensor
+    error: float
+
+    @property
+    def total(self) -> float:
+        """L in bits/dim."""
+        return self.prior + float(self.terms.sum())
+
+    @property
+    def per_t(self) -> Tensor:
+        """(K,) bits/dim of a single L_{t-1}, the mean over the t of each term."""
+        return self.terms / (self.last - self.first + 1)
+
+    @property
+    def curve(self) -> tuple[Tensor, Tensor]:
+        """Progressive lossy compression (Ho et al. 2020, section 4.3 and fig. 5).
+
+        Returns:
+            Two (K + 1,) lists from t = T to 0: the bits/dim that a receiver has who knows x_t, and
+            how far off x0_hat is then, a root mean square on the scale of 0 to 255.
+        """
+        size = self.last - self.first + 1
+        above = self.terms.flip(0).cumsum(0).flip(0) - self.terms
+        # Of the t that a term covers, half of the others come, on average, before the one at hand.
+        rate = self.prior + above + self.per_t * (size - 1) / 2
+        rmse = self.mse.sqrt() * 127.5
+        total = torch.tensor([self.total], dtype=rate.dtype)
+        return torch.cat([rate.flip(0), total]), torch.cat([rmse.flip(0), 0 * total])
+
+    def as_dict(self) -> dict[str, Any]:
+        """For JSON."""
+        rate, rmse = self.curve
+        return {
+            "bits_per_dim": self.total,
+            "standard_error": self.error,
+            "n": self.n,
+            "L_T": self.prior,
+            "L_0": float(self.terms[0]),
+            "first_t": self.first.tolist(),
+            "last_t": self.last.tolist(),
+            "terms": self.terms.tolist(),
+            "rate": rate.tolist(),
+            "rmse": rmse.tolist(),
+        }
+
+
+def model_bound(
+    checkpoint: Checkpoint,
+    x_0: Tensor,
+    *,
+    steps: int | None = None,
+    variance: str = "beta_tilde",
+    batch_size: int = 64,
+    seed: int = 0,
+    bf16: bool = False,
+    denoiser: Callable[..., Denoiser] = Denoiser,
+) -> Iterator[Bound]:
+    """`bound` of a checkpoint, on the device of its network; a model with classes gets none told.
+
+    Args:
+        denoiser: makes what the bound asks; `batching.BatchedDenoiser` shares passes with others.
+
+    Raises:
+        ValueError: also for noise that is not Gaussian, or pictures of another shape.
+    """
+    model, noise = checkpoint.model.config, checkpoint.diffusion.noise
+    if noise != "gaussian":
+        raise ValueError(
+            f"This model has {noise} noise; the bound compares Gaussians in closed form, so it "
+            "exists for models with Gaussian noise only."
+        )
+    wanted = (model.channels, model.size, model.size)
+    require(
+        tuple(x_0.shape[1:]) == wanted, "shape of the pictures", tuple(x_0.shape[1:]), f"{wanted}"
+    )
+    device = next(checkpoint.model.parameters()).device
+    return bound(
+        denoiser(checkpoint.model, checkpoint.diffusion, bf16=bf16),
+        x_0,
+        steps=steps,
+        variance=variance,
+        batch_size=batch_size,
+        seed=seed,
+        device=device,
+    )
+
+
+def bound(
+    denoiser: Denoise,
+    x_0: Tensor,
+    *,
+    steps: int | None = None,
+    variance: str = "beta_tilde",
+    batch_size: int = 64,
+    seed: int = 0,
+    device: torch.device | str = "cpu",
+) -> Iterator[Bound]:
+    """The bound, picture by picture, yielded after every batch of the network.
+
+    With fewer `steps` than T, 1..T is cut into as many ranges, short at small t, where the terms
+    are large, and long at large ones. Each picture draws one t from each range and counts it for
+    all of them, which gives the right mean. L_0, t = 1, is always a range of its own.
+
+    Args:
+        x_0: (N, C, H, W) pictures at the 256 levels of [-1, 1].
+        steps: calls of the network for each picture, 2 to T; None: every t.
+        variance: sigma_t^2 is "beta", or the posterior's "beta_tilde". That of L_0 is
+            beta_tilde_2 for both, as in the code of Ho et al.: beta_tilde_1 is 0.
+        batch_size: of the network; it mixes pictures and t as it likes.
+        seed: of noise and t. Picture k gets the same ones in whatever batch.
+
+    Raises:
+        ValueError: a wrong argument, by the call itself.
+    """
+    T = denoiser.schedule.T
+    steps = T if steps is None else steps
+    number("steps", steps, 2, T, whole=True)
+    number("batch_size", batch_size, 1, 65_536, whole=True)
+    number("seed", seed, 0, SEED_MAX, whole=True)
+    one_of("variance", variance, VARIANCES)
+    require(x_0.ndim == 4 and len(x_0) > 0, "number of pictures", len(x_0), "1 or more")
+    return _walk(denoiser, x_0, steps, variance, batch_size, seed, torch.device(device))
+
+
+def _walk(
+    denoiser: Denoise,
+    x_0: Tensor,
+    steps: int,
+    variance: str,
+    batch_size: int,
+    seed: int,
+    device: torch.device,
+) -> Iterator[Bound]:
+    schedule, n = denoiser.schedule, len(x_0)
+    last = torch.tensor(schedule.timesteps(steps, "quadratic")[::-1])
+    first = torch.cat([torch.ones(1).long(), last[:-1] + 1])
+    offset = torch.rand(steps, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+    sums = torch.zeros(2, steps, dtype=torch.float64)  # of the terms and the squared errors
+    priors, totals = torch.empty(2, 0, dtype=torch.float64)
+    done = 0
+    group = max(1, batch_size // steps)  # pictures that are finished together
+    for start in range(0, n, group):
+        x = x_0[start : start + group]
+        item = torch.arange(len(x) * steps)
+        picture, k = item // steps, item % steps
+        # Pictures walk through each range by the golden ratio: any number of them covers it evenly.
+        u = (offset[k] + (start + picture) * GOLDEN) % 1
+        t = first[k] + (u * (last - first + 1)[k]).long()
+        table = torch.empty(2, len(item), dtype=torch.float64)
+        for part in item.split(batch_size):
+            # torch takes 32 bits of a seed: odd factors keep all items apart, and seeds unrelated
+            seeds = [
+                (seed * 0x85EBCA6B + i * 0x9E3779B1) % 2**32
+                for i in (start * steps + part).tolist()
+            ]
+            x_part = x[picture[part]]
+            eps = Noise("gaussian", seeds).draw(x_part.shape)
+            x_t = schedule.q_sample(x_part, t[part], eps.to(x_part.dtype))
+            x0_hat = denoiser(x_t.to(device), t[part]).x0
+            table[:, part] = torch.stack(terms(schedule, x_part, x0_hat, t[part], variance))
+            done += len(part)
+            if part[-1] == item[-1]:
+                table = table.reshape(2, len(x), steps)
+                table[0] *= last - first + 1
+                sums += table.sum(1)
+                priors = torch.cat([priors, prior_bits(schedule, x)])
+                totals = torch.cat([totals, priors[start:] + table[0].sum(1)])
+            finished = len(totals)
+            term, mse = sums / finished
+            yield Bound(
+                finished,
+                done / (n * steps),
+                first,
+                last,
+                float(priors.mean()),
+                term,
+                mse,
+                float(totals.std() / math.sqrt(finished)) if finished > 1 else math.nan,
+            )
+
+
+def terms(
+    schedule: Schedule, x_0: Tensor, x0_hat: Tensor, t: Tensor, variance: str
+) -> tuple[Tensor, Tensor]:
+    """L_{t-1} in bits/dim, L_0 where t = 1, and the mean squared error of x0_hat; (B,) float64.
+
+    Both Gaussians of L_{t-1} have their means at a x_0 + b x_t (eq. 7), so the means differ by
+    a (x_0 - x0_hat), whatever x_t is.
+    """
+    x_0, x0_hat = x_0.cpu().double(), x0_hat.cpu().double()  # not every device has float64
+    mse = (x_0 - x0_hat).square().flatten(1).mean(1)
+    tilde = schedule.beta_tilde.clone()
+    tilde[1] = tilde[2]
+    sigma2 = schedule.beta[t] if variance == "beta" else tilde[t]
+    alpha_bar = schedule.alpha_bar
+    a = alpha_bar[t - 1].sqrt() * schedule.beta[t] / (1 - alpha_bar[t])
+    ratio = tilde[t] / sigma2
+    nats = (a.square() * mse / sigma2 + ratio - 1 - ratio.log()) / 2
+    if len(end := (t == 1).nonzero().flatten()):
+        decoded = log_decoder(x_0[end], x0_hat[end], math.sqrt(float(tilde[1])))
+        nats[end] = -decoded.flatten(1).mean(1)
+    return nats / math.log(2), mse
+
+
+def prior_bits(schedule: Schedule, x_0: Tensor) -> Tensor:
+    """(B,) L_T in bits/dim: the KL divergence of q(x_T | x_0) from N(0, I)."""
+    ab = schedule.alpha_bar[-1]
+    square = x_0.cpu().double().square().flatten(1).mean(1)
+    return (ab * square - ab - torch.log1p(-ab)) / 2 / math.log(2)
+
+
+def log_decoder(x_0: Tensor, mean: Tensor, sigma: float) -> Tensor:
+    """log p(x_0 | x_1), in nats, of each pixel: the mass of N(mean, sigma^2) in its bin (eq. 13).
+
+    The outermost bins reach to infinity. It is the difference of two tails, taken on the side where
+    they are small and from their logarithms, so that no mass is ever rounded to 0.
+
+    Args:
+        x_0: float64 pixels at the 256 levels of [-1, 1].
+        mean: float64, of the same shape.
+    """
+    low = torch.where(x_0 < -1 + BIN, -torch.inf, (x_0 - BIN - mean) / sigma)
+    high = torch.where(x_0 > 1 - BIN, torch.inf, (x_0 + BIN - mean) / sigma)
+    mirrored = low > 0
+    low, high = torch.where(mirrored, -high, low), torch.where(mirrored, -low, high)
+    below, up_to = torch.special.log_ndtr(low), torch.special.log_ndtr(high)
+    return up_to + torch.log(-torch.expm1(below - up_to))

@@ -1,0 +1,127 @@
+"""What the shipped classifiers see in their data, so that samples are measured without the data.
+
+    python -m ddpm_demo.evaluation.references mnist
+
+It writes `checkpoints/classifiers/NAME-SPLIT-N.npz` for both splits of the data set: N pictures,
+class by class, as features' means and scatters in float32. NAME has a fingerprint of the weights,
+so that the statistics of a classifier trained anew are never taken from an older one.
+"""
+
+from __future__ import annotations
+
+import argparse
+import io
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from ddpm_demo import data as d
+from ddpm_demo.config import number, one_of
+from ddpm_demo.evaluation.classifier import Classifier, load_classifier
+from ddpm_demo.evaluation.metrics import Extractor, MetricError, Summary, summarise
+from ddpm_demo.files import write_atomically
+from ddpm_demo.models.checkpoint import ZOO
+
+SPLITS = ("train", "test")
+
+
+def write(judge: Classifier, data: d.Images, split: str, folder: Path) -> Path:
+    """One file of what a classifier sees in the pictures of each class.
+
+    Raises:
+        OSError: it can't be written.
+    """
+    found = []
+    for name in data.classes:
+        *_, summary = summarise(judge, data.only(name).pixels)
+        found.append(summary)
+    i, j = np.triu_indices(judge.dim)  # a scatter is symmetric
+    buffer = io.BytesIO()
+    np.savez_compressed(
+        buffer,
+        n=np.array([[s.n, s.sure] for s in found]),
+        counts=np.stack([s.counts.numpy() for s in found]),
+        mean=np.stack([s.mean.numpy() for s in found]).astype(np.float32),
+        scatter=np.stack([s.scatter.numpy()[i, j] for s in found]).astype(np.float32),
+    )
+    path = folder / f"{judge.name}-{split}-{len(data)}.npz"
+    write_atomically(path, buffer.getvalue())
+    return path
+
+
+def read(judge: Classifier, split: str, label: int | None = None) -> Summary:
+    """What a shipped classifier sees in a split of its data set, or in one class of it.
+
+    Raises:
+        MetricError: there is no such file of these weights.
+        ValueError: another split or class.
+    """
+    one_of("split", split, SPLITS)
+    if label is not None:
+        number("class", label, 0, len(judge.config.classes) - 1, whole=True)
+    path = next((ZOO / "classifiers").glob(f"{judge.name}-{split}-*.npz"), None)
+    if path is None:
+        raise MetricError(
+            f"There are no statistics of the {split} pictures by {judge.name}; with the data, "
+            f"`python -m ddpm_demo.evaluation.references {judge.info.get('dataset', 'NAME')}` "
+            "makes them."
+        )
+    with np.load(path) as file:
+        part = {k: torch.from_numpy(file[k]) for k in file}
+    i, j = np.triu_indices(judge.dim)
+    summary = Summary()
+    for k in range(len(part["n"])) if label is None else [label]:
+        scatter = torch.zeros(judge.dim, judge.dim, dtype=torch.float64)
+        scatter[i, j] = scatter[j, i] = part["scatter"][k].double()
+        n, sure = part["n"][k].tolist()
+        summary.merge(n, sure, part["mean"][k].double(), scatter, part["counts"][k])
+    return summary
+
+
+def shipped(
+    extractor: Extractor, dataset: str, split: str, only: str | None = None
+) -> Summary | None:
+    """`read` for a class by name; None where an extractor has no statistics of these data.
+
+    Raises:
+        ValueError: there is no such class.
+    """
+    if not isinstance(extractor, Classifier) or extractor.info.get("dataset") != dataset:
+        return None
+    classes = tuple(extractor.config.classes)
+    if only is not None:
+        one_of("class", only, classes)
+    try:
+        return read(extractor, split, None if only is None else classes.index(only))
+    except MetricError:
+        return None
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Write the statistics of both splits for a shipped classifier. Returns 0, 1 or 2."""
+    p = argparse.ArgumentParser(
+        prog="python -m ddpm_demo.evaluation.references", description=main.__doc__
+    )
+    p.add_argument("classifier", help="a shipped one, by name")
+    p.add_argument("--data-dir", type=Path, default=d.DATA_DIR)
+    o = p.parse_args(arguments)
+    try:
+        judge = load_classifier(o.classifier)
+        name, folder, written = judge.info["dataset"], ZOO / "classifiers", set()
+        for split in SPLITS:
+            data = d.load(name, o.data_dir, train=split == "train")
+            written.add(write(judge, data, split, folder))
+        for stale in set(folder.glob(f"{name}-*.npz")) - written:
+            stale.unlink()
+        sys.stdout.write("\n".join(map(str, sorted(written))) + "\n")
+    except (ValueError, OSError) as error:
+        sys.stderr.write(f"ddpm_demo: {error}\n")
+        return 2 if isinstance(error, ValueError) else 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

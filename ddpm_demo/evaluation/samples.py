@@ -1,0 +1,190 @@
+"""Many samples of a model, for measuring it: drawn in pages that outlive a kill, and summarised."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import io
+import json
+import math
+import zipfile
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ddpm_demo import data
+from ddpm_demo.config import SampleConfig, require
+from ddpm_demo.evaluation.bounds import Bound
+from ddpm_demo.evaluation.classifier import Classifier, load_classifier
+from ddpm_demo.evaluation.metrics import Extractor, Summary
+from ddpm_demo.files import write_atomically
+from ddpm_demo.inference.generate import generate
+from ddpm_demo.media import images
+from ddpm_demo.media.plots import line_plot
+from ddpm_demo.models.checkpoint import Checkpoint
+
+PAGE = 100  # pictures at most that are drawn, and saved, at once
+CACHE = Path.home() / ".cache" / "ddpm_demo" / "samples"
+
+
+def pages(
+    checkpoint: Checkpoint, config: SampleConfig, *, most: int, even: bool = True
+) -> list[SampleConfig]:
+    """A run in batches of at most `most` pictures, each of one class.
+
+    The classes of a model take turns, evenly, unless `config.label` says which.
+
+    Args:
+        config: how to sample; picture k has the seed `config.seed + k`.
+        even: let the classes take turns; else the null class, where `config` names none.
+    """
+    classes = len(checkpoint.classes) if even and config.label is None else 0
+    rounds = math.ceil(config.n / (most * (classes or 1)))
+    size = math.ceil(config.n / (rounds * (classes or 1)))
+    return [
+        dataclasses.replace(
+            config,
+            n=min(size, config.n - start),
+            seed=config.seed + start,
+            label=i % classes if classes else config.label,
+        )
+        for i, start in enumerate(range(0, config.n, size))
+    ]
+
+
+class Samples:
+    """The n samples of one setting, in pages on disk; what is there is not drawn again.
+
+    The folder's name has a hash of the weights and of all settings, so that pages of another model
+    or setting are never taken for these. A page is one batch.
+
+    Args:
+        config, even: as in `pages`.
+    """
+
+    def __init__(
+        self,
+        checkpoint: Checkpoint,
+        config: SampleConfig,
+        *,
+        even: bool = True,
+        bf16: bool = False,
+        cache: Path = CACHE,
+    ) -> None:
+        self.checkpoint, self.config, self.bf16 = checkpoint, config, bf16
+        self.pages = pages(checkpoint, config, most=PAGE, even=even)
+        about = {
+            "model": dataclasses.asdict(checkpoint.model.config),
+            "diffusion": dataclasses.asdict(checkpoint.diffusion),
+            "sample": dataclasses.asdict(config),
+            "even": even and config.label is None and bool(checkpoint.classes),
+            "bf16": bf16,
+        }
+        digest = hashlib.sha256(json.dumps(about, sort_keys=True).encode())
+        for name, weight in sorted(checkpoint.model.state_dict().items()):
+            digest.update(name.encode())
+            digest.update(weight.float().cpu().numpy().tobytes())
+        self.folder = cache / f"{checkpoint.name}-{digest.hexdigest()[:16]}"
+
+    def path(self, page: SampleConfig) -> Path:
+        return self.folder / f"{page.seed:09d}.npz"
+
+    def draw(self, rank: int = 0, world: int = 1) -> Iterator[int]:
+        """Make the missing ones of every `world`-th page, and yield the steps done in this run.
+
+        Each process of a group takes another `rank`; what they make meets in the folder.
+        """
+        done = 0
+        for page in self.pages[rank::world]:
+            if self.read(page) is None:
+                for step in generate(self.checkpoint, page, bf16=self.bf16):
+                    done += min(step.index, 1)
+                    yield done
+                buffer = io.BytesIO()
+                pictures = images.to_uint8(step.x_t)
+                np.savez_compressed(buffer, np.ascontiguousarray(pictures.transpose(0, 3, 1, 2)))
+                self.folder.mkdir(parents=True, exist_ok=True)
+                write_atomically(self.path(page), buffer.getvalue())
+
+    def read(self, page: SampleConfig) -> Tensor | None:
+        """(n, C, H, W) uint8 of a page; None where it isn't there, or broken."""
+        try:
+            with np.load(self.path(page)) as file:
+                pictures = torch.from_numpy(file["arr_0"])
+        except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
+            return None
+        return pictures if len(pictures) == page.n else None
+
+    @property
+    def missing(self) -> list[SampleConfig]:
+        """The pages that are not there yet."""
+        return [page for page in self.pages if self.read(page) is None]
+
+    def summaries(self, extractors: Sequence[Extractor], keep: int = 0) -> list[Summary]:
+        """What each extractor sees in all the pages.
+
+        Raises:
+            OSError: a page is missing.
+        """
+        found = [Summary(keep) for _ in extractors]
+        for page in self.pages:
+            if (pictures := self.read(page)) is None:
+                raise OSError(f"{self.path(page)} is missing.")
+            for summary, extractor in zip(found, extractors, strict=True):
+                summary.add(*extractor.extract(pictures))
+        return found
+
+
+def tuned_to(checkpoint: Checkpoint) -> str | None:
+    """The class that a model was fine-tuned to, if to one; shipped ones are called BASE-CLASS."""
+    info = checkpoint.info
+    if not (base := info.get("base")):
+        return None
+    named = checkpoint.name.removeprefix(f"{base}-")
+    only = (info.get("train") or {}).get("only")
+    return only or (named if named in checkpoint.classes else None)
+
+
+def judge_of(checkpoint: Checkpoint) -> Classifier:
+    """The shipped classifier of the data that a model was trained on.
+
+    Raises:
+        ValueError: there is none, or the model's pictures are of another shape than its.
+    """
+    dataset, config = checkpoint.info.get("dataset"), checkpoint.model.config
+    known = f"{', '.join(data.NAMES)}, for which there is a classifier"
+    require(dataset in data.NAMES, "data of the model", dataset, known)
+    judge = load_classifier(str(dataset))
+    wanted, shape = judge.config, (config.channels, config.size)
+    require(
+        shape == (wanted.channels, wanted.size),
+        "channels and size of the model",
+        shape,
+        f"{(wanted.channels, wanted.size)}, those of the classifier of {dataset}",
+    )
+    return judge
+
+
+def bound_sentence(bound: Bound) -> str:
+    """The bound and its parts in bits/dim."""
+    return (
+        f"{bound.total:.3f} ± {bound.error:.3f} bits/dim on {bound.n:,} test pictures: "
+        f"L_T {bound.prior:.4f}, L_0 {float(bound.terms[0]):.3f}, "
+        f"L_1 to L_T-1 {float(bound.terms[1:].sum()):.3f}"
+    )
+
+
+def bound_plots(bound: Bound) -> dict[str, str]:
+    """SVGs by name: the terms over t, and rate against distortion (Ho et al. 2020, fig. 5)."""
+    middle, (rate, rmse) = (bound.first + bound.last) / 2, bound.curve
+    return {
+        "terms": line_plot(
+            middle.tolist(), bound.per_t.tolist(), "t", "L of t, bits/dim", log=True
+        ),
+        "rate-distortion": line_plot(
+            rate.tolist(), rmse.tolist(), "rate, bits/dim", "distortion, RMSE of 0 to 255"
+        ),
+    }

@@ -1,0 +1,106 @@
+"""How long a run takes, and which run fits a time, from how long one call of the network takes."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping
+
+import numpy as np
+import torch
+
+from ddpm_demo.config import SampleConfig
+from ddpm_demo.diffusion.denoiser import Denoiser
+from ddpm_demo.diffusion.noise import Noise
+from ddpm_demo.models.checkpoint import Checkpoint
+
+SIZES = (1, 4, 16)  # of the batches that are timed
+FAST = "unipc"  # the sampler for fewer steps than a model's own takes
+
+
+def measure(
+    checkpoint: Checkpoint,
+    denoiser: Callable[..., Denoiser] = Denoiser,
+    patience: float = 2.0,
+    *,
+    bf16: bool = False,
+) -> dict[int, float]:
+    """Seconds of one call of a network, by the number of pictures.
+
+    Of a few calls the quickest counts: the first of a size also lays out weights, and a browser
+    that opens takes the cores. More pictures take no longer than as many calls with fewer.
+
+    Args:
+        denoiser: makes what runs ask (see `generate.generate`).
+        patience: seconds after which no more calls are begun, so that a network of which one call
+            takes longer is called once.
+    """
+    model, process = checkpoint.model.config, checkpoint.diffusion
+    device = next(checkpoint.model.parameters()).device
+    denoise = denoiser(checkpoint.model, process, bf16=bf16)
+    seconds: dict[int, float] = {}
+    begin = time.perf_counter()
+    for n in SIZES:
+        noise = Noise(process.noise, range(n))
+        x = noise.draw((n, model.channels, model.size, model.size)).to(device)
+        for _ in range(3):
+            start = time.perf_counter()
+            if seconds and start - begin > patience:
+                return seconds
+            denoise(x, torch.full((n,), process.T))
+            took = time.perf_counter() - start
+            seconds[n] = min(took, per_call(seconds, n)) if seconds else took
+    return seconds
+
+
+def per_call(seconds: Mapping[int, float], n: int) -> float:
+    """Seconds of a call with n pictures: on a straight line between the sizes that were measured,
+    and in proportion to n beyond the largest."""
+    most = max(seconds)
+    return float(np.interp(n, list(seconds), list(seconds.values()))) * max(1, n / most)
+
+
+def pictures(config: SampleConfig) -> int:
+    """Pictures in a call of the network; guidance asks for each with and without its class."""
+    return config.n * (1 if config.label is None or config.guidance == 1 else 2)
+
+
+def calls(sampler: str, steps: int) -> int:
+    """How often a sampler asks the network, at most: Heun's twice a step but at the last one."""
+    return 2 * steps - 1 if sampler == "heun" else steps
+
+
+def estimate(config: SampleConfig, seconds: Mapping[int, float]) -> float:
+    """Seconds of a run, from those of its calls."""
+    return calls(config.sampler, config.steps) * per_call(seconds, pictures(config))
+
+
+def plan(
+    seconds: float, ms_per_call: float, most: int, own: SampleConfig | None = None
+) -> tuple[str, int]:
+    """The sampler and the steps for a run of about so many seconds.
+
+    A model is sampled as it does best if there is time for as many steps as it then takes, and with
+    more steps if there is time for more. For fewer, second-order steps go further.
+
+    Args:
+        ms_per_call: milliseconds of one call of the network, of as many pictures as the run has.
+        most: steps that the run can have: T, or t of the first step.
+        own: how the model is best sampled; the defaults if not given.
+    """
+    own = own or SampleConfig()
+    affordable = int(1000 * seconds / ms_per_call)
+    if affordable >= calls(own.sampler, own.steps):
+        steps = (affordable + 1) // 2 if own.sampler == "heun" else affordable
+        return own.sampler, min(max(steps, own.steps), most)
+    return FAST, min(max(affordable, 1), most)
+
+
+def spoken(seconds: float) -> str:
+    """A time as one would say it: "0.04 s", "3.2 s", "48 s", "12 min", "2.5 h"."""
+    if seconds < 0.095:
+        return f"{max(seconds, 0.01):.2f} s"
+    if seconds < 9.95:
+        return f"{seconds:.1f} s"
+    if seconds < 100:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 5970 else f"{seconds / 3600:.1f} h"

@@ -1,0 +1,216 @@
+"""Models on disk: safetensors with the whole configuration in their metadata. Never a pickle.
+
+A checkpoint is one `.safetensors` file, or a folder with `model.safetensors` or its shards and
+index. The network is rebuilt from it alone. Files are written beside their name and then renamed,
+so a kill while writing loses nothing.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from huggingface_hub import split_torch_state_dict_into_shards
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save
+from torch import Tensor
+
+from ddpm_demo.config import DiffusionConfig, ModelConfig, from_dict
+from ddpm_demo.files import write_atomically
+from ddpm_demo.nn.unet import UNet
+
+VERSION = 1
+KEY = "ddpm_demo"  # of our JSON in the metadata
+ZOO = Path(__file__).resolve().parents[2] / "checkpoints"
+MAX_SHARD = 9_500_000  # bytes: a Space refuses files over 10 MB without LFS
+
+
+class CheckpointError(ValueError):
+    """A checkpoint can't be read; the message is one sentence that says why."""
+
+
+@dataclass
+class Checkpoint:
+    """A network with what it was trained for.
+
+    `info` holds what the trainer says of it: dataset, classes, images seen.
+    """
+
+    model: UNet
+    diffusion: DiffusionConfig
+    info: dict[str, Any] = field(default_factory=dict)
+    name: str = ""
+
+    @property
+    def classes(self) -> list[str]:
+        return list(self.info.get("classes", ())) if self.model.config.num_classes else []
+
+
+def save_tensors(path: Path, tensors: Mapping[str, Tensor], about: Mapping[str, Any]) -> None:
+    """One safetensors file with `about` as JSON in its metadata, written atomically."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    whole = {k: v.detach().cpu().contiguous() for k, v in tensors.items()}
+    write_atomically(path, save(whole, {KEY: json.dumps(about)}))
+
+
+def load_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """The tensors of one safetensors file, and our JSON from its metadata.
+
+    Raises:
+        CheckpointError: no such file, not safetensors, or not one of ours.
+    """
+    try:
+        with safe_open(path, "pt") as file:
+            metadata = file.metadata() or {}
+            tensors = {k: file.get_tensor(k) for k in file.keys()}  # noqa: SIM118
+    except FileNotFoundError:
+        raise CheckpointError(f"There is no file {path}.") from None
+    except (SafetensorError, OSError) as error:
+        raise CheckpointError(f"{path.name} is not a whole safetensors file ({error}).") from None
+    if KEY not in metadata:
+        raise CheckpointError(f"{path.name} was not made by ddpm_demo: its metadata lacks {KEY!r}.")
+    try:
+        about = json.loads(metadata[KEY])
+    except json.JSONDecodeError as error:
+        raise CheckpointError(f"{path.name} has garbled metadata ({error}).") from None
+    return tensors, about
+
+
+def describe(checkpoint: Checkpoint) -> dict[str, Any]:
+    """The JSON that a checkpoint carries in its metadata."""
+    return {
+        "version": VERSION,
+        "model": dataclasses.asdict(checkpoint.model.config),
+        "diffusion": dataclasses.asdict(checkpoint.diffusion),
+        "info": checkpoint.info,
+    }
+
+
+def save_checkpoint(
+    folder: Path, checkpoint: Checkpoint, dtype: torch.dtype = torch.float32
+) -> Path:
+    """Write `folder/model.safetensors`, or shards of at most 9.5 MB and their index.
+
+    Args:
+        dtype: of the stored weights; float16 halves the file.
+
+    Returns:
+        The file or the index, whichever `load_checkpoint` reads first.
+    """
+    about = describe(checkpoint)
+    state = {k: v.to(dtype) for k, v in checkpoint.model.state_dict().items()}
+    plan = split_torch_state_dict_into_shards(
+        state, filename_pattern="model{suffix}.safetensors", max_shard_size=MAX_SHARD
+    )
+    old = set(folder.glob("model*.safetensors*"))
+    for file, keys in plan.filename_to_tensors.items():
+        save_tensors(folder / file, {k: state[k] for k in keys}, about)
+    path = folder / next(iter(plan.filename_to_tensors))
+    written = {folder / file for file in plan.filename_to_tensors}
+    if plan.is_sharded:
+        index = {"metadata": {KEY: json.dumps(about)}, "weight_map": plan.tensor_to_filename}
+        path = folder / "model.safetensors.index.json"
+        write_atomically(path, json.dumps(index, indent=1).encode())
+        written.add(path)
+    for stale in old - written:
+        stale.unlink()
+    return path
+
+
+def save_file(path: Path, checkpoint: Checkpoint) -> None:
+    """Write one file of half-precision weights, of whatever size."""
+    state = {k: v.half() for k, v in checkpoint.model.state_dict().items()}
+    save_tensors(path, state, describe(checkpoint))
+
+
+def available() -> list[str]:
+    """Names of the shipped models."""
+    return sorted({p.parent.name for p in ZOO.glob("*/model*.safetensors*")})
+
+
+def model_files(source: Path, name: str = "") -> list[Path]:
+    """The files with the weights of a file or folder that `load_checkpoint` reads.
+
+    Raises:
+        CheckpointError: there are none, or the index of shards is broken.
+    """
+    if source.is_file():
+        return [source]
+    if (whole := source / "model.safetensors").is_file():
+        return [whole]
+    index = source / "model.safetensors.index.json"
+    if not index.is_file():
+        raise CheckpointError(
+            f"There is no model {name or str(source)!r}; allowed is a .safetensors file, a folder "
+            f"with one, or a shipped model: {', '.join(available()) or 'none'}."
+        )
+    try:
+        names = set(json.loads(index.read_text())["weight_map"].values())
+        outside = any(Path(n).name != n for n in names)
+    except (ValueError, KeyError, AttributeError, TypeError) as error:
+        raise CheckpointError(f"{index.name} is garbled ({error!r}).") from None
+    if outside:
+        raise CheckpointError(f"{index.name} names files outside its folder.")
+    return [source / n for n in sorted(names)]
+
+
+def load_checkpoint(source: str | Path, device: str | torch.device = "cpu") -> Checkpoint:
+    """Rebuild a network, in eval mode, from a shipped model's name, a file, a folder or a repo.
+
+    Raises:
+        CheckpointError: it isn't there or can't be used; the message names every missing, unknown
+            or misshapen parameter, or the wrong value of the configuration.
+    """
+    name = str(source)
+    shipped = ZOO / name if Path(name).name == name and name not in ("", ".", "..") else None
+    path = shipped if shipped and shipped.is_dir() else Path(source)
+    from ddpm_demo.models import hub  # which builds on this module
+
+    if path is not shipped and hub.is_published(name):
+        return hub.load(name, device)
+    state: dict[str, Tensor] = {}
+    about: dict[str, Any] = {}
+    for file in model_files(path, name):
+        tensors, said = load_tensors(file)
+        if state and said != about:
+            raise CheckpointError(
+                f"The shards in {name} are of different saves; the last one was cut short."
+            )
+        state, about = state | tensors, said
+    try:
+        if about.get("version") != VERSION:
+            raise ValueError(f"its version is {about.get('version')!r}; allowed is {VERSION}.")
+        config = from_dict(ModelConfig, about["model"])
+        diffusion = from_dict(DiffusionConfig, about["diffusion"])
+        info = dict(about.get("info") or {})
+    except ValueError as error:
+        raise CheckpointError(f"The configuration in {name} can't be used: {error}") from None
+    except (TypeError, KeyError, AttributeError) as error:
+        raise CheckpointError(f"The configuration in {name} is garbled ({error!r}).") from None
+    with torch.device("meta"):  # no memory for a network whose weights turn out not to fit
+        model = UNet(config)
+    check_parameters(name, model.state_dict(), state)
+    model = model.to_empty(device="cpu").to(memory_format=torch.channels_last)
+    model.load_state_dict({k: v.float() for k, v in state.items()})
+    return Checkpoint(
+        model.to(device).eval(), diffusion, info, path.stem if path.suffix else path.name
+    )
+
+
+def check_parameters(name: str, wanted: Mapping[str, Tensor], given: Mapping[str, Tensor]) -> None:
+    """Raise `CheckpointError` unless names and shapes agree and every value is finite."""
+    problems = [f"{k} is missing" for k in sorted(wanted.keys() - given.keys())]
+    problems += [f"{k} is unknown" for k in sorted(given.keys() - wanted.keys())]
+    for k in sorted(wanted.keys() & given.keys()):
+        if wanted[k].shape != given[k].shape:
+            problems.append(f"{k} is {tuple(given[k].shape)}, not {tuple(wanted[k].shape)}")
+        elif not given[k].is_floating_point() or not bool(given[k].isfinite().all()):
+            problems.append(f"{k} holds NaN, infinity or whole numbers")
+    if problems:
+        more = f" and {len(problems) - 12} more" if len(problems) > 12 else ""
+        raise CheckpointError(f"The weights in {name} don't fit: {'; '.join(problems[:12])}{more}.")

@@ -1,0 +1,243 @@
+"""DDPMs on the Hub: what a repo would bring, its download, and what is here already.
+
+A repo holds a model as diffusers publishes them, or one that this program has saved or pushed.
+
+The cache is huggingface-hub's. How a folder becomes a network is in `published`.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import fnmatch
+import math
+import os
+import re
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from huggingface_hub import HfApi, snapshot_download
+from huggingface_hub.errors import (
+    GatedRepoError,
+    HFValidationError,
+    OfflineModeIsEnabled,
+    RepositoryNotFoundError,
+)
+from tqdm.auto import tqdm
+
+from ddpm_demo.models.checkpoint import Checkpoint, CheckpointError, load_checkpoint, model_files
+from ddpm_demo.models.diffusers_format import (
+    load_diffusers,
+    local_weights,
+    read_configs,
+    weight_files,
+)
+
+LISTED = {
+    "google/ddpm-cifar10-32": "CIFAR-10, ten classes of small photos, 32 × 32, 143 MB",
+    "google/ddpm-celebahq-256": "CelebA-HQ, portraits, 256 × 256, 455 MB",
+    "google/ddpm-ema-celebahq-256": "CelebA-HQ, portraits, averaged weights, 256 × 256, 455 MB",
+    "google/ddpm-church-256": "LSUN, churches, 256 × 256, 455 MB",
+    "google/ddpm-bedroom-256": "LSUN, bedrooms, 256 × 256, 455 MB",
+    "google/ddpm-cat-256": "LSUN, cats, 256 × 256, 455 MB",
+}
+DATASETS = {"google/ddpm-cifar10-32": "cifar10"}  # of the listed: data that there is a judge for
+LIMIT_VARIABLE = "DDPM_DEMO_HUB_MB"  # of the environment
+CONFIGS = [
+    "model_index.json",
+    "unet/config.json",
+    "config.json",
+    "scheduler/scheduler_config.json",
+    "scheduler_config.json",
+]
+OURS = "model*.safetensors*"  # as `checkpoint.save_checkpoint` names its files
+LIBRARY = "ddpm_demo"  # what the card of a model of this program says
+
+
+@dataclass(frozen=True)
+class RepoInfo:
+    """What a repo would bring.
+
+    Attributes:
+        files: name and bytes of every file that would be downloaded.
+        licence: as the repo states it, or None.
+        downloads: in the last month.
+    """
+
+    repo_id: str
+    files: Mapping[str, int]
+    licence: str | None
+    downloads: int
+
+    @property
+    def size(self) -> int:
+        return sum(self.files.values())
+
+    def __str__(self) -> str:
+        licence = f"licence {self.licence}" if self.licence else "no licence stated"
+        return f"{self.repo_id}: {self.size / 1e6:,.0f} MB, {licence}, {self.downloads:,} downloads"
+
+
+@contextmanager
+def _sentences(repo_id: str) -> Iterator[None]:
+    """Say in one sentence what the Hub answers at length."""
+    try:
+        yield
+    except HFValidationError:
+        example = next(iter(LISTED))
+        raise CheckpointError(
+            f"{repo_id!r} is not the name of a repo; one is like {example}."
+        ) from None
+    except GatedRepoError:
+        raise CheckpointError(
+            f"{repo_id} is gated: ask for access on its page, then log in with `hf auth login`."
+        ) from None
+    except RepositoryNotFoundError:
+        raise CheckpointError(
+            f"There is no {repo_id} on this disk or on the Hub, or it is private: `hf auth login` "
+            "shows the Hub who you are."
+        ) from None
+    except OfflineModeIsEnabled:
+        raise CheckpointError(
+            f"{repo_id} is not on this disk, and HF_HUB_OFFLINE forbids to ask the Hub for it."
+        ) from None
+    except Exception as error:  # httpx's or httpx2's errors by the Hub's version, a full disk
+        reason = f"{type(error).__name__}: {error}".partition("\n")[0]
+        raise CheckpointError(
+            f"{repo_id} is not on this disk and can't be downloaded ({reason})."
+        ) from None
+
+
+def describe(repo_id: str) -> RepoInfo:
+    """Ask the Hub what a repo would bring.
+
+    Raises:
+        CheckpointError: no such repo, no access to it, no Hub, or neither a UNet2DModel's weights
+            nor a model of this program in it.
+    """
+    with _sentences(repo_id):
+        info = HfApi().model_info(repo_id, files_metadata=True, timeout=10)
+    sizes = {s.rfilename: s.size or 0 for s in info.siblings or ()}
+    at = "unet/" if "unet/config.json" in sizes else ""
+    weights = weight_files([n.removeprefix(at) for n in sizes if n.startswith(at)])
+    names = [n for n in CONFIGS if n in sizes] + [at + n for n in weights]
+    if not weights and info.library_name == LIBRARY:
+        names = weights = fnmatch.filter(sizes, OURS)
+    if not weights:
+        raise CheckpointError(
+            f"{repo_id} is no unconditional diffusion model: there is no whole "
+            "diffusion_pytorch_model.safetensors or .bin in it, and it is not of ddpm_demo."
+        )
+    licences = [tag.partition(":")[2] for tag in info.tags or () if tag.startswith("license:")]
+    return RepoInfo(
+        repo_id, {n: sizes[n] for n in names}, next(iter(licences), None), info.downloads or 0
+    )
+
+
+def cached(repo_id: str) -> Path | None:
+    """The folder of a repo that was downloaded before, without asking the Hub."""
+    try:
+        found = snapshot_download(repo_id, allow_patterns=CONFIGS, local_files_only=True)
+    except (OSError, HFValidationError):
+        return None
+    return Path(found) if _whole(Path(found)) else None
+
+
+def _whole(folder: Path) -> bool:
+    """Whether all files with the weights of a model are there."""
+    if local_weights(folder):
+        return True
+    try:
+        return all(file.is_file() for file in model_files(folder))
+    except CheckpointError:
+        return False
+
+
+def limit() -> float:
+    """Bytes that a download may have: 2 GB, or as many MB as the environment's DDPM_DEMO_HUB_MB.
+
+    Raises:
+        CheckpointError: that is no number.
+    """
+    words = os.environ.get(LIMIT_VARIABLE, "2000")
+    try:
+        megabytes = float(words)
+    except ValueError:
+        megabytes = math.nan
+    if not megabytes >= 0:
+        raise CheckpointError(f"{LIMIT_VARIABLE} is {words!r}; allowed is a number of megabytes.")
+    return megabytes * 1e6
+
+
+class Silent(tqdm):  # type: ignore[type-arg]  # not subscriptable when run
+    """A progress bar that shows nothing."""
+
+    def __init__(self, *args: Any, **options: Any) -> None:
+        super().__init__(*args, **options | {"disable": True})
+
+
+def download(
+    repo_id: str, *, most: float | None = None, tqdm_class: type[tqdm[Any]] | None = None
+) -> Path:
+    """The folder of a repo in the Hub's cache: configurations and one format of weights.
+
+    What is there whole is not asked for again. The configurations come first, so a model that
+    can't be used costs a few kilobytes.
+
+    Args:
+        most: bytes; of a repo with more, nothing is downloaded. By default `limit()`.
+        tqdm_class: makes the progress bars of the weights, two in bytes (unit "B") and one in
+            files; the Hub's own by default. They are updated from other threads.
+
+    Raises:
+        CheckpointError: it isn't there, can't be used, is too big, or the way to it broke off.
+    """
+    if folder := cached(repo_id):
+        return folder
+    about = describe(repo_id)
+    most = limit() if most is None else most
+    if about.size > most:
+        raise CheckpointError(
+            f"{repo_id} has {about.size / 1e6:,.0f} MB; the limit is {most / 1e6:,.0f} MB, "
+            f"and {LIMIT_VARIABLE} in the environment sets another."
+        )
+
+    def fetch(names: list[str], bars: type[tqdm[Any]] | None) -> Path:
+        with _sentences(repo_id):
+            folder = Path(snapshot_download(repo_id, allow_patterns=names, tqdm_class=bars))
+        for name in names:
+            if not (folder / name).is_file() or (folder / name).stat().st_size < about.files[name]:
+                raise CheckpointError(
+                    f"{repo_id} came without the whole of {name}: delete the folder "
+                    f"{folder.parent.parent}, and download it again."
+                )
+        return folder
+
+    if configs := [n for n in about.files if n in CONFIGS]:
+        read_configs(fetch(configs, Silent), repo_id)
+    return fetch(list(about.files), tqdm_class)
+
+
+def is_published(source: str) -> bool:
+    """Whether it is a folder as diffusers writes them, or could be the name of a repo."""
+    path = Path(source)
+    if path.exists():
+        return any((path / name).is_file() for name in ("model_index.json", "config.json"))
+    return bool(re.fullmatch(r"\w[\w.-]*/\w[\w.-]*", source)) and path.suffix != ".safetensors"
+
+
+def load(source: str, device: str | torch.device = "cpu") -> Checkpoint:
+    """Rebuild a network from a folder as diffusers writes them, or from its name on the Hub."""
+    path = Path(source)
+    if path.exists():
+        return load_diffusers(path, device=device)
+    folder = download(source)
+    if not local_weights(folder):
+        return dataclasses.replace(load_checkpoint(folder, device), name=source)
+    checkpoint = load_diffusers(folder, source, device)
+    if source in DATASETS:
+        checkpoint.info["dataset"] = DATASETS[source]
+    return checkpoint

@@ -1,0 +1,93 @@
+"""Fine-tuned models on the Hub, each with a card."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from pathlib import Path
+
+from ddpm_demo.config import require
+from ddpm_demo.models.checkpoint import Checkpoint, load_checkpoint
+
+NAME = "such as YOU/cifar10-ship"
+
+
+def login() -> str:
+    """The token of this machine's login, or of the environment. It is for the Hub alone.
+
+    Raises:
+        ValueError: there is none.
+    """
+    from huggingface_hub import get_token
+
+    token = get_token()
+    if not token:
+        raise ValueError("No Hugging Face login here: run `hf auth login`, or set HF_TOKEN.")
+    return token
+
+
+def push(file: Path, repo: str) -> str:
+    """Upload a model's file with a card, in one commit; the repo is made if there is none.
+
+    Returns:
+        The address of the repo.
+
+    Raises:
+        ValueError: why it can't be, in one sentence without the token.
+    """
+    from huggingface_hub import CommitOperationAdd, HfApi
+
+    token, repo = login(), repo.strip()
+    require(bool(repo), "repository", repo, NAME)
+    checkpoint = load_checkpoint(file)
+    try:
+        api = HfApi(token=token)
+        url = api.create_repo(repo, exist_ok=True)
+        text = card(checkpoint, url.repo_id)
+        files = [
+            CommitOperationAdd("model.safetensors", file),
+            CommitOperationAdd("README.md", text.encode()),
+        ]
+        api.create_commit(repo, files, commit_message="Model and card by ddpm_demo")
+    except Exception as error:  # httpx's or httpx2's errors by the Hub's version, a full disk
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+        reason = reason.replace(token, "…")  # whatever the Hub says
+        raise ValueError(f"{repo} was not pushed: {reason}") from None
+    return str(url)
+
+
+def card(checkpoint: Checkpoint, repo: str) -> str:
+    """The model card of a fine-tuned model, in Markdown with the Hub's front matter."""
+    info, model = checkpoint.info, checkpoint.model.config
+    run = info.get("train") or {}
+    parameters = sum(p.numel() for p in checkpoint.model.parameters()) / 1e6
+    seen = f", class {run['only']}" if run.get("only") else ""
+    about = {
+        "model": dataclasses.asdict(model),
+        "diffusion": dataclasses.asdict(checkpoint.diffusion),
+        "train": run,
+    }
+    return f"""---
+library_name: ddpm_demo
+pipeline_tag: unconditional-image-generation
+tags: [ddpm, diffusion, unconditional-image-generation]
+---
+# {repo.rpartition("/")[2]}
+
+A DDPM (Ho, Jain & Abbeel 2020) of {parameters:.1f} M parameters for pictures of
+{model.size} × {model.size}, fine-tuned from `{info.get("base")}` with ddpm_demo on
+{info.get("dataset")}{seen}: {info.get("images", 0):,} pictures seen, batches of
+{run.get("batch_size")}, learning rate {run.get("lr")}. The weights are the exponential moving
+average, in half precision.
+
+    python -m ddpm_demo sample --model {repo} -n 16 --out samples.png
+
+draws from it. The app takes it under *More models from the Hub*, and `model.safetensors` in its tab
+Fine-tune.
+
+## Configuration
+
+```json
+{json.dumps(about, indent=1)}
+```
+"""

@@ -1,0 +1,176 @@
+"""Fine-tuning: a copy of a model goes on training on one class, or on other pictures.
+
+It is `train` with the weights of another model to start from, so stopping and going on are exact
+here too. This module adds what a visitor needs: checks, an estimate, and a smaller batch where a
+GPU's memory does not suffice.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ddpm_demo.config import TrainConfig, number, require
+from ddpm_demo.data import Images
+from ddpm_demo.devices import bf16_pays
+from ddpm_demo.diffusion.denoiser import Denoiser
+from ddpm_demo.models.checkpoint import Checkpoint, load_tensors, save_tensors
+from ddpm_demo.training.train import Progress, train
+from ddpm_demo.training.trainer import preview
+
+LR_MOST = 0.01
+LABEL_DROPOUT = 0.5  # half of the steps move "any" class, half the class itself
+GPU_USUAL: dict[str, Any] = {"batch_size": 512, "epochs": 10}
+CPU_USUAL: dict[str, Any] = {"batch_size": 16, "steps": 40}  # a minute or two
+
+
+def settings(base: Checkpoint, data: Images, **values: Any) -> TrainConfig:
+    """The configuration of a fine-tuning, checked against model and data.
+
+    Args:
+        values: of `TrainConfig`.
+
+    Raises:
+        ValueError: a value that makes no sense, pictures of another shape than the model's, or
+            fewer of them than a batch.
+    """
+    config = TrainConfig(**{"label_dropout": LABEL_DROPOUT, "warmup": 20, "ema": 0.99} | values)
+    number("lr", config.lr, 0, LR_MOST, above=True)
+    model = base.model.config
+    wanted = (model.channels, model.size, model.size)
+    require(
+        tuple(data.pixels.shape[1:]) == wanted,
+        "shape of the pictures",
+        tuple(data.pixels.shape[1:]),
+        f"that of the model, {wanted}",
+    )
+    if model.num_classes:
+        require(
+            list(data.classes) in (base.classes, []),
+            "classes of the data",
+            ", ".join(data.classes),
+            f"those of the model, {', '.join(base.classes)}",
+        )
+    require(
+        config.batch_size <= len(data),
+        "batch_size",
+        config.batch_size,
+        f"a whole number from 1 to {len(data):,}, the number of pictures",
+    )
+    config.require_length()
+    return config
+
+
+def pictures(config: TrainConfig, data: Images) -> int:
+    """How many pictures a run will see; 0 if only minutes end it."""
+    return config.images or math.ceil((config.epochs or 0) * len(data))
+
+
+def estimate(base: Checkpoint, data: Images, config: TrainConfig, **options: Any) -> float:
+    """Seconds that a run will take, from timing two steps on a copy after one to warm up.
+
+    Args:
+        options: `device` and `bf16` of `train`.
+
+    Raises:
+        ValueError: a batch of one does not fit into memory.
+    """
+    images = pictures(config, data)
+    if not images:
+        return 60 * (config.minutes or 0)
+    while True:
+        short = dataclasses.replace(
+            config, images=4 * config.batch_size, epochs=None, minutes=None, preview_every=10**12
+        )
+        try:
+            steps = train(base, base.diffusion, short, data, **options)
+            next(steps)
+            start = time.perf_counter()
+            next(steps)
+            next(steps)
+            return (time.perf_counter() - start) / 2 * images / config.batch_size
+        except torch.OutOfMemoryError:
+            pass  # it holds the step's memory: it has to be gone before the next try
+        config = _halved(config)
+
+
+def before(
+    base: Checkpoint,
+    data: Images,
+    bf16: bool | None = None,
+    denoiser: Callable[..., Denoiser] = Denoiser,
+) -> Tensor:
+    """(16, C, H, W) samples of the base, drawn as its fine-tuning on `data` will draw previews."""
+    if bf16 is None:
+        bf16 = bf16_pays(next(base.model.parameters()).device)
+    several = len(data.labels.unique()) > 1
+    return preview(base.model, base.diffusion, by_class=several, bf16=bf16, denoiser=denoiser)
+
+
+def pace(grids: int) -> float:
+    """Frames a second of a film of so many grids: it takes about four seconds."""
+    return min(15.0, max(2.0, grids / 4))
+
+
+def _halved(config: TrainConfig) -> TrainConfig:
+    if config.batch_size == 1:
+        raise ValueError("A batch of one picture does not fit into the GPU's memory.")
+    return dataclasses.replace(config, batch_size=config.batch_size // 2)
+
+
+def finetune(
+    base: Checkpoint,
+    data: Images,
+    config: TrainConfig,
+    out: Path | None = None,
+    *,
+    resume: bool = False,
+    say: Callable[[str], None] = print,
+    **options: Any,
+) -> Iterator[Progress]:
+    """Train a copy of `base`, and yield `Progress` after every step; `base` stays as it is.
+
+    Where a GPU has too little memory for a step, half the batch takes as many pictures in twice
+    the steps: from what was last saved on, if anything was. A run that is resumed keeps to it.
+
+    Args:
+        config: from `settings`.
+        out: as in `train`; the result's `info` names its base.
+        resume: go on from `out`; without a state there, start.
+        say: told a sentence when the batch is halved.
+        options: `held_out`, `device`, `bf16`, `should_stop` and `denoiser` of `train`.
+
+    Raises:
+        ValueError: a batch of one does not fit into memory, or as `train` raises.
+    """
+    state = out / "state.safetensors" if out else None
+    if resume and state and state.is_file():
+        saved = load_tensors(state)[1].get("configs", {}).get("train", {}).get("batch_size")
+        while saved in [config.batch_size >> k for k in range(1, 17)]:
+            config = _halved(config)
+    while True:
+        try:
+            for progress in train(
+                base, base.diffusion, config, data, out, resume=resume, **options
+            ):
+                resume = resume or bool(out and progress.report)
+                yield progress
+            return
+        except torch.OutOfMemoryError:
+            pass  # as above
+        full, config = config.batch_size, _halved(config)
+        say(
+            f"A batch of {full} does not fit into the GPU's memory; going on with "
+            f"{config.batch_size}."
+        )
+        if resume and state and state.is_file():
+            tensors, about = load_tensors(state)
+            about["configs"]["train"]["batch_size"] = config.batch_size
+            save_tensors(state, tensors, about)

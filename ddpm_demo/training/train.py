@@ -1,0 +1,166 @@
+"""Training: a generator that yields after every step. Fine-tuning starts from other weights."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from ddpm_demo.config import DiffusionConfig, ModelConfig, TrainConfig, require
+from ddpm_demo.data import Images
+from ddpm_demo.devices import bf16_pays
+from ddpm_demo.diffusion.denoiser import Denoiser
+from ddpm_demo.models.checkpoint import Checkpoint
+from ddpm_demo.nn.unet import UNet
+from ddpm_demo.training.trainer import DivergedError, Trainer
+
+T_BINS = 10  # of the loss by timestep
+
+
+@dataclass
+class Progress:
+    """Where a run stands after a step.
+
+    Attributes:
+        step, images: done so far, over all sessions of the run.
+        loss: of this step, the mean over its batch and the devices.
+        lr: learning rate of this step.
+        seconds: spent so far, over all sessions.
+        rate: images per second since it was last started.
+        done: share of the run, 0 to 1.
+        report: at the end of a stretch of `preview_every` images, else None.
+    """
+
+    step: int
+    images: int
+    loss: float
+    lr: float
+    seconds: float
+    rate: float
+    done: float
+    report: Report | None = None
+
+    @property
+    def eta(self) -> float:
+        """Seconds to go, at the pace so far."""
+        return self.seconds * (1 / self.done - 1) if self.done else math.inf
+
+
+@dataclass
+class Report:
+    """What is looked at from time to time.
+
+    Attributes:
+        train_loss: mean since the last report.
+        held_out: loss of the EMA weights on fixed held-out pictures, t and eps; None without any.
+        loss_by_t: mean training loss in ten equal ranges of t; None where no t fell.
+        preview: (16, C, H, W) EMA samples from fixed seeds, in [-1, 1].
+    """
+
+    train_loss: float
+    held_out: float | None
+    loss_by_t: list[float | None]
+    preview: Tensor
+
+
+def train(
+    model: ModelConfig | Checkpoint,
+    diffusion: DiffusionConfig,
+    config: TrainConfig,
+    data: Images,
+    out: Path | None = None,
+    *,
+    held_out: Images | None = None,
+    resume: bool = False,
+    device: torch.device | str = "cpu",
+    bf16: bool | None = None,
+    compiled: bool = False,
+    should_stop: Callable[[], bool] = lambda: False,
+    denoiser: Callable[..., Denoiser] = Denoiser,
+) -> Iterator[Progress]:
+    """Train, and yield `Progress` after every step of optimizer and EMA.
+
+    Wrong arguments are refused by the call itself, before the first step is asked for.
+
+    Args:
+        model: a configuration to start fresh, or a checkpoint to fine-tune a copy of.
+        out: folder for `state.safetensors` (to resume from) and `model.safetensors` (the EMA
+            weights), both written at every report and at the end; None writes nothing.
+        held_out: pictures for the held-out loss.
+        resume: go on from `out`; without a state there, start.
+        bf16: bfloat16 autocast; None: where this machine gains from it.
+        compiled: run the steps through `torch.compile`, which takes a minute before the first.
+        should_stop: asked after every step; True, on any process, saves and ends the run.
+        denoiser: makes what the previews are drawn with, as in `generate`.
+
+    Raises:
+        ValueError: the run has no length, or the data doesn't fit the network.
+        DivergedError: the loss became NaN or infinite.
+        CheckpointError: `out` holds another run.
+    """
+    config.require_length()
+    device = torch.device(device)
+    with torch.random.fork_rng():
+        torch.manual_seed(config.seed)
+        net = UNet(model.model.config if isinstance(model, Checkpoint) else model)
+    if isinstance(model, Checkpoint):
+        net.load_state_dict(model.model.state_dict())
+    require(
+        data.pixels.shape[1] == net.config.channels,
+        "channels of the data",
+        data.pixels.shape[1],
+        f"those of the network, {net.config.channels}",
+    )
+    bf16 = bf16_pays(device) if bf16 is None else bf16
+    run = Trainer(net, diffusion, config, data, held_out, device, bf16, denoiser, compiled)
+    if isinstance(model, Checkpoint):
+        run.inherited = {"base": model.name}
+        if "sample" in model.info:
+            run.inherited["sample"] = model.info["sample"]
+    if resume and out and (out / "state.safetensors").is_file():
+        run.load(out)
+    if out:
+        out.mkdir(parents=True, exist_ok=True)
+    return _steps(run, out, should_stop)
+
+
+def _steps(run: Trainer, out: Path | None, should_stop: Callable[[], bool]) -> Iterator[Progress]:
+    config = run.config
+    first, started, before = run.images, time.monotonic(), run.seconds
+    sums, counts = torch.zeros(2, T_BINS)
+    while run.done() < 1:
+        lr, last_report = run.lr(), run.images // config.preview_every
+        try:
+            t, each = run.advance(lr)
+        except DivergedError as error:
+            saved = f"The last good checkpoint is in {out}." if out and run.history else ""
+            raise DivergedError(f"{error} {saved or 'No checkpoint was saved yet.'}") from None
+        bins = (t - 1) * T_BINS // run.diffusion.T
+        sums.index_add_(0, bins, each.cpu())
+        counts.index_add_(0, bins, torch.ones(len(t)))
+        run.seconds, stop, loss = run.mean(
+            before + time.monotonic() - started, should_stop(), float(each.mean())
+        )
+        ended = stop or run.done() >= 1
+        report = None
+        if ended or run.images // config.preview_every > last_report:
+            by_t = [s / c if c else None for s, c in zip(sums.tolist(), counts.tolist())]  # noqa: B905
+            report = Report(
+                float(sums.sum() / counts.sum()), run.held_out_loss(), by_t, run.preview()
+            )
+            sums.zero_()
+            counts.zero_()
+            run.history.append(
+                {"images": run.images, "held_out": report.held_out, "train": report.train_loss}
+            )
+            if out and run.rank == 0:
+                run.save(out)
+        rate = (run.images - first) / max(time.monotonic() - started, 1e-9)
+        yield Progress(run.step, run.images, loss, lr, run.seconds, rate, run.done(), report)
+        if stop:
+            return

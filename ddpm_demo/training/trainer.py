@@ -1,0 +1,359 @@
+"""The state of a training run: one step of it, its pictures, its files.
+
+Algorithm 1 of Ho et al. 2020: draw x_0, t and eps, and step on the distance between eps and what
+the network says at x_t. All randomness of a step comes from (seed, step), so a run that was killed
+and resumed ends with the weights of an unbroken one: on a CPU exactly, on a GPU up to the order in
+which its convolutions add up gradients.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import copy
+import dataclasses
+import json
+import os
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from ddpm_demo.config import DiffusionConfig, TrainConfig, require
+from ddpm_demo.data import Images
+from ddpm_demo.diffusion import losses
+from ddpm_demo.diffusion.denoiser import Denoiser
+from ddpm_demo.diffusion.noise import KINDS, Noise
+from ddpm_demo.diffusion.samplers.sampling import ddim
+from ddpm_demo.diffusion.schedule import Schedule
+from ddpm_demo.models.checkpoint import (
+    Checkpoint,
+    CheckpointError,
+    load_tensors,
+    save_checkpoint,
+    save_tensors,
+)
+from ddpm_demo.nn.unet import UNet
+
+HELD_OUT = 1024  # pictures of the held-out loss
+
+
+class DivergedError(FloatingPointError):
+    """The loss became NaN or infinite; the message names step, learning rate and last good file."""
+
+
+def generator(device: torch.device, *key: int) -> torch.Generator:
+    """A generator whose stream depends on `key` alone."""
+    seed = 0
+    for k in key:  # splitmix-style mixing: nearby keys give unrelated streams
+        seed = ((seed ^ k) * 0x9E3779B97F4A7C15 + 0x632BE59BD9B4E019) % 2**63
+    return torch.Generator(device).manual_seed(seed)
+
+
+class Shuffle:
+    """Endless shuffled indices: every epoch is a permutation, and any position can be had alone."""
+
+    def __init__(self, n: int, seed: int) -> None:
+        self.n, self.seed, self.epoch = n, seed, -1
+        self.order = torch.empty(0, dtype=torch.long)
+
+    def take(self, start: int, count: int) -> Tensor:
+        parts = []
+        while count:
+            epoch, offset = divmod(start, self.n)
+            if epoch != self.epoch:
+                g = generator(torch.device("cpu"), self.seed, 1, epoch)
+                self.epoch, self.order = epoch, torch.randperm(self.n, generator=g)
+            parts.append(self.order[offset : offset + count])
+            start, count = start + len(parts[-1]), count - len(parts[-1])
+        return torch.cat(parts)
+
+
+class Trainer:
+    """The state of a run: network, EMA, optimizer, and how far it is."""
+
+    def __init__(
+        self,
+        model: UNet,
+        diffusion: DiffusionConfig,
+        config: TrainConfig,
+        data: Images,
+        held_out: Images | None,
+        device: torch.device,
+        bf16: bool,
+        denoiser: Callable[..., Denoiser] = Denoiser,
+        compiled: bool = False,
+    ) -> None:
+        self.model = model.to(device).train()
+        self.ema = copy.deepcopy(self.model).eval().requires_grad_(False)
+        self.diffusion, self.config = diffusion, config
+        self.schedule = Schedule.from_config(diffusion)
+        self.data, self.held_out = data.on(device), held_out
+        self.device, self.bf16 = device, bf16
+        self.denoiser = denoiser
+        self.flip = data.flip if config.flip is None else config.flip
+        self.shuffle = Shuffle(len(data), config.seed)
+        self.rank, self.world, self.network = join(self.model, device)
+        if compiled:
+            self.network.compile()
+        require(
+            config.batch_size % self.world == 0,
+            "batch_size",
+            config.batch_size,
+            f"a multiple of the {self.world} processes",
+        )
+        self.optimizer = torch.optim.AdamW(
+            self.model.parameters(),
+            lr=config.lr,
+            betas=(0.9, config.beta2),
+            weight_decay=config.weight_decay,
+            fused=device.type in ("cpu", "cuda"),
+        )
+        self.step = self.images = 0
+        self.inherited: dict[str, Any] = {}  # what the result's `info` has from its base
+        self.seconds = 0.0
+        self.history: list[dict[str, Any]] = []  # held-out losses, for the card and the curve
+
+    # ---- one step -----------------------------------------------------------------------------
+
+    def draw(self, step: int, images: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """x_0, t, eps and labels of a step, for this process's share of the batch.
+
+        The joint batch is drawn everywhere and then shared out, so that n processes see exactly the
+        batch that one would.
+        """
+        config, n = self.config, self.config.batch_size
+        g = generator(torch.device("cpu"), config.seed, 2, step)
+        index = self.shuffle.take(images, n)
+        t = torch.randint(1, self.diffusion.T + 1, (n,), generator=g)
+        mirrored = torch.rand(n, generator=g) < 0.5 * self.flip
+        unlabelled = torch.rand(n, generator=g) < config.label_dropout
+        own = slice(self.rank, None, self.world)
+        x_0 = self.data.batch(index[own]).to(self.device)
+        x_0 = torch.where(mirrored[own, None, None, None].to(self.device), x_0.flip(3), x_0)
+        y = self.data.labels[index].masked_fill(unlabelled, self.model.config.num_classes)
+        if self.device.type == "cuda":  # a CPU would draw it more slowly than a GPU trains
+            g = generator(self.device, config.seed, 2, step)
+        eps = KINDS[self.diffusion.noise]((n, *x_0.shape[1:]), g)[own].to(self.device)
+        return x_0, t[own], eps, y[own].to(self.device)
+
+    def losses(self, net: nn.Module, x_0: Tensor, t: Tensor, eps: Tensor, y: Tensor) -> Tensor:
+        """(B,) unweighted losses of a network (Ho et al. 2020, eq. 14, for eps and MSE)."""
+        x_t = self.schedule.q_sample(x_0, t, eps)
+        alpha_bar = self.schedule.at(self.schedule.alpha_bar, t, x_t)
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.bf16):
+            raw = net(x_t, (t - 1).to(self.device), y if self.model.config.num_classes else None)
+        wanted = losses.target(self.diffusion.predict, x_0, eps, alpha_bar)
+        return losses.per_picture(self.config.loss, raw, wanted)
+
+    def advance(self, lr: float) -> tuple[Tensor, Tensor]:
+        """One step of optimizer and EMA. Returns t and the losses of this process's pictures."""
+        config = self.config
+        x_0, t, eps, y = self.draw(self.step, self.images)
+        with self.dropout_seeded():
+            each = self.losses(self.network, x_0, t, eps, y)
+            weight = losses.weights(config.weighting, self.schedule, t, self.diffusion.predict)
+            loss = (weight.to(self.device) * each).mean()
+            self.optimizer.zero_grad(set_to_none=True)
+            loss.backward()
+        length = nn.utils.clip_grad_norm_(self.model.parameters(), config.grad_clip)
+        # The gradient is shared, so a bad loss on one process stops all of them.
+        if not bool(loss.isfinite() & length.isfinite()):
+            raise DivergedError(
+                f"The loss is {loss.item()} and its gradient {length.item()} long "
+                f"at step {self.step + 1}, learning rate {lr:.3g}."
+            )
+        for group in self.optimizer.param_groups:
+            group["lr"] = lr
+        self.optimizer.step()
+        decay = min(config.ema, (1 + self.step) / (10 + self.step))
+        with torch.no_grad():
+            torch._foreach_lerp_(
+                list(self.ema.parameters()), list(self.model.parameters()), 1 - decay
+            )
+        self.step += 1
+        self.images += config.batch_size
+        return t, each.detach()
+
+    def mean(self, *values: float) -> list[float]:
+        """Each value's mean over the processes.
+
+        Clocks and signals differ between them, but all must end, and set the learning rate, alike.
+        """
+        if self.world == 1:
+            return list(values)
+        import torch.distributed as dist
+
+        shared = torch.tensor(values, dtype=torch.float64, device=self.device)
+        dist.all_reduce(shared)
+        return (shared / self.world).tolist()
+
+    @contextlib.contextmanager
+    def dropout_seeded(self) -> Iterator[None]:
+        """Dropout draws from the global generator: seed it for one step, then put it back."""
+        if not self.model.config.dropout:
+            yield
+            return
+        cuda = [self.device] if self.device.type == "cuda" else []
+        with torch.random.fork_rng(cuda):
+            key = generator(torch.device("cpu"), self.config.seed, 3, self.step, self.rank)
+            torch.manual_seed(key.initial_seed())
+            yield
+
+    # ---- how far, and how fast ----------------------------------------------------------------
+
+    def done(self) -> float:
+        """Share of the run that is over, 0 to 1, by the budget that is closest to its end."""
+        config = self.config
+        shares = [
+            self.images / config.images if config.images else 0.0,
+            self.images / (config.epochs * len(self.data)) if config.epochs else 0.0,
+            self.seconds / (config.minutes * 60) if config.minutes else 0.0,
+        ]
+        return min(1.0, max(shares))
+
+    def lr(self) -> float:
+        """Linear warm-up, constant, and linear decay to 0 over the last part of the run."""
+        config = self.config
+        up = min(1.0, (self.step + 1) / config.warmup) if config.warmup else 1.0
+        down = min(1.0, (1 - self.done()) / config.decay) if config.decay else 1.0
+        return config.lr * up * max(down, 1e-3)
+
+    # ---- looking ------------------------------------------------------------------------------
+
+    @torch.no_grad()
+    def held_out_loss(self) -> float | None:
+        """Loss of the EMA weights on the same 1,024 held-out pictures, t and eps every time."""
+        if not self.held_out:
+            return None
+        n = min(HELD_OUT, len(self.held_out))
+        g = generator(torch.device("cpu"), 0, 4)
+        x_0, y = self.held_out.batch(torch.arange(n)), self.held_out.labels[:n]
+        t = torch.randint(1, self.diffusion.T + 1, (n,), generator=g)
+        eps = KINDS[self.diffusion.noise](x_0.shape, g)
+        total = 0.0
+        for part in torch.arange(n).split(64):
+            x, e, labels = (v[part].to(self.device) for v in (x_0, eps, y))
+            total += float(self.losses(self.ema, x, t[part], e, labels).sum())
+        return total / n
+
+    def preview(self) -> Tensor:
+        """`preview` of the EMA weights; classes in turn, or none where the data is of one class:
+        what moves then is what the model draws when it is asked for none."""
+        several = len(self.data.labels.unique()) > 1
+        options: dict[str, Any] = {"bf16": self.bf16, "denoiser": self.denoiser}
+        return preview(self.ema, self.diffusion, by_class=several, **options)
+
+    # ---- files --------------------------------------------------------------------------------
+
+    def checkpoint(self) -> Checkpoint:
+        """The EMA weights with what they were trained on."""
+        info = self.inherited | {
+            "dataset": self.config.dataset,
+            "classes": list(self.data.classes) if self.model.config.num_classes else [],
+            "images": self.images,
+            "seconds": round(self.seconds),
+            "train": dataclasses.asdict(self.config),
+        }
+        return Checkpoint(self.ema, self.diffusion, info)
+
+    def save(self, out: Path) -> None:
+        """Write the resumable state and the EMA weights into `out`."""
+        names = [n for n, _ in self.model.named_parameters()]
+        state = {f"model.{n}": v for n, v in self.model.state_dict().items()}
+        state |= {f"ema.{n}": v for n, v in self.ema.state_dict().items()}
+        for i, slots in self.optimizer.state_dict()["state"].items():
+            state |= {f"adam.{names[i]}.{k}": v for k, v in slots.items()}
+        about = {
+            "step": self.step,
+            "images": self.images,
+            "seconds": self.seconds,
+            "history": self.history,
+            "configs": self.configs(),
+        }
+        save_tensors(out / "state.safetensors", state, about)
+        save_checkpoint(out, self.checkpoint())
+
+    def load(self, out: Path) -> None:
+        """Go on from the state in `out`; the configurations have to be those of the run.
+
+        Raises:
+            CheckpointError: no such state, or one of another run; the message lists what differs.
+        """
+        state, about = load_tensors(out / "state.safetensors")
+        if "configs" not in about:
+            raise CheckpointError(f"{out / 'state.safetensors'} is not the state of a run.")
+        if differ := [
+            f"{group}.{key} was {old!r} and is {new[key]!r}"
+            for group, new in self.configs().items()
+            for key, old in about["configs"].get(group, {}).items()
+            if json.loads(json.dumps(new[key])) != old
+        ]:
+            raise CheckpointError(f"{out} holds another run: {'; '.join(differ)}.")
+        for prefix, net in (("model.", self.model), ("ema.", self.ema)):
+            part = {k.removeprefix(prefix): v for k, v in state.items() if k.startswith(prefix)}
+            net.load_state_dict(part)
+        adam = self.optimizer.state_dict()
+        for i, (name, p) in enumerate(self.model.named_parameters()):
+            if f"adam.{name}.step" in state:
+                slots = {k: state[f"adam.{name}.{k}"] for k in ("step", "exp_avg", "exp_avg_sq")}
+                # Fused AdamW reads memory in order, so moments need the strides of their weights.
+                for k in ("exp_avg", "exp_avg_sq"):
+                    slots[k] = torch.empty_like(p, requires_grad=False).copy_(slots[k])
+                adam["state"][i] = slots
+        self.optimizer.load_state_dict(adam)
+        self.step, self.images = about["step"], about["images"]
+        self.seconds, self.history = about["seconds"], about["history"]
+
+    def configs(self) -> dict[str, dict[str, Any]]:
+        """What has to stay the same over a run; its length and place may change."""
+        train = dataclasses.asdict(self.config)
+        for free in ("images", "epochs", "minutes", "preview_every"):
+            del train[free]
+        return {
+            "model": dataclasses.asdict(self.model.config),
+            "diffusion": dataclasses.asdict(self.diffusion),
+            "train": train,
+            "base": {"name": self.inherited.get("base")},
+        }
+
+
+def preview(
+    model: UNet,
+    diffusion: DiffusionConfig,
+    *,
+    by_class: bool = False,
+    bf16: bool = False,
+    n: int = 16,
+    steps: int = 25,
+    denoiser: Callable[..., Denoiser] = Denoiser,
+) -> Tensor:
+    """(n, C, H, W) samples from the seeds 0..n-1 by DDIM, in [-1, 1]; classes in turn or none."""
+    config, device = model.config, next(model.parameters()).device
+    noise = Noise(diffusion.noise, range(n))
+    x_T = noise.draw((n, config.channels, config.size, config.size)).to(device)
+    y = None
+    if config.num_classes and by_class:
+        y = torch.arange(n, device=device) % config.num_classes
+    denoise = denoiser(model, diffusion, y=y, bf16=bf16)
+    timesteps = denoise.schedule.timesteps(min(steps, diffusion.T))
+    *_, last = ddim(denoise, x_T, timesteps, noise=noise)
+    return last.x_t
+
+
+def join(model: UNet, device: torch.device) -> tuple[int, int, nn.Module]:
+    """Rank, number of processes, and the network wrapped for them.
+
+    `torchrun` and `accelerate launch` both describe the group in the environment; alone, there is
+    nothing to join.
+    """
+    world = int(os.environ.get("WORLD_SIZE", 1))
+    if world == 1:
+        return 0, 1, model
+    import torch.distributed as dist
+
+    if not dist.is_initialized():
+        dist.init_process_group("nccl" if device.type == "cuda" else "gloo")
+    ids = [device.index] if device.type == "cuda" else None
+    return dist.get_rank(), world, nn.parallel.DistributedDataParallel(model, device_ids=ids)

@@ -1,0 +1,134 @@
+"""What stands between the network and the handlers: malformed requests are refused in one sentence.
+
+Gradio takes them for bugs of the app, and fills the log with tracebacks that visitors can cause at
+will; it also has routes that this app has no use for. Errors of our own code stay what they are.
+"""
+
+from __future__ import annotations
+
+import html
+import logging
+import re
+from collections.abc import Iterator
+from typing import Any
+
+import anyio.to_thread
+import gradio as gr
+from gradio.route_utils import FnIndexInferError
+from gradio.state_holder import SessionState
+from starlette.requests import ClientDisconnect
+from starlette.responses import PlainTextResponse
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from ddpm_demo.ui.server import disk
+
+BODY = 88 * 2**20  # bytes of a request: uploaded weights are the largest that the page sends
+# Routes that fetch from elsewhere for whoever asks, cut films, keep pages, edit the program.
+CLOSED = re.compile(
+    "/(file[=/]+https?:|proxy=|process_recording|deep_link|vibe-|dev/)", re.IGNORECASE
+)
+log = logging.getLogger(__name__)
+
+
+class Page(gr.Blocks):
+    """`gr.Blocks` that answers values which don't fit with a sentence."""
+
+    async def preprocess_data(self, block_fn: Any, inputs: Any, *args: Any, **options: Any) -> Any:
+        """As in `gr.Blocks`.
+
+        Raises:
+            gr.Error: too few values, or one that the component can't be given.
+        """
+        try:
+            for part in _parts(inputs):
+                path = part.get("path") if isinstance(part, dict) else None
+                if isinstance(path, str) and path.lower().startswith(("http:", "https:")):
+                    raise ValueError("a file is given as an address; allowed are uploads.")
+                if isinstance(part, int) and abs(part) >= 2**63:  # no answer could hold it
+                    raise ValueError("a number has more than 64 bits.")
+            for block, value in zip(block_fn.inputs, inputs, strict=False):
+                if isinstance(block, gr.Dataset) and type(value) is not int:
+                    raise ValueError("the number of an example is missing.")
+            return await super().preprocess_data(block_fn, inputs, *args, **options)
+        except gr.Error as error:
+            raise gr.Error(error.message, print_exception=False) from None
+        except Exception as error:  # nothing of ours has run so far
+            lines = str(error).splitlines() or [type(error).__name__]
+            said = f"These values can't be used: {lines[0][:200]}"
+            raise gr.Error(html.escape(said), print_exception=False) from None
+
+    async def postprocess_data(
+        self, block_fn: Any, predictions: Any, state: SessionState | None
+    ) -> list[Any]:
+        """As in `gr.Blocks`; only what a handler returned last is not kept, half a megabyte for
+        each visitor, which only a deep link would need."""
+        outputs = await super().postprocess_data(block_fn, predictions, state)
+        if state:
+            state.config_values.clear()
+        return outputs
+
+
+def _parts(value: Any) -> Iterator[Any]:
+    """A value and all that is in it, at any depth."""
+    waiting = [value]
+    while waiting:
+        value = waiting.pop()
+        yield value
+        if isinstance(value, dict):
+            waiting += value.values()
+        elif isinstance(value, list):
+            waiting += value
+
+
+class TooLarge(Exception):
+    """The body of a request has more than `BODY` bytes."""
+
+
+class Guard:
+    """ASGI middleware around Gradio's routes."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self.app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            return await self.app(scope, receive, send)
+        come, answered = 0, False
+
+        async def counted() -> Message:
+            nonlocal come
+            message = await receive()
+            come += len(message.get("body", b""))
+            if come > BODY:
+                raise TooLarge
+            return message
+
+        async def watched(message: Message) -> None:
+            nonlocal answered
+            if come > BODY:  # Gradio may have caught the first one
+                raise TooLarge
+            answered = True
+            await send(message)
+
+        path, answer = scope["path"], None
+        try:
+            if CLOSED.search(path):
+                answer = PlainTextResponse("This server doesn't do that.", 403)
+            else:
+                if path.endswith("/upload"):
+                    await anyio.to_thread.run_sync(disk.require_room)
+                await self.app(scope, counted, watched)
+        except ClientDisconnect:
+            return
+        except TooLarge:
+            answer = PlainTextResponse(f"More than {BODY // 2**20} MB are too much.", 413)
+        except (KeyError, FnIndexInferError) as error:
+            log.warning("%s %s was refused: %r", scope["method"], path, error)
+            answer = PlainTextResponse("There is no such endpoint.", 404)
+        except OSError as error:
+            if not path.endswith("/upload"):
+                raise
+            log.warning("An upload was refused: %s", error)
+            answer = PlainTextResponse(f"The upload can't be kept: {error.strerror or error}", 507)
+        if answer and not answered:
+            await answer(scope, receive, send)

@@ -1,0 +1,121 @@
+"""What the tabs with long work share: one lane for all visitors, and the data."""
+
+from __future__ import annotations
+
+import functools
+import html
+import shutil
+import threading
+import time
+from collections.abc import Callable, Generator, Iterator
+from concurrent.futures import Future, wait
+from pathlib import Path
+from typing import Any, TypeVar
+
+import gradio as gr
+
+from ddpm_demo import data
+from ddpm_demo.config import number, require
+from ddpm_demo.ui.server import disk, runtime
+
+SIZE_MOST = 64  # of models that whole data sets are fitted to
+LANE: dict[str, Any] = {"concurrency_id": "work", "concurrency_limit": 1}
+EVERY = 0.3  # seconds between two messages
+
+R = TypeVar("R")
+Y = TypeVar("Y")
+_one = threading.Lock()  # two downloads at once would write the same file
+
+
+@functools.lru_cache(maxsize=3)
+def _load(dataset: str, size: int, channels: int, train: bool) -> data.Images:
+    return data.load(dataset, data.DATA_DIR, size=size, channels=channels, train=train)
+
+
+def data_of(
+    dataset: Any, size: int, channels: int, *, train: bool = True, local: bool = True
+) -> data.Images:
+    """Pictures to train on or to test with, as a model takes them.
+
+    Args:
+        local: folders of this disk are allowed.
+
+    Raises:
+        ValueError: they can't be had, or not by a visitor, or would fill the memory.
+    """
+    dataset = str(dataset)
+    folder = dataset.startswith("folder:")
+    require(local or not folder, "data", dataset, f"{', '.join(data.NAMES)} for visitors")
+    if not folder:  # whole sets at the size of a model that anyone may have uploaded
+        number("size of the model", size, 8, SIZE_MOST, whole=True)
+    return _load(dataset, size, channels, train)
+
+
+def loading(dataset: Any, *shape: int, **options: bool) -> Generator[str, None, data.Images]:
+    """`data_of` with lines to show meanwhile: what is downloaded, and how much has come.
+
+    Whoever leaves does so at once; the download goes on, for the next one.
+    """
+    found: Future[data.Images] = Future()
+
+    def load() -> None:
+        try:
+            with _one:
+                found.set_result(data_of(dataset, *shape, **options))
+        except Exception as error:
+            found.set_exception(error)
+
+    threading.Thread(target=load, daemon=True).start()
+    while not wait([found], EVERY).done:
+        come, size = data.arrived(dataset) if dataset in data.NAMES else (0, 0)
+        if 0 < come < size:
+            words = f"Downloading {dataset}: {come / 1e6:.0f} of {size / 1e6:.0f} MB"
+            yield runtime.bar(words, come / size)
+        else:
+            yield "Loading the pictures…"
+    return found.result()
+
+
+def shown(steps: Generator[str, None, R], show: Callable[[str], Y]) -> Generator[Y, None, R]:
+    """The lines of `loading`, each made into what a handler yields."""
+    try:
+        while True:
+            yield show(next(steps))
+    except StopIteration as end:
+        return end.value
+
+
+def give_way() -> Iterator[None]:
+    """On a CPU, whoever waits for pictures goes first: goes on once nobody does."""
+    while runtime.device().type == "cpu" and runtime.batcher.busy:
+        time.sleep(0.05)
+        yield
+
+
+def own_folder(folder: str | None) -> str:
+    """A visitor's own folder, which goes with the session.
+
+    Raises:
+        gr.Error: it can't be made.
+    """
+    try:
+        return folder or disk.tuning_folder()
+    except OSError as error:
+        raise gr.Error(html.escape(error.strerror or str(error)), print_exception=False) from None
+
+
+def existing(folder: str | None) -> Path:
+    """The folder that `own_folder` made.
+
+    Raises:
+        gr.Error: it made none, or it is gone.
+    """
+    if not folder or not Path(folder).is_dir():
+        raise gr.Error("There is no fine-tuning of yours: press Start.", print_exception=False)
+    return Path(folder)
+
+
+def forget(folder: str | None) -> None:
+    """Delete a visitor's folder."""
+    if folder:
+        shutil.rmtree(folder, ignore_errors=True)
