@@ -29,7 +29,8 @@ from ddpm_demo.evaluation import metrics, references
 from ddpm_demo.evaluation.samples import CACHE, Samples, judge_of
 from ddpm_demo.inference import timing as budget
 from ddpm_demo.inference.generate import defaults
-from ddpm_demo.models.checkpoint import Checkpoint, available, load_checkpoint
+from ddpm_demo.models.checkpoint import Checkpoint, load_checkpoint
+from ddpm_demo.models.zoo import available
 from ddpm_demo.nn.unet import UNet
 
 # The repo doesn't say: 800,000 steps of 128 pictures (Ho et al. 2020, appendix B).

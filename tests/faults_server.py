@@ -23,7 +23,7 @@ import torch
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
 from ddpm_demo.config import DiffusionConfig, ModelConfig
-from ddpm_demo.models import checkpoint
+from ddpm_demo.models import zoo
 from ddpm_demo.models.checkpoint import Checkpoint, save_checkpoint
 from ddpm_demo.nn.unet import UNet
 
@@ -187,7 +187,7 @@ def error(message: dict[str, Any]) -> str:
 
 
 if __name__ == "__main__":
-    checkpoint.ZOO = Path(sys.argv[1])
+    zoo.ZOO = Path(sys.argv[1])
     from ddpm_demo.ui.app import main
 
     main(sys.argv[2:])

@@ -20,6 +20,7 @@ from ddpm_demo.models.checkpoint import (
     save_checkpoint,
     save_tensors,
 )
+from ddpm_demo.models.zoo import available
 
 Tiny = Callable[..., Checkpoint]
 INDEX = "model.safetensors.index.json"
@@ -144,7 +145,7 @@ def test_files_can_be_read_by_others(saved: Path) -> None:
 
 
 def test_a_shipped_model_has_a_name(zoo: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    assert cp.available() == ["classy", "tiny"]
+    assert available() == ["classy", "tiny"]
     assert load_checkpoint("classy").name == "classy"
     monkeypatch.chdir(zoo.parent)
     (zoo.parent / "tiny").mkdir()  # a name is a shipped model's first

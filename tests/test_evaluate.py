@@ -95,8 +95,6 @@ def test_shipped_statistics_stand_for_the_data(
     judge = load_classifier("judge.safetensors")
     judge.info["dataset"] = "folder:pictures"
     save_classifier(zoo / "classifiers" / "judge.safetensors", judge)
-    monkeypatch.setattr("ddpm_demo.evaluation.classifier.ZOO", zoo)
-    monkeypatch.setattr("ddpm_demo.evaluation.references.ZOO", zoo)
     line = LINE.replace("judge.safetensors", "judge") + " -n 40 --steps 2 --out r.json"
     channels = load_checkpoint("tiny").model.config.channels
     results = []

@@ -37,8 +37,6 @@ USUAL = (["fd"], 2 * DIM, "ddim", 3, TURNS, 1, ALL, 4, 5)
 def models(zoo: Path, tiny: Callable[..., Checkpoint], monkeypatch: pytest.MonkeyPatch) -> Path:
     """Models "mnist", with a judge, "folder", "laplace" and "large", in an app of their own."""
     torch.manual_seed(0)
-    for module in ("classifier", "references"):
-        monkeypatch.setattr(f"ddpm_demo.{module}.ZOO", zoo)
     path = zoo / "classifiers" / "mnist.safetensors"
     shape = {"size": 8, "channels": 1, "widths": (8, 8, 8, 8), "dim": DIM}
     save_classifier(path, Classifier(ClassifierConfig(KINDS, **shape), {"dataset": "mnist"}))

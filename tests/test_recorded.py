@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from ddpm_demo.models.checkpoint import ZOO, load_checkpoint
+from ddpm_demo.models.checkpoint import load_checkpoint
+from ddpm_demo.models.zoo import ZOO
 from ddpm_demo.ui.finetune import tab as finetune
 
 

@@ -61,7 +61,8 @@ def _evaluate(o: argparse.Namespace) -> None:
     from ddpm_demo.evaluation import metrics as m
     from ddpm_demo.evaluation.classifier import load_classifier
     from ddpm_demo.inference.generate import defaults
-    from ddpm_demo.models.checkpoint import ZOO, load_checkpoint
+    from ddpm_demo.models.checkpoint import load_checkpoint
+    from ddpm_demo.models.zoo import ZOO
 
     if o.out:
         suffix(o.out, ".json")

@@ -32,7 +32,8 @@ def export_arguments(p: argparse.ArgumentParser) -> None:
 
 
 def _models(o: argparse.Namespace) -> None:
-    from ddpm_demo.models.checkpoint import available, load_checkpoint
+    from ddpm_demo.models.checkpoint import load_checkpoint
+    from ddpm_demo.models.zoo import available
 
     rows = []
     for name in available():

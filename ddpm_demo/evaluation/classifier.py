@@ -26,8 +26,8 @@ from ddpm_demo import data as d
 from ddpm_demo.config import SEED_MAX, from_dict, number, require, whole_numbers
 from ddpm_demo.devices import bf16_pays, pick
 from ddpm_demo.files import write_atomically
+from ddpm_demo.models import zoo
 from ddpm_demo.models.checkpoint import (
-    ZOO,
     CheckpointError,
     check_parameters,
     load_tensors,
@@ -182,7 +182,7 @@ def load_classifier(source: str | Path, device: torch.device | str = "cpu") -> C
     Raises:
         CheckpointError: it isn't there or can't be used; the message says why.
     """
-    shipped = {p.stem: p for p in (ZOO / "classifiers").glob("*.safetensors")}
+    shipped = {p.stem: p for p in (zoo.ZOO / "classifiers").glob("*.safetensors")}
     path = shipped.get(str(source), Path(source))
     if not path.is_file():
         raise CheckpointError(

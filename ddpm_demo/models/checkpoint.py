@@ -22,11 +22,11 @@ from torch import Tensor
 
 from ddpm_demo.config import DiffusionConfig, ModelConfig, from_dict
 from ddpm_demo.files import write_atomically
+from ddpm_demo.models import zoo
+from ddpm_demo.models.zoo import KEY
 from ddpm_demo.nn.unet import UNet
 
 VERSION = 1
-KEY = "ddpm_demo"  # of our JSON in the metadata
-ZOO = Path(__file__).resolve().parents[2] / "checkpoints"
 MAX_SHARD = 9_500_000  # bytes: a Space refuses files over 10 MB without LFS
 
 
@@ -128,11 +128,6 @@ def save_file(path: Path, checkpoint: Checkpoint) -> None:
     save_tensors(path, state, describe(checkpoint))
 
 
-def available() -> list[str]:
-    """Names of the shipped models."""
-    return sorted({p.parent.name for p in ZOO.glob("*/model*.safetensors*")})
-
-
 def model_files(source: Path, name: str = "") -> list[Path]:
     """The files with the weights of a file or folder that `load_checkpoint` reads.
 
@@ -147,7 +142,7 @@ def model_files(source: Path, name: str = "") -> list[Path]:
     if not index.is_file():
         raise CheckpointError(
             f"There is no model {name or str(source)!r}; allowed is a .safetensors file, a folder "
-            f"with one, or a shipped model: {', '.join(available()) or 'none'}."
+            f"with one, or a shipped model: {', '.join(zoo.available()) or 'none'}."
         )
     try:
         names = set(json.loads(index.read_text())["weight_map"].values())
@@ -167,7 +162,7 @@ def load_checkpoint(source: str | Path, device: str | torch.device = "cpu") -> C
             or misshapen parameter, or the wrong value of the configuration.
     """
     name = str(source)
-    shipped = ZOO / name if Path(name).name == name and name not in ("", ".", "..") else None
+    shipped = zoo.ZOO / name if Path(name).name == name and name not in ("", ".", "..") else None
     path = shipped if shipped and shipped.is_dir() else Path(source)
     from ddpm_demo.models import hub  # which builds on this module
 

@@ -56,12 +56,11 @@ def place(tmp_path_factory: Any) -> Path:
 
 @pytest.fixture(scope="module")
 def url(place: Path, serve: Callable[..., str]) -> Iterator[str]:
-    from ddpm_demo.models import checkpoint
     from ddpm_demo.ui import app
     from ddpm_demo.ui.server import runtime
 
     patch = pytest.MonkeyPatch()
-    patch.setattr(checkpoint, "ZOO", place / "zoo")
+    patch.setattr("ddpm_demo.models.zoo.ZOO", place / "zoo")
     fresh = runtime.Models(lambda name: load_checkpoint(name), 10**9)
     patch.setattr("ddpm_demo.ui.generate.tab.model", fresh)
     patch.setattr(runtime, "model", fresh)

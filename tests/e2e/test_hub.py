@@ -42,7 +42,7 @@ def url(published: Path, serve: Callable[..., str]) -> Iterator[str]:
     config = ModelConfig(size=8, channels=1, width=8, multipliers=(1, 2), attention=(4,))
     save_checkpoint(published.parent / "mnist", Checkpoint(UNet(config), DiffusionConfig()))
     patch, fresh = pytest.MonkeyPatch(), runtime.Models(load_checkpoint, 10**9)
-    patch.setattr("ddpm_demo.models.checkpoint.ZOO", published.parent)
+    patch.setattr("ddpm_demo.models.zoo.ZOO", published.parent)
     patch.setattr("ddpm_demo.ui.generate.tab.model", fresh)
     patch.setattr(runtime, "model", fresh)
     patch.setattr(runtime, "_seconds", {"google/ddpm-cifar10-32": {1: 0.02, 4: 0.05, 16: 0.1}})

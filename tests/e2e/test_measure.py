@@ -30,8 +30,7 @@ def zoo(tmp_path_factory: Any) -> Iterator[Path]:
     """ "mnist", for whose data there is a judge, and "own", of a folder of pictures."""
     place = Path(tmp_path_factory.mktemp("measure"))
     patch = pytest.MonkeyPatch()
-    for module in ("checkpoint", "classifier", "references"):
-        patch.setattr(f"ddpm_demo.{module}.ZOO", place)
+    patch.setattr("ddpm_demo.models.zoo.ZOO", place)
     torch.manual_seed(0)
     config = ModelConfig(size=8, channels=1, width=8, multipliers=(1, 2), attention=(4,))
     (place / "pictures").mkdir()

@@ -15,8 +15,8 @@ from ddpm_demo.config import one_of
 from ddpm_demo.devices import here
 from ddpm_demo.inference.timing import spoken
 from ddpm_demo.media import images
-from ddpm_demo.models import checkpoint
-from ddpm_demo.models.checkpoint import available
+from ddpm_demo.models import zoo
+from ddpm_demo.models.zoo import available
 from ddpm_demo.training import finetune as core
 from ddpm_demo.ui.components import player
 from ddpm_demo.ui.finetune.results import build_results
@@ -41,7 +41,7 @@ from ddpm_demo.ui.server.work import LANE
 
 def recorded() -> list[str]:
     """Shipped models that were fine-tuned, and whose way there was recorded."""
-    return [name for name in available() if (checkpoint.ZOO / name / "morph.gif").is_file()]
+    return [name for name in available() if (zoo.ZOO / name / "morph.gif").is_file()]
 
 
 @friendly
@@ -52,11 +52,9 @@ def show_recorded(name: Any) -> Iterator[tuple[str, str]]:
         ValueError: there is no such run.
     """
     one_of("recorded run", name, tuple(recorded()))
-    with Image.open(checkpoint.ZOO / name / "morph.gif") as film:
+    with Image.open(zoo.ZOO / name / "morph.gif") as film:
         sheets = [np.asarray(frame.convert("RGB")) for frame in ImageSequence.Iterator(film)]
-    log = [
-        json.loads(row) for row in (checkpoint.ZOO / name / "log.jsonl").read_text().splitlines()
-    ]
+    log = [json.loads(row) for row in (zoo.ZOO / name / "log.jsonl").read_text().splitlines()]
     grids = [np.ascontiguousarray(images.cut(sheet, 16, scale=4)) for sheet in sheets]
     last, info = log[-1], runtime.model(name).info
     words = f"{name}: {last['step']} steps of {info['train']['batch_size']} pictures"

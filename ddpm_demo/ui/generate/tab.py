@@ -14,7 +14,8 @@ import gradio as gr
 from ddpm_demo.config import SAMPLER_NAMES, SEED_MAX, SPACINGS, SampleConfig, number, one_of
 from ddpm_demo.inference import timing as budget
 from ddpm_demo.inference.generate import defaults, generate, metadata
-from ddpm_demo.models.checkpoint import Checkpoint, available
+from ddpm_demo.models.checkpoint import Checkpoint
+from ddpm_demo.models.zoo import available
 from ddpm_demo.ui.components import player
 from ddpm_demo.ui.components.hub_entry import build_hub_entry
 from ddpm_demo.ui.server import runtime

@@ -9,7 +9,7 @@ from typing import Any
 import gradio as gr
 
 from ddpm_demo.config import SAMPLER_NAMES
-from ddpm_demo.models.checkpoint import available
+from ddpm_demo.models.zoo import available
 from ddpm_demo.ui.components import player
 from ddpm_demo.ui.generate.tab import ANY, SAMPLERS, ModelChoice, find, first_model
 from ddpm_demo.ui.measure.measuring import ALL, IMAGES_MOST, PANELS, TURNS, how_long, offer, run

@@ -1,0 +1,80 @@
+"""The shipped models and what they say of themselves, read without torch: the page needs no more
+to be shown."""
+
+from __future__ import annotations
+
+import json
+import math
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from safetensors import safe_open
+
+from ddpm_demo.config import DiffusionConfig, ModelConfig, from_dict
+
+if TYPE_CHECKING:
+    from ddpm_demo.models.checkpoint import Checkpoint
+
+KEY = "ddpm_demo"  # of our JSON in the metadata of safetensors files
+ZOO = Path(__file__).resolve().parents[2] / "checkpoints"
+
+
+@dataclass(frozen=True)
+class Facts:
+    """What is known of a model without its weights.
+
+    Attributes:
+        name: as in `Checkpoint`.
+        config: of the network.
+        diffusion: the process that it was trained for.
+        info: what the trainer says of it; see `Checkpoint`.
+        parameters: how many numbers the network has.
+    """
+
+    name: str
+    config: ModelConfig
+    diffusion: DiffusionConfig
+    info: dict[str, Any]
+    parameters: int
+
+    @classmethod
+    def of(cls, checkpoint: Checkpoint) -> Facts:
+        """Those of a model that is loaded."""
+        model = checkpoint.model
+        parameters = sum(p.numel() for p in model.parameters())
+        return cls(checkpoint.name, model.config, checkpoint.diffusion, checkpoint.info, parameters)
+
+    @property
+    def classes(self) -> list[str]:
+        """Names of the classes that the network knows; none if it was trained without."""
+        return list(self.info.get("classes", ())) if self.config.num_classes else []
+
+
+def available() -> list[str]:
+    """Names of the shipped models."""
+    return sorted({p.parent.name for p in ZOO.glob("*/model*.safetensors*")})
+
+
+def facts(name: str) -> Facts:
+    """Those of a shipped model, from the headers of its files.
+
+    Raises:
+        OSError, ValueError: there is no such model, or its files are broken.
+    """
+    about: dict[str, Any] = {}
+    parameters = 0
+    for path in sorted((ZOO / name).glob("model*.safetensors")):
+        with safe_open(path, "np") as file:
+            about = json.loads((file.metadata() or {})[KEY])
+            shapes = [file.get_slice(key).get_shape() for key in file.keys()]  # noqa: SIM118
+        parameters += sum(map(math.prod, shapes))
+    if not about:
+        raise FileNotFoundError(f"There is no shipped model {name}.")
+    return Facts(
+        name,
+        from_dict(ModelConfig, about["model"]),
+        from_dict(DiffusionConfig, about["diffusion"]),
+        dict(about.get("info") or {}),
+        parameters,
+    )
