@@ -6,6 +6,7 @@ PORT ?= 7860
 ARGS ?=
 
 PY := .venv/bin/python
+BIOME := npx --yes @biomejs/biome@2.6.8
 INSTALL := $(PY) -m pip install --disable-pip-version-check
 
 .PHONY: help demo test lint types check format clean
@@ -14,10 +15,10 @@ INSTALL := $(PY) -m pip install --disable-pip-version-check
 help:
 	@echo "make demo     start the app on http://$(HOST):$(PORT)   (HOST=, PORT=, ARGS=\"--share\")"
 	@echo "make test     run all tests                       (ARGS=\"-k schedule\")"
-	@echo "make lint     check style with ruff"
+	@echo "make lint     check style, the size of functions and who imports whom"
 	@echo "make types    check types with mypy"
 	@echo "make check    test, lint and types"
-	@echo "make format   let ruff rewrite the code in the project's style"
+	@echo "make format   rewrite the code in the project's style"
 	@echo "make clean    remove .venv and everything else that was made here"
 	@echo
 	@echo "PYTHON=python3.12 chooses the Python that makes .venv (3.10 or newer)."
@@ -31,6 +32,10 @@ test: .venv/.dev
 lint: .venv/.dev
 	$(PY) -m ruff check
 	$(PY) -m ruff format --check
+	.venv/bin/lint-imports
+	@if command -v npx >/dev/null; then $(BIOME) check; \
+	elif [ -n "$$REQUIRE_NODE" ]; then echo "npx not found: install Node.js and npm" >&2; exit 1; \
+	else echo "NO CHECK OF JAVASCRIPT AND CSS: npx not found; install Node.js and npm"; fi
 
 types: .venv/.dev
 	$(PY) -m mypy
@@ -40,9 +45,10 @@ check: test lint types
 format: .venv/.dev
 	$(PY) -m ruff check --fix
 	$(PY) -m ruff format
+	@if command -v npx >/dev/null; then $(BIOME) check --write; fi
 
 clean:
-	rm -rf .venv .pytest_cache .mypy_cache .ruff_cache build dist *.egg-info
+	rm -rf .venv .pytest_cache .mypy_cache .ruff_cache .import_linter_cache build dist *.egg-info
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 .venv/.runtime: requirements.txt
