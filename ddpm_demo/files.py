@@ -30,3 +30,20 @@ def write_atomically(path: Path, data: bytes) -> None:
     except BaseException:
         Path(temporary).unlink(missing_ok=True)
         raise
+
+
+def require_writable(folder: Path) -> None:
+    """Find out before long work whether files can be made in a folder; it may not be there yet.
+
+    Raises:
+        ValueError: they can't, in one sentence.
+    """
+    there = next(part for part in (folder, *folder.absolute().parents) if part.exists())
+    try:
+        with tempfile.TemporaryFile(dir=there):
+            pass
+    except OSError as error:
+        reason = error.strerror or str(error)
+        raise ValueError(
+            f"Nothing can be written in {folder}: {reason}. Name another folder."
+        ) from None

@@ -19,7 +19,8 @@ from ddpm_demo.inference.generate import generate
 from ddpm_demo.media.images import cut, to_uint8
 from ddpm_demo.models.checkpoint import Checkpoint, load_checkpoint, load_tensors, save_checkpoint
 from ddpm_demo.nn.unet import UNet
-from ddpm_demo.training.finetune import before, estimate, finetune, pace, pictures, settings
+from ddpm_demo.training.finetune import before, estimate, finetune, pictures, settings
+from ddpm_demo.training.run_folder import pace
 from ddpm_demo.training.trainer import Trainer, preview
 
 NAMES = ("dark", "bright")
@@ -257,7 +258,7 @@ def test_how_long_the_command_runs(shell, words, steps, batch, tmp_path):
 
 def test_a_disk_that_is_full_loses_nothing_of_the_command(shell, tmp_path, monkeypatch, capsys):
     assert shell(f"{LINE} --steps 20 --out whole") == 0
-    replace, left = os.replace, 7  # the first grid, and two times state, weights and grid
+    replace, left = os.replace, 9  # the first grid, and two times state, weights, log and grid
 
     def full(source, target):
         nonlocal left

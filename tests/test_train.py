@@ -396,7 +396,9 @@ def test_minutes() -> None:
 def test_what_is_written(tmp_path: Path) -> None:
     out = tmp_path / "deep" / "run"
     list(run(out, model={"dropout": 0}))
-    assert sorted(p.name for p in out.iterdir()) == ["model.safetensors", "state.safetensors"]
+    previews = [f"preview-{n:09d}.png" for n in (8, 16, 24, 32)]
+    names = ["log.jsonl", "model.safetensors", *previews, "state.safetensors"]
+    assert sorted(p.name for p in out.iterdir()) == names
     got, tensors = load_checkpoint(out), state(out)
     for name, value in got.model.state_dict().items():
         assert torch.equal(value, tensors[f"ema.{name}"])
@@ -441,7 +443,7 @@ def killed(out: str, when: str) -> None:
 
         def dying(source: str, target: str) -> None:
             renamed.append(target)
-            if len(renamed) == 3:  # two files a report: the state of the second one
+            if len(renamed) == 5:  # four files a report: the state of the second one
                 os.kill(os.getpid(), signal.SIGKILL)
             replace(source, target)
 

@@ -68,18 +68,6 @@ def suffix(path: Path, *allowed: str) -> str:
     return kind
 
 
-def run_folder(out: Path, resume: bool) -> None:
-    """Raise `ValueError` unless `out` can be the folder of a run."""
-    folder = not any(part.exists() and not part.is_dir() for part in (out, *out.parents))
-    require(folder, "--out", str(out), "a folder")
-    require(
-        resume or not (out / "state.safetensors").exists(),
-        "--out",
-        str(out),
-        "a folder without a run in it, or --resume to go on with that run",
-    )
-
-
 def film_frames(total: int, n: int, size: int, scale: int) -> set[int]:
     """Which of the frames 0..total - 1 a film keeps: all, or as many as memory and patience allow,
     evenly spread, with the first and the last.

@@ -10,7 +10,7 @@ import tempfile
 from pathlib import Path
 
 from ddpm_demo import config as c
-from ddpm_demo.cli.common import device_argument, film_frames, reading, run_folder
+from ddpm_demo.cli.common import device_argument, film_frames, reading
 from ddpm_demo.cli.training import follow_until_stopped
 
 
@@ -38,15 +38,13 @@ def finetune_arguments(p: argparse.ArgumentParser) -> None:
 
 
 def _finetune(o: argparse.Namespace) -> None:
-    import numpy as np
-    from PIL import Image
-
     from ddpm_demo import data as d
     from ddpm_demo.devices import keep_memory, pick
-    from ddpm_demo.media import images
+    from ddpm_demo.media.images import to_uint8
     from ddpm_demo.models.checkpoint import load_checkpoint, save_file
     from ddpm_demo.publishing import push as publish
     from ddpm_demo.training import finetune as f
+    from ddpm_demo.training.run_folder import SCALE, RunFolder
 
     keep_memory()
     device = pick(o.device)
@@ -57,7 +55,8 @@ def _finetune(o: argparse.Namespace) -> None:
         c.number("steps", o.steps, 1, 10**7, whole=True)
     if o.every is not None:
         c.number("every", o.every, 1, 10**6, whole=True)
-    run_folder(o.out, o.resume)
+    folder = RunFolder(o.out)
+    folder.check(o.resume)
     if o.push is not None:
         publish.login()  # whatever can be refused is refused now
     base = load_checkpoint(o.model, device)
@@ -90,23 +89,19 @@ def _finetune(o: argparse.Namespace) -> None:
         f"about {seconds / 60:.1f} minutes on this {device.type}",
         file=sys.stderr,
     )
-    o.out.mkdir(parents=True, exist_ok=True)
-    first = images.to_uint8(f.before(base, data, o.bf16))
-    images.write(o.out / "preview-000000000.png", [images.grid(first, scale=4)])
+    first = to_uint8(f.before(base, data, o.bf16))
+    folder.add_preview(0, first)
     stopped = follow_until_stopped(
         lambda should_stop: f.finetune(
             base, data, config, o.out, resume=o.resume, should_stop=should_stop, **options
         ),
         o.out,
     )
-    grids = sorted(o.out.glob("preview-*.png"))
-    kept = film_frames(len(grids), len(first), size, 4)
-    sheets = [np.asarray(Image.open(grids[i]).convert("RGB")) for i in sorted(kept)]
-    about = {"program": "ddpm_demo", "model": o.model}
-    images.write(o.out / "morph.gif", sheets, fps=f.pace(len(sheets) - 1), metadata=about)
+    kept = film_frames(len(folder.previews()), len(first), size, SCALE)
+    folder.write_film(folder.film, {"program": "ddpm_demo", "model": o.model}, kept)
     print(o.out)
     if o.push is not None and not stopped:
-        with tempfile.TemporaryDirectory() as folder:
-            file = Path(folder, "model.safetensors")
+        with tempfile.TemporaryDirectory() as place:
+            file = Path(place, "model.safetensors")
             save_file(file, load_checkpoint(o.out))
             print(f"Pushed to {publish.push(file, o.push)}")

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
-import json
 import os
 import signal
 import sys
@@ -21,7 +20,6 @@ from ddpm_demo.cli.common import (
     own_device,
     progress_bar,
     reading,
-    run_folder,
     text,
 )
 from ddpm_demo.cli.tracking import tracked, tracker
@@ -155,10 +153,11 @@ def _train(o: argparse.Namespace) -> None:
     from ddpm_demo import data as d
     from ddpm_demo.devices import keep_memory, pick
     from ddpm_demo.models.checkpoint import load_checkpoint
+    from ddpm_demo.training.run_folder import RunFolder
     from ddpm_demo.training.train import train
 
     process, config = configs(o)
-    run_folder(o.out, o.resume)
+    RunFolder(o.out).check(o.resume)
     leader = os.environ.get("RANK", "0") == "0"
     trackio = tracker() if o.track and leader else None
     keep_memory()
@@ -232,7 +231,7 @@ def follow_until_stopped(
     signals = (signal.SIGINT, signal.SIGTERM)
     before = [signal.signal(n, lambda n, _frame: stopped.append(n)) for n in signals]
     try:
-        _follow(run, out)
+        _follow(run)
     finally:
         for number, handler in zip(signals, before, strict=True):
             signal.signal(number, handler)
@@ -241,10 +240,8 @@ def follow_until_stopped(
     return bool(stopped)
 
 
-def _follow(run: Iterator[Progress], out: Path) -> None:
-    """Drain a run: a bar, a line a report in log.jsonl, and a grid of samples."""
-    from ddpm_demo.media import images
-
+def _follow(run: Iterator[Progress]) -> None:
+    """Drain a run: a bar, and a line a report."""
     leader = os.environ.get("RANK", "0") == "0"
     with progress_bar(total=100.0, bar_format="{l_bar}{bar}| {postfix}", disable=not leader) as bar:
         for p in run:
@@ -259,18 +256,5 @@ def _follow(run: Iterator[Progress], out: Path) -> None:
             if not p.report:
                 continue
             r = p.report
-            line = {
-                "step": p.step,
-                "images": p.images,
-                "seconds": round(p.seconds),
-                "lr": p.lr,
-                "train": r.train_loss,
-                "held_out": r.held_out,
-                "loss_by_t": r.loss_by_t,
-            }
-            with (out / "log.jsonl").open("a") as log:
-                log.write(json.dumps(line) + "\n")
-            sheet = images.grid(images.to_uint8(r.preview), scale=4)
-            images.write(out / f"preview-{p.images:09d}.png", [sheet])
             held_out = "" if r.held_out is None else f", held-out loss {r.held_out:.4f}"
             bar.write(f"{p.images:>11,} images: loss {r.train_loss:.4f}{held_out}", file=sys.stderr)

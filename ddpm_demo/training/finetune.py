@@ -22,6 +22,7 @@ from ddpm_demo.data import Images
 from ddpm_demo.devices import bf16_pays
 from ddpm_demo.diffusion.denoiser import Denoiser
 from ddpm_demo.models.checkpoint import Checkpoint, load_tensors, save_tensors
+from ddpm_demo.training.run_folder import RunFolder
 from ddpm_demo.training.train import Progress, train
 from ddpm_demo.training.trainer import preview
 
@@ -114,11 +115,6 @@ def before(
     return preview(base.model, base.diffusion, by_class=several, bf16=bf16, denoiser=denoiser)
 
 
-def pace(grids: int) -> float:
-    """Frames a second of a film of so many grids: it takes about four seconds."""
-    return min(15.0, max(2.0, grids / 4))
-
-
 def _halved(config: TrainConfig) -> TrainConfig:
     if config.batch_size == 1:
         raise ValueError("A batch of one picture does not fit into the GPU's memory.")
@@ -150,9 +146,9 @@ def finetune(
     Raises:
         ValueError: a batch of one does not fit into memory, or as `train` raises.
     """
-    state = out / "state.safetensors" if out else None
-    if resume and state and state.is_file():
-        saved = load_tensors(state)[1].get("configs", {}).get("train", {}).get("batch_size")
+    folder = RunFolder(out) if out else None
+    if resume and folder and folder.resumable():
+        saved = load_tensors(folder.state)[1].get("configs", {}).get("train", {}).get("batch_size")
         while saved in [config.batch_size >> k for k in range(1, 17)]:
             config = _halved(config)
     while True:
@@ -170,7 +166,7 @@ def finetune(
             f"A batch of {full} does not fit into the GPU's memory; going on with "
             f"{config.batch_size}."
         )
-        if resume and state and state.is_file():
-            tensors, about = load_tensors(state)
+        if resume and folder and folder.resumable():
+            tensors, about = load_tensors(folder.state)
             about["configs"]["train"]["batch_size"] = config.batch_size
-            save_tensors(state, tensors, about)
+            save_tensors(folder.state, tensors, about)

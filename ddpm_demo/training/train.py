@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -17,6 +18,7 @@ from ddpm_demo.devices import bf16_pays
 from ddpm_demo.diffusion.denoiser import Denoiser
 from ddpm_demo.models.checkpoint import Checkpoint
 from ddpm_demo.nn.unet import UNet
+from ddpm_demo.training.run_folder import RunFolder
 from ddpm_demo.training.trainer import DivergedError, Trainer
 
 T_BINS = 10  # of the loss by timestep
@@ -89,8 +91,8 @@ def train(
 
     Args:
         model: a configuration to start fresh, or a checkpoint to fine-tune a copy of.
-        out: folder for `state.safetensors` (to resume from) and `model.safetensors` (the EMA
-            weights), both written at every report and at the end; None writes nothing.
+        out: the run's folder, as in `run_folder`: state, EMA weights, log and samples are written
+            at every report and at the end; None writes nothing.
         held_out: pictures for the held-out loss.
         resume: go on from `out`; without a state there, start.
         bf16: bfloat16 autocast; None: where this machine gains from it.
@@ -122,7 +124,7 @@ def train(
         run.inherited = {"base": model.name}
         if "sample" in model.info:
             run.inherited["sample"] = model.info["sample"]
-    if resume and out and (out / "state.safetensors").is_file():
+    if resume and out and RunFolder(out).resumable():
         run.load(out)
     if out:
         out.mkdir(parents=True, exist_ok=True)
@@ -160,7 +162,21 @@ def _steps(run: Trainer, out: Path | None, should_stop: Callable[[], bool]) -> I
             )
             if out and run.rank == 0:
                 run.save(out)
+                RunFolder(out).add(_row(run, lr, report), report.preview)
         rate = (run.images - first) / max(time.monotonic() - started, 1e-9)
         yield Progress(run.step, run.images, loss, lr, run.seconds, rate, run.done(), report)
         if stop:
             return
+
+
+def _row(run: Trainer, lr: float, report: Report) -> dict[str, Any]:
+    """A report's line in the log."""
+    return {
+        "step": run.step,
+        "images": run.images,
+        "seconds": round(run.seconds),
+        "lr": lr,
+        "train": report.train_loss,
+        "held_out": report.held_out,
+        "loss_by_t": report.loss_by_t,
+    }

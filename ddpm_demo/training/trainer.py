@@ -35,6 +35,7 @@ from ddpm_demo.models.checkpoint import (
     save_tensors,
 )
 from ddpm_demo.nn.unet import UNet
+from ddpm_demo.training.run_folder import RunFolder
 
 HELD_OUT = 1024  # pictures of the held-out loss
 
@@ -272,7 +273,7 @@ class Trainer:
             "history": self.history,
             "configs": self.configs(),
         }
-        save_tensors(out / "state.safetensors", state, about)
+        save_tensors(RunFolder(out).state, state, about)
         save_checkpoint(out, self.checkpoint())
 
     def load(self, out: Path) -> None:
@@ -281,9 +282,10 @@ class Trainer:
         Raises:
             CheckpointError: no such state, or one of another run; the message lists what differs.
         """
-        state, about = load_tensors(out / "state.safetensors")
+        file = RunFolder(out).state
+        state, about = load_tensors(file)
         if "configs" not in about:
-            raise CheckpointError(f"{out / 'state.safetensors'} is not the state of a run.")
+            raise CheckpointError(f"{file} is not the state of a run.")
         if differ := [
             f"{group}.{key} was {old!r} and is {new[key]!r}"
             for group, new in self.configs().items()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import json
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -18,6 +17,7 @@ from ddpm_demo.media import images
 from ddpm_demo.models import zoo
 from ddpm_demo.models.zoo import available
 from ddpm_demo.training import finetune as core
+from ddpm_demo.training.run_folder import RunFolder
 from ddpm_demo.ui.components import player
 from ddpm_demo.ui.finetune.results import build_results
 from ddpm_demo.ui.finetune.tuning import (
@@ -41,7 +41,7 @@ from ddpm_demo.ui.server.work import LANE
 
 def recorded() -> list[str]:
     """Shipped models that were fine-tuned, and whose way there was recorded."""
-    return [name for name in available() if (zoo.ZOO / name / "morph.gif").is_file()]
+    return [name for name in available() if RunFolder(zoo.ZOO / name).film.is_file()]
 
 
 @friendly
@@ -52,9 +52,10 @@ def show_recorded(name: Any) -> Iterator[tuple[str, str]]:
         ValueError: there is no such run.
     """
     one_of("recorded run", name, tuple(recorded()))
-    with Image.open(zoo.ZOO / name / "morph.gif") as film:
+    run = RunFolder(zoo.ZOO / name)
+    with Image.open(run.film) as film:
         sheets = [np.asarray(frame.convert("RGB")) for frame in ImageSequence.Iterator(film)]
-    log = [json.loads(row) for row in (zoo.ZOO / name / "log.jsonl").read_text().splitlines()]
+    log = run.rows()
     grids = [np.ascontiguousarray(images.cut(sheet, 16, scale=4)) for sheet in sheets]
     last, info = log[-1], runtime.model(name).info
     words = f"{name}: {last['step']} steps of {info['train']['batch_size']} pictures"

@@ -28,6 +28,7 @@ from ddpm_demo.media import images
 from ddpm_demo.media.plots import line_plot
 from ddpm_demo.models.checkpoint import Checkpoint, CheckpointError, load_tensors
 from ddpm_demo.training import finetune as core
+from ddpm_demo.training.run_folder import RunFolder, pace
 from ddpm_demo.training.train import Progress
 from ddpm_demo.ui.components import player
 from ddpm_demo.ui.finetune.results import keep
@@ -318,12 +319,12 @@ def _run(
 ) -> Iterator[Said]:
     most = runtime.most_seconds(runtime.LANE_MINUTES, 60 if runtime.strangers else math.inf)
     end, out, halt = time.monotonic() + most, folder / "run", folder / STOP
+    files = RunFolder(out)
     halt.unlink(missing_ok=True)
     disk.require_room()
     p = yield from work.shown(plan(local, own, name, *controls), lambda line: _say(line=line))
     if resume:
-        there = (out / "state.safetensors").exists()
-        require(there, "run to continue", None, "one of yours: Start")
+        require(files.resumable(), "run to continue", None, "one of yours: Start")
     else:
         shutil.rmtree(out, ignore_errors=True)
         yield _say(line="Timing two steps…")
@@ -333,10 +334,11 @@ def _run(
     if halt.exists():
         yield _say(line="Stopped before the first step.")
         return
+    files.add_preview(0, before)
     title = f"{name} goes to {p.only or p.dataset}"
     about = {"model": f"{name} to {p.only or p.dataset}", "lr": p.config.lr}
     grids = math.ceil(p.steps * p.config.batch_size / p.config.preview_every)
-    film = Film(out / "film.jsonl", player.frame(0, None, before, before))
+    film = Film(files.shown, player.frame(0, None, before, before))
     total = p.steps
     yield _say(joined(header(before, total, grids, title, about), *film.frames))
     at, sent, ended, late = None, 0.0, False, False
@@ -372,12 +374,11 @@ def _run(
         resume = True
         ended = ended or halt.exists()
     # What a full disk did not take is kept by the next try.
-    step = at.step if at else load_tensors(out / "state.safetensors")[1]["step"]
-    kept = out / "kept"
-    new = not kept.exists() or kept.read_text() != str(step)
+    step = at.step if at else load_tensors(files.state)[1]["step"]
+    new = not files.kept.exists() or files.kept.read_text() != str(step)
     require(new, "steps", p.steps, "more than this run has had: it is at its end")
     made = keep(folder, p.source, p.only, step)
-    kept.write_text(str(step))
+    files.kept.write_text(str(step))
     stopped = at is not None and at.done < 1
     why = f", after the {spoken(most)} that a run may take here" if late else ""
     note = player.note(f"Stopped at step {step}{why}; Continue goes on.") if stopped else None
@@ -387,7 +388,7 @@ def _run(
 def header(
     before: player.Pictures, total: int, grids: int, title: str, about: Mapping[str, Any]
 ) -> str:
-    options: dict[str, Any] = {"panels": PANELS, "unit": "step", "fps": core.pace(grids)}
+    options: dict[str, Any] = {"panels": PANELS, "unit": "step", "fps": pace(grids)}
     meta = {**about, "steps": total}
     return player.header(before.shape, total, title=title, meta=meta, **options)
 

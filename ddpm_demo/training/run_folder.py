@@ -1,0 +1,134 @@
+"""The folder of a run: the one place that knows what its files are called.
+
+A run that the command line makes and one that the app makes leave the same files, so `ship` takes
+either. Each file is optional to a reader: a run that came without its state can still be shipped.
+
+    state.safetensors       what `--resume` goes on from
+    model*.safetensors      the EMA weights, as `models.checkpoint` names them
+    log.jsonl               a line a report
+    preview-000050000.png   sixteen samples after so many pictures; 0 is the model it began as
+    morph.gif               the previews as a film, of a fine-tuning
+    film.jsonl, kept        what the app has shown, and the step that it has kept a copy of
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+from torch import Tensor
+
+from ddpm_demo.config import require
+from ddpm_demo.files import require_writable, write_atomically
+from ddpm_demo.media import images
+
+SCALE = 4  # of the pixels in a preview
+
+
+def pace(grids: int) -> float:
+    """Frames a second of a film of so many grids: it takes about four seconds."""
+    return min(15.0, max(2.0, grids / 4))
+
+
+@dataclass(frozen=True)
+class RunFolder:
+    """The files of a run, by what they are."""
+
+    path: Path
+
+    @property
+    def state(self) -> Path:
+        return self.path / "state.safetensors"
+
+    @property
+    def log(self) -> Path:
+        return self.path / "log.jsonl"
+
+    @property
+    def film(self) -> Path:
+        return self.path / "morph.gif"
+
+    @property
+    def shown(self) -> Path:
+        return self.path / "film.jsonl"
+
+    @property
+    def kept(self) -> Path:
+        return self.path / "kept"
+
+    def resumable(self) -> bool:
+        """Whether there is a state to go on from."""
+        return self.state.is_file()
+
+    def check(self, resume: bool) -> None:
+        """Find out before any work whether a run can be written here.
+
+        Raises:
+            ValueError: a file is in the way, another run is here and `resume` is not asked for, or
+                nothing can be written.
+        """
+        parts = (self.path, *self.path.parents)
+        folder = not any(part.exists() and not part.is_dir() for part in parts)
+        require(folder, "--out", str(self.path), "a folder")
+        require(
+            resume or not self.state.exists(),
+            "--out",
+            str(self.path),
+            "a folder without a run in it, or --resume to go on with that run",
+        )
+        require_writable(self.path)
+
+    def rows(self) -> list[dict[str, Any]]:
+        """The lines of the log, the oldest first; none if there is no log.
+
+        Raises:
+            ValueError: a line is not JSON.
+        """
+        if not self.log.is_file():
+            return []
+        try:
+            return [json.loads(line) for line in self.log.read_text("utf-8").splitlines()]
+        except ValueError as error:
+            raise ValueError(f"{self.log} is garbled: {error}.") from None
+
+    def add(self, row: Mapping[str, Any], preview: Tensor) -> None:
+        """Add a report: its line in the log, and its samples, (16, C, H, W) in [-1, 1]."""
+        kept = [r for r in self.rows() if r["images"] < row["images"]]  # a killed run comes again
+        lines = "".join(json.dumps(r) + "\n" for r in [*kept, dict(row)])
+        write_atomically(self.log, lines.encode())
+        self.add_preview(row["images"], images.to_uint8(preview))
+
+    def add_preview(self, seen: int, pictures: np.ndarray) -> None:
+        """Keep samples, (16, H, W, C) uint8, drawn after so many pictures seen."""
+        self.path.mkdir(parents=True, exist_ok=True)
+        sheet = images.grid(pictures, scale=SCALE)
+        images.write(self.path / f"preview-{seen:09d}.png", [sheet])
+
+    def previews(self) -> list[Path]:
+        """The sheets of samples, the oldest first."""
+        return sorted(self.path.glob("preview-*.png"))
+
+    def write_film(
+        self, path: Path, about: Mapping[str, str], keep: Collection[int] | None = None
+    ) -> bool:
+        """Write the previews as a film. Returns whether there were at least two.
+
+        Args:
+            about: metadata of the film.
+            keep: numbers of the previews to show; None: all.
+        """
+        files = self.previews()
+        if len(files) < 2:
+            return False
+        chosen = [file for i, file in enumerate(files) if keep is None or i in keep]
+        sheets = []
+        for file in chosen:
+            with Image.open(file) as sheet:
+                sheets.append(np.asarray(sheet.convert("RGB")))
+        images.write(path, sheets, fps=pace(len(sheets) - 1), metadata=about)
+        return True
