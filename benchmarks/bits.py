@@ -66,7 +66,9 @@ def samples(folder: Path) -> dict[str, str]:
     for model in MODELS:
         for sampler in SAMPLERS:
             out = folder / "run.npz"
-            guided = ["--guidance", "2", "--class", "ship"] if model == "cifar10-ship" else []
+            guided = ["--class", "any"] if model.startswith("cifar10") else []
+            if model == "cifar10-ship":
+                guided = ["--guidance", "2", "--class", "ship"]
             command(
                 *("sample", "--model", model, "--sampler", sampler, "--steps", str(STEPS)),
                 *("-n", "3", "--seed", "0", "--device", "cpu", "--out", str(out), *guided),

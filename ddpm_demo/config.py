@@ -61,6 +61,10 @@ def whole_numbers(values: object, low: int, high: int) -> bool:
 def from_dict(cls: type[C], values: Mapping[str, Any]) -> C:
     """Build the dataclass `cls` from JSON values; an unknown key is an error."""
     known = {f.name: f for f in dataclasses.fields(cls)}  # type: ignore[arg-type]
+    if cls is SampleConfig and "label" in values:  # in checkpoints from before labels took turns
+        values = {("labels" if k == "label" else k): v for k, v in values.items()}
+        if isinstance(values["labels"], int):
+            values = {**values, "labels": (values["labels"],)}
     if unknown := sorted(set(values) - set(known)):
         raise ValueError(
             f"{cls.__name__} has no {', '.join(unknown)}; known are {', '.join(known)}."
@@ -230,7 +234,10 @@ class TrainConfig:
 
 @dataclass(frozen=True)
 class SampleConfig:
-    """One run of a sampler. Picture k has the seed `seed + k`."""
+    """One run of a sampler. Picture k has the seed `seed + k`.
+
+    The picture of seed s has the class `labels[s % len(labels)]`, in whichever batch it is drawn.
+    """
 
     sampler: str = "ddim"
     steps: int = 50
@@ -240,7 +247,7 @@ class SampleConfig:
     variance: str = "beta_tilde"  # ddpm only
     eta: float = 0.0  # ddim only
     clip: bool = True
-    label: int | None = None  # None: the null class
+    labels: tuple[int, ...] | None = None  # classes that take turns; None: the null class
     guidance: float = 1.0
     start: int | None = None  # t of the first step; None: T
 
@@ -252,6 +259,16 @@ class SampleConfig:
         one_of("spacing", self.spacing, SPACINGS)
         one_of("variance", self.variance, VARIANCES)
         number("eta", self.eta, 0, 1)
+        if self.labels is not None:
+            ok = whole_numbers(self.labels, 0, 9999) and len(self.labels) > 0
+            ok = ok and len(set(self.labels)) == len(self.labels)
+            require(ok, "labels", self.labels, "numbers of classes, each once")
         number("guidance", self.guidance, 0, 20)
         if self.start is not None:
             number("start", self.start, 1, T_MAX, whole=True)
+
+    def label_of_each(self) -> list[int] | None:
+        """The label of each of the n pictures; None: the null class."""
+        if self.labels is None:
+            return None
+        return [self.labels[(self.seed + k) % len(self.labels)] for k in range(self.n)]

@@ -19,10 +19,10 @@ from ddpm_demo.ui.generate import tab
 from ddpm_demo.ui.server import runtime
 
 
-@pytest.mark.parametrize("label", [None, 1])
+@pytest.mark.parametrize("labels", [None, (1, 0)])
 @pytest.mark.parametrize("sampler", SAMPLER_NAMES)
 def test_calls_and_pictures_are_those_of_a_run(
-    sampler: str, label: int | None, tiny: Callable[..., Checkpoint]
+    sampler: str, labels: tuple[int, ...] | None, tiny: Callable[..., Checkpoint]
 ) -> None:
     """Of a linear schedule, where Heun's method never falls back on Euler's."""
     asked: list[int] = []
@@ -32,14 +32,14 @@ def test_calls_and_pictures_are_those_of_a_run(
             asked.append(len(x))
             return super()._network(x, *rest)
 
-    config = SampleConfig(sampler, steps=7, n=3, label=label, guidance=2.0)
+    config = SampleConfig(sampler, steps=7, n=3, labels=labels, guidance=2.0)
     checkpoint = tiny(T=1000, schedule="linear", num_classes=2)
     list(generate(checkpoint, config, denoiser=Counting))
     assert asked == [pictures(config)] * calls(sampler, 7)
 
 
 def test_guidance_of_1_is_one_pass() -> None:
-    assert pictures(SampleConfig(n=5, label=1, guidance=1.0)) == 5
+    assert pictures(SampleConfig(n=5, labels=(1,), guidance=1.0)) == 5
     assert pictures(SampleConfig(n=5, guidance=2.0)) == 5
 
 
@@ -98,7 +98,7 @@ def test_estimate() -> None:
     assert estimate(SampleConfig("ddim", 50, n=16), seconds) == pytest.approx(5.0)
     assert estimate(SampleConfig("heun", 50, n=16), seconds) == pytest.approx(9.9)
     assert estimate(SampleConfig("ddim", 10, n=2), seconds) == pytest.approx(0.15)
-    guided = SampleConfig("ddim", 10, n=16, label=0, guidance=2.0)
+    guided = SampleConfig("ddim", 10, n=16, labels=(0,), guidance=2.0)
     assert estimate(guided, seconds) == pytest.approx(2.0)
     assert estimate(SampleConfig("ddim", 10, n=3), {1: 2.0}) == pytest.approx(60)
 

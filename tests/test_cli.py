@@ -177,13 +177,16 @@ def test_options_arrive() -> None:
 
 def test_classes_by_name_and_number() -> None:
     def drawn(*label: str) -> np.ndarray:
-        assert run("sample --model classy --steps 3 -n 2 --out a.npz", *label) == 0
+        assert run("sample --model classy --steps 3 -n 9 --out a.npz", *label) == 0
         return np.load("a.npz")["arr_0"]
 
     named = drawn("--class", "kind 1")
     assert np.array_equal(named, drawn("--class", "1"))
     assert not np.array_equal(named, drawn("--class", "kind 2"))
-    assert np.array_equal(drawn("--class", "any"), drawn())
+    assert np.array_equal(drawn("--class", "0,1,2"), drawn())
+    assert np.array_equal(drawn("--class", "each"), drawn())
+    assert not np.array_equal(drawn("--class", "any"), drawn())
+    assert np.array_equal(drawn("--class", "kind 0,kind 1")[:2], drawn()[:2])
     assert not np.array_equal(named, drawn("--class", "1", "--guidance", "5"))
 
 
@@ -441,11 +444,13 @@ BAD = {
         ("--guidance -1", "guidance is -1.0"),
         ("--variance learned", "'learned'"),
         ("--spacing log", "'log'"),
-        ("--class 1", "class is '1'; allowed is any."),
+        ("--class 1", "class is '1'; allowed is any, as the model has no classes."),
+        ("--class each", "class is 'each'; allowed is any, as the model has no classes."),
         ("--model nothing", "There is no model 'nothing'"),
         (
             "--model classy --class 3",
-            "class is '3'; allowed is any, 0 to 2, kind 0, kind 1, kind 2.",
+            "class is '3'; allowed is each, any, 0 to 2, kind 0, kind 1, kind 2; several with "
+            "commas.",
         ),
         ("--model nan", "holds NaN"),
         ("--model cut", "conv_in.weight is missing"),

@@ -35,7 +35,7 @@ def data() -> Images:
 
 @pytest.mark.parametrize("sampler", SAMPLER_NAMES)
 def test_a_seed_is_the_same_picture(both: tuple[Checkpoint, Checkpoint], sampler: str) -> None:
-    config = SampleConfig(sampler, steps=10, n=3, label=1, guidance=2.0)
+    config = SampleConfig(sampler, steps=10, n=3, labels=(1,), guidance=2.0)
     *_, cpu = generate(both[0], config)
     *_, gpu = generate(both[1], config)
     assert gpu.x_t.is_cuda

@@ -128,20 +128,20 @@ def test_the_histogram_is_shown(here: Path, capsys: Capture) -> None:
 
 
 @pytest.mark.parametrize(
-    ("words", "label", "even", "only"),
+    ("words", "labels", "only"),
     [
-        ("", None, True, None),
-        ("--class any", None, False, None),
-        ("--class 1", 1, True, "kind 1"),
-        ("--class any --data-class=kind_2", None, False, "kind 2"),
+        ("", (0, 1, 2), None),
+        ("--class any", None, None),
+        ("--class 1", (1,), "kind 1"),
+        ("--class 2,0", (2, 0), None),
+        ("--class any --data-class=kind_2", None, "kind 2"),
     ],
 )
 def test_what_is_drawn_and_what_it_is_compared_with(
     here: Path,
     monkeypatch: pytest.MonkeyPatch,
     words: str,
-    label: int | None,
-    even: bool,
+    labels: tuple[int, ...] | None,
     only: str | None,
 ) -> None:
     """And the statistics of the data are made once, for each class and split."""
@@ -162,8 +162,7 @@ def test_what_is_drawn_and_what_it_is_compared_with(
         config = dataclasses.replace(defaults(load_checkpoint("classy")), steps=2, n=12)
         samples = e.Samples(
             load_checkpoint("classy"),
-            dataclasses.replace(config, label=label),
-            even=even,
+            dataclasses.replace(config, labels=labels),
             cache=here / "samples",
         )
         assert not samples.missing
@@ -246,17 +245,14 @@ def test_what_is_drawn_is_not_drawn_again(
     assert len(other.missing) == 3
 
 
-def test_classes_take_turns(tiny: Callable[..., Checkpoint], tmp_path: Path) -> None:
-    model = tiny(num_classes=3)
-    for n in (3, 30, 700):
-        pages = e.Samples(model, SampleConfig(n=n), cache=tmp_path).pages
-        each = [sum(p.n for p in pages if p.label == k) for k in range(3)]
-        assert sum(each) == n
-        assert max(each) - min(each) <= max(p.n for p in pages) / 2
+def test_pages_are_a_run_in_parts() -> None:
+    for n in (1, 3, 30, 700):
+        pages = e.pages(SampleConfig(n=n, seed=5, labels=(2, 0, 1)), 100)
         seeds = [p.seed + k for p in pages for k in range(p.n)]
-        assert seeds == list(range(n))
-    only = e.Samples(model, SampleConfig(n=9, label=2), cache=tmp_path).pages
-    assert {p.label for p in only} == {2}
+        assert seeds == list(range(5, 5 + n))
+        assert max(p.n for p in pages) <= 100
+        labels = [y for p in pages for y in p.label_of_each() or ()]
+        assert labels == [(2, 0, 1)[s % 3] for s in seeds]
 
 
 class Toy:

@@ -11,7 +11,7 @@ from ddpm_demo.config import NOISES, SAMPLER_NAMES, SampleConfig
 from ddpm_demo.diffusion.denoiser import Denoiser
 from ddpm_demo.diffusion.noise import Noise
 from ddpm_demo.diffusion.samplers.sampling import SAMPLERS
-from ddpm_demo.inference.generate import generate, metadata
+from ddpm_demo.inference.generate import defaults, generate, metadata
 from ddpm_demo.models.checkpoint import Checkpoint
 
 Tiny = Callable[..., Checkpoint]
@@ -65,10 +65,10 @@ def test_settings_arrive(settings: dict[str, Any], options: dict[str, Any], tiny
 def test_labels_and_guidance(tiny: Tiny) -> None:
     checkpoint = tiny(num_classes=3)
     y = torch.tensor([1, 1])
-    free, led = sample(checkpoint), sample(checkpoint, label=1)
+    free, led = sample(checkpoint), sample(checkpoint, labels=(1,))
     assert torch.equal(free, by_hand(checkpoint, "ddim", [0, 1]))
     assert torch.equal(led, by_hand(checkpoint, "ddim", [0, 1], y=y))
-    guided = sample(checkpoint, label=1, guidance=4.0)
+    guided = sample(checkpoint, labels=(1,), guidance=4.0)
     assert torch.equal(guided, by_hand(checkpoint, "ddim", [0, 1], y=y, guidance=4.0))
     assert not torch.equal(free, led)
     assert not torch.equal(led, guided)
@@ -88,9 +88,8 @@ def test_a_picture_is_its_seed_s(sampler: str, tiny: Tiny) -> None:
     ("classes", "settings", "says"),
     [
         (0, {"steps": 21}, "steps is 21; allowed is a whole number from 1 to 20."),
-        (0, {"label": 0}, "label is 0; allowed is none, as the model has no classes."),
-        (3, {"label": 3}, "label is 3; allowed is a class of the model, 0 to 2."),
-        (3, {"label": -1}, "label is -1; allowed is a class of the model, 0 to 2."),
+        (0, {"labels": (0,)}, "label is 0; allowed is none, as the model has no classes."),
+        (3, {"labels": (0, 3)}, "label is 3; allowed is a class of the model, 0 to 2."),
     ],
 )
 def test_refused_by_the_call(classes: int, settings: dict[str, Any], says: str, tiny: Tiny) -> None:
@@ -101,7 +100,7 @@ def test_refused_by_the_call(classes: int, settings: dict[str, Any], says: str, 
 
 
 def test_metadata_says_how_to_make_it_again() -> None:
-    config = SampleConfig("ddpm", 77, 3, 42, "uniform", "beta", 0.0, False, 2, 1.5, 15)
+    config = SampleConfig("ddpm", 77, 3, 42, "uniform", "beta", 0.0, False, (2, 0), 1.5, 15)
     about = metadata("mnist", config)
     assert about == {
         "program": "ddpm_demo",
@@ -114,7 +113,41 @@ def test_metadata_says_how_to_make_it_again() -> None:
         "variance": "beta",
         "eta": "0.0",
         "clip": "False",
-        "label": "2",
+        "label": "2,0",
         "guidance": "1.5",
         "start": "15",
     }
+
+
+def test_a_picture_of_classes_in_turn_can_be_made_again_alone(tiny: Tiny) -> None:
+    checkpoint = tiny(num_classes=3)
+    batch = sample(checkpoint, labels=(2, 0), n=5, seed=3)
+    for k, label in enumerate([0, 2, 0, 2, 0]):  # seeds 3 to 7
+        for again in ({"labels": (2, 0)}, {"labels": (label,)}):
+            alone = sample(checkpoint, n=1, seed=3 + k, **again)
+            assert (batch[k] - alone[0]).abs().max() < 1e-5
+
+
+def test_a_model_with_classes_draws_them_in_turn(tiny: Tiny) -> None:
+    assert defaults(tiny()).labels is None
+    checkpoint = tiny(num_classes=3)
+    assert defaults(checkpoint).labels == (0, 1, 2)
+    checkpoint.info["sample"] = {"labels": None}
+    assert defaults(checkpoint).labels is None
+    checkpoint.info["sample"] = {"label": 2}  # in checkpoints from before
+    assert defaults(checkpoint).labels == (2,)
+    checkpoint.info |= {"sample": {"steps": 7}, "classes": []}  # of names that nobody told
+    assert (defaults(checkpoint).labels, defaults(checkpoint).steps) == (None, 7)
+
+
+@pytest.mark.parametrize(
+    ("name", "only", "labels"),
+    [("run", "kind 1", (1,)), ("net-kind 2", None, (2,)), ("net-all", None, (0, 1, 2))],
+)
+def test_a_fine_tuned_model_draws_its_class(
+    name: str, only: str | None, labels: tuple[int, ...], tiny: Tiny
+) -> None:
+    checkpoint = tiny(num_classes=3)
+    checkpoint.info |= {"base": "net", "train": {"only": only}}
+    checkpoint.name = name
+    assert defaults(checkpoint).labels == labels

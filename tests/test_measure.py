@@ -29,7 +29,7 @@ from ddpm_demo.ui.server import runtime, work
 
 KINDS = ("kind 0", "kind 1", "kind 2")
 DIM = 5
-TURNS, ALL = measuring.TURNS, measuring.ALL
+TURNS, ANY, ALL = "each", "any", measuring.ALL
 USUAL = (["fd"], 2 * DIM, "ddim", 3, TURNS, 1, ALL, 4, 5)
 
 
@@ -71,7 +71,7 @@ def table(result: str) -> list[float]:
 
 
 @pytest.mark.parametrize(
-    ("label", "against"), [(TURNS, ALL), ("kind 1", "kind 1"), (measuring.ANY, "kind 2")]
+    ("label", "against"), [(TURNS, ALL), ("kind 1", "kind 1"), (ANY, "kind 2")]
 )
 def test_the_distance_is_that_of_the_samples_it_shows(
     models: Path, label: str, against: str
@@ -82,11 +82,10 @@ def test_the_distance_is_that_of_the_samples_it_shows(
     )
     assert line == "Done: mnist."
     model, judge = load_checkpoint("mnist"), load_classifier("mnist")
-    y = {TURNS: None, "kind 1": 1, measuring.ANY: None}[label]
+    y = {TURNS: (0, 1, 2), "kind 1": (1,), ANY: None}[label]
     parts = []
-    for seed in range(n):  # each alone; the classes take turns in pages of 35 / 3, rounded up
-        k = seed // 12 if label == TURNS else y
-        *_, last = generate(model, SampleConfig(steps=3, n=1, seed=seed, label=k))
+    for seed in range(n):  # each alone
+        *_, last = generate(model, SampleConfig(steps=3, n=1, seed=seed, labels=y))
         parts.append(torch.from_numpy(to_uint8(last.x_t).copy()).permute(0, 3, 1, 2))
     *_, mine = metrics.summarise(judge, torch.cat(parts))
     reference = references.read(judge, "test", None if against == ALL else KINDS.index(against))
@@ -113,7 +112,7 @@ def test_all_pictures_are_counted_and_shown(models: Path) -> None:
 
 
 def test_the_bound_is_that_of_the_command_line(models: Path) -> None:
-    controls = (["bpd"], 1, "ddim", 3, TURNS, 1, ALL, 4, 5)
+    controls = (["bpd"], 1, "ddim", 3, ANY, 1, ALL, 4, 5)
     *_, (_, _, result) = measuring.run(True, {}, "folder", *controls)
     model = load_checkpoint("folder")
     held_out = d.load(model.info["dataset"], train=False, size=8, channels=1)
@@ -156,6 +155,7 @@ def test_bad_values_get_one_sentence(
     models: Path, name: str, at: int, value: Any, message: str
 ) -> None:
     controls = [*USUAL]
+    controls[4] = TURNS if name == "mnist" else ANY
     controls[at] = value
     with pytest.raises(gr.Error, match=re.escape(message).replace("'", "(&#x27;)")):
         list(measuring.run(True, {}, name, *controls))
@@ -168,7 +168,7 @@ def test_bad_values_get_one_sentence(
 )
 def test_bad_values_of_the_bound(models: Path, at: int, value: int, message: str) -> None:
     controls: list[Any] = [*USUAL]
-    controls[0], controls[at] = ["bpd"], value
+    controls[0], controls[4], controls[at] = ["bpd"], ANY, value
     with pytest.raises(gr.Error, match=message):
         list(measuring.run(True, {}, "folder", *controls))
 
@@ -187,7 +187,7 @@ def test_data_that_is_gone_is_said_before_anything_is_drawn(
 
 def test_what_would_take_hours_is_refused(models: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(runtime, "seconds", lambda source: {1: 100.0, 16: 700.0})
-    assert measuring.how_long({}, "mnist", *USUAL).startswith("about 29 min")
+    assert measuring.how_long({}, "mnist", *USUAL).startswith("about 23 min")
     controls = ["mnist", ["fd"], 40, *USUAL[2:]]
     assert "60 min is the most" in measuring.how_long({}, *controls)
     with pytest.raises(gr.Error, match="time of the measurement is"):
@@ -211,11 +211,11 @@ def test_only_what_is_possible_is_offered(models: Path) -> None:
 
 
 def test_a_fine_tuned_one_is_measured_as_what_it_is(models: Path) -> None:
-    """Without a class, against the pictures of the one that it went to."""
+    """Against the pictures of the class that it went to."""
     tuned = load_checkpoint("mnist")
     for name, only, label, against in (
-        ("mnist-kind 2", None, measuring.ANY, "kind 2"),  # as shipped ones are called
-        ("tuned", "kind 1", measuring.ANY, "kind 1"),
+        ("mnist-kind 2", None, "kind 2", "kind 2"),  # as shipped ones are called
+        ("tuned", "kind 1", "kind 1", "kind 1"),
         ("all", None, TURNS, ALL),
     ):
         tuned.info |= {"base": "mnist", "train": {"only": only}}
@@ -225,7 +225,7 @@ def test_a_fine_tuned_one_is_measured_as_what_it_is(models: Path) -> None:
 
 
 def test_folders_of_this_disk_are_for_its_owner(models: Path) -> None:
-    controls = (["bpd"], 1, "ddim", 3, TURNS, 1, ALL, 4, 5)
+    controls = (["bpd"], 1, "ddim", 3, ANY, 1, ALL, 4, 5)
     said: list[Any] = []
     with pytest.raises(gr.Error, match="cifar10 for visitors"):
         said.extend(measuring.run(False, {}, "folder", *controls))
@@ -247,7 +247,7 @@ def test_samples_and_terms_share_the_passes_of_visitors_and_let_them_go_first(
     monkeypatch.setattr(
         runtime, "denoiser", lambda *a, **k: (made.append(real(*a, **k)), made[-1])[1]
     )
-    walk = measuring.run(True, {}, "folder", ["bpd"], 10, "ddim", 3, TURNS, 1, ALL, 4, 5)
+    walk = measuring.run(True, {}, "folder", ["bpd"], 10, "ddim", 3, ANY, 1, ALL, 4, 5)
     *_, (_, line, _) = walk
     assert line == "Done: folder."
     assert len(made) == 1
@@ -261,7 +261,7 @@ def test_samples_and_terms_share_the_passes_of_visitors_and_let_them_go_first(
         assert not made
     *_, (_, line, _) = walk
     assert line == "Done: mnist."
-    assert [type(m) for m in made] == [BatchedDenoiser] * 3  # a page for each class
+    assert [type(m) for m in made] == [BatchedDenoiser] * 2  # 20 pictures, 10 at a time
 
 
 def test_pictures_of_a_huge_model_are_not_loaded(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -61,7 +61,7 @@ def test_they_say_what_the_pictures_say(
 def test_other_weights_have_none(judge: Classifier, data: d.Images, folder: Path) -> None:
     references.write(judge, data, "test", folder)
     for wrong, split in ((judge, "train"), (Classifier(judge.config, judge.info).eval(), "test")):
-        with pytest.raises(MetricError, match=r"python -m ddpm_demo\.references mnist"):
+        with pytest.raises(MetricError, match=r"python -m ddpm_demo\.evaluation\.references mnist"):
             references.read(wrong, split)
     with pytest.raises(ValueError, match="split is 'all'; allowed is one of train, test"):
         references.read(judge, "all")

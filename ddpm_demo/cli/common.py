@@ -18,6 +18,16 @@ FILM_FRAMES = 300  # 20 seconds
 FILM_BYTES = 2**30  # of all frames that are kept, and of a single picture
 
 
+def class_argument(p: argparse.ArgumentParser) -> None:
+    p.add_argument(
+        "--class",
+        dest="classes",
+        metavar="CLASSES",
+        help="each: all in turn, by seed; any: without a class; or names or numbers, by commas "
+        "(default: the one that the model was fine-tuned to, else each, where there are classes)",
+    )
+
+
 def device_argument(p: argparse.ArgumentParser) -> None:
     p.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1, mps")
     p.add_argument(

@@ -13,8 +13,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ddpm_demo import config as c
-from ddpm_demo.cli.common import count, device_argument, numbers, own_device, progress_bar, suffix
-from ddpm_demo.cli.pictures import class_label
+from ddpm_demo.cli.common import (
+    class_argument,
+    count,
+    device_argument,
+    numbers,
+    own_device,
+    progress_bar,
+    suffix,
+)
 
 if TYPE_CHECKING:
     from ddpm_demo.data import Images
@@ -35,9 +42,7 @@ def evaluate_arguments(p: argparse.ArgumentParser) -> None:
     p.add_argument("-n", type=count, default=5000, help="samples")
     p.add_argument("--samplers", help="by commas; default: the model's own")
     p.add_argument("--steps", type=numbers, help="by commas; default: the model's own")
-    p.add_argument(
-        "--class", dest="label", help="what to draw, or any (default: the classes take turns)"
-    )
+    class_argument(p)
     p.add_argument("--data-class", help="what to compare with (default: the one drawn, else all)")
     p.add_argument("--guidance", type=float, help="default: the model's own")
     p.add_argument("--seed", type=int, default=0, help="of the first sample")
@@ -61,6 +66,7 @@ def _evaluate(o: argparse.Namespace) -> None:
     from ddpm_demo.evaluation import metrics as m
     from ddpm_demo.evaluation.classifier import load_classifier
     from ddpm_demo.inference.generate import defaults
+    from ddpm_demo.inference.labels import class_words, parse_classes
     from ddpm_demo.models.checkpoint import load_checkpoint
     from ddpm_demo.models.zoo import ZOO
 
@@ -79,12 +85,15 @@ def _evaluate(o: argparse.Namespace) -> None:
     card = ZOO / o.model / "README.md"
     c.require(not o.card or card.is_file(), "--card with the model", o.model, "a shipped model")
     rank, world = (int(os.environ.get(k, v)) for k, v in (("RANK", 0), ("WORLD_SIZE", 1)))
-    config, label = checkpoint.model.config, class_label(o.label, checkpoint)
+    own, config = defaults(checkpoint), checkpoint.model.config
+    if o.classes is not None:
+        own = dataclasses.replace(own, labels=parse_classes(o.classes, checkpoint.classes))
     dataset = o.dataset or checkpoint.info.get("dataset") or ""
     c.require(bool(dataset), "dataset", dataset, "the name of the data to compare with: --dataset")
 
     # Whatever can be refused is refused before anything is drawn.
-    only = o.data_class or (None if label is None else checkpoint.classes[label])
+    labels, classes = own.labels or (), checkpoint.classes
+    only = o.data_class or (classes[labels[0]] if classes and len(labels) == 1 else None)
     noise = checkpoint.diffusion.noise
     if o.bpd_steps is not None:
         c.number("--bpd-steps", o.bpd_steps, 2, checkpoint.diffusion.T, whole=True)
@@ -107,7 +116,6 @@ def _evaluate(o: argparse.Namespace) -> None:
         extractor.extract(blank)
     if "is" in wanted:
         c.number("n", o.n, 100, 100_000, whole=True)
-    own = defaults(checkpoint)
     grid = [
         dataclasses.replace(
             own,
@@ -115,7 +123,6 @@ def _evaluate(o: argparse.Namespace) -> None:
             steps=steps,
             n=o.n,
             seed=o.seed,
-            label=label,
             guidance=own.guidance if o.guidance is None else o.guidance,
         )
         for sampler in (o.samplers.split(",") if o.samplers else [own.sampler])
@@ -132,7 +139,7 @@ def _evaluate(o: argparse.Namespace) -> None:
 
     tested = load(False) if "bpd" in wanted and not rank else None
     result: dict[str, Any] = {"model": o.model, "n": o.n, "seed": o.seed, "dataset": dataset}
-    drawn = o.label or ("in turn" if checkpoint.classes else "any")
+    drawn = class_words(own.labels, checkpoint.classes)
     result |= {"split": o.split, "class": drawn, "data_class": only or "all", "samples": []}
     if extractors:
         keep = 10_000 if "precision_recall" in wanted else 0
@@ -207,8 +214,7 @@ def _draw(
     """Draw this process's share; the first one waits for the others, and sums up."""
     from ddpm_demo.evaluation.samples import CACHE, Samples
 
-    even, cache = o.label is None, o.cache or CACHE
-    samples = Samples(checkpoint, setting, even=even, bf16=bool(o.bf16), cache=cache)
+    samples = Samples(checkpoint, setting, bf16=bool(o.bf16), cache=o.cache or CACHE)
     mine = [page for page in samples.missing if page in samples.pages[rank::world]]
     with progress_bar(
         total=len(mine) * setting.steps,
@@ -289,7 +295,7 @@ def _command(o: argparse.Namespace) -> str:
     given = {
         "--samplers": o.samplers,
         "--steps": o.steps and ",".join(map(str, o.steps)),
-        "--class": o.label,
+        "--class": o.classes,
         "--data-class": o.data_class,
         "--guidance": o.guidance,
         "--seed": o.seed or None,

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from ddpm_demo import config as c
 from ddpm_demo.cli.common import (
     FILM_FRAMES,
+    class_argument,
     device_argument,
     film_frames,
     progress_bar,
@@ -46,9 +47,9 @@ def sample_arguments(p: argparse.ArgumentParser) -> None:
     p.add_argument(
         "--clip", action=argparse.BooleanOptionalAction, help=f"x0_hat to [-1, 1]; {own} yes"
     )
-    p.add_argument("--class", dest="label", help="class by name or number (default: any)")
+    class_argument(p)
     p.add_argument(
-        "--guidance", type=float, help=f"classifier-free, with --class; {own} {d.guidance}"
+        "--guidance", type=float, help=f"classifier-free, for classes only; {own} {d.guidance}"
     )
     p.add_argument(
         "--out",
@@ -91,6 +92,7 @@ def _sample(o: argparse.Namespace) -> None:
     from ddpm_demo.devices import keep_memory, pick
     from ddpm_demo.files import write_atomically
     from ddpm_demo.inference.generate import defaults, generate, metadata
+    from ddpm_demo.inference.labels import parse_classes
     from ddpm_demo.media import images
     from ddpm_demo.models.checkpoint import load_checkpoint
 
@@ -102,8 +104,9 @@ def _sample(o: argparse.Namespace) -> None:
     checkpoint = load_checkpoint(o.model, pick(o.device))
     own = ("sampler", "steps", "spacing", "start", "variance", "clip", "guidance")
     given = {k: getattr(o, k) for k in own} | {"n": o.n, "seed": o.seed, "eta": o.eta}
-    given["label"] = class_label(o.label, checkpoint)
     chosen = {k: v for k, v in given.items() if v is not None}
+    if o.classes is not None:
+        chosen["labels"] = parse_classes(o.classes, checkpoint.classes)
     run = dataclasses.replace(defaults(checkpoint), **chosen)
     c.number("seed", o.seed, 0, c.SEED_MAX + 1 - o.n, whole=True)  # picture k's is seed + k
     page = o.n if film else PAGE
@@ -153,18 +156,6 @@ def _frame(step: Step, scale: int) -> Any:
     from ddpm_demo.media import images
 
     return images.grid(images.to_uint8(step.x_t), scale=scale)
-
-
-def class_label(text: str | None, checkpoint: Checkpoint) -> int | None:
-    if text is None or text == "any":
-        return None
-    classes = checkpoint.classes
-    if text in classes:
-        return classes.index(text)
-    allowed = "any" + (", 0 to " + str(len(classes) - 1) if classes else "")
-    number = int(text) if text.isdecimal() else -1
-    c.require(0 <= number < len(classes), "class", text, ", ".join([allowed, *classes]))
-    return number
 
 
 def _noise(o: argparse.Namespace) -> None:

@@ -30,28 +30,12 @@ PAGE = 100  # pictures at most that are drawn, and saved, at once
 CACHE = Path.home() / ".cache" / "ddpm_demo" / "samples"
 
 
-def pages(
-    checkpoint: Checkpoint, config: SampleConfig, *, most: int, even: bool = True
-) -> list[SampleConfig]:
-    """A run in batches of at most `most` pictures, each of one class.
-
-    The classes of a model take turns, evenly, unless `config.label` says which.
-
-    Args:
-        config: how to sample; picture k has the seed `config.seed + k`.
-        even: let the classes take turns; else the null class, where `config` names none.
-    """
-    classes = len(checkpoint.classes) if even and config.label is None else 0
-    rounds = math.ceil(config.n / (most * (classes or 1)))
-    size = math.ceil(config.n / (rounds * (classes or 1)))
+def pages(config: SampleConfig, most: int) -> list[SampleConfig]:
+    """A run as batches of at most `most` pictures, all about as large."""
+    size = math.ceil(config.n / math.ceil(config.n / most))
     return [
-        dataclasses.replace(
-            config,
-            n=min(size, config.n - start),
-            seed=config.seed + start,
-            label=i % classes if classes else config.label,
-        )
-        for i, start in enumerate(range(0, config.n, size))
+        dataclasses.replace(config, n=min(size, config.n - start), seed=config.seed + start)
+        for start in range(0, config.n, size)
     ]
 
 
@@ -60,9 +44,6 @@ class Samples:
 
     The folder's name has a hash of the weights and of all settings, so that pages of another model
     or setting are never taken for these. A page is one batch.
-
-    Args:
-        config, even: as in `pages`.
     """
 
     def __init__(
@@ -70,17 +51,15 @@ class Samples:
         checkpoint: Checkpoint,
         config: SampleConfig,
         *,
-        even: bool = True,
         bf16: bool = False,
         cache: Path = CACHE,
     ) -> None:
         self.checkpoint, self.config, self.bf16 = checkpoint, config, bf16
-        self.pages = pages(checkpoint, config, most=PAGE, even=even)
+        self.pages = pages(config, PAGE)
         about = {
             "model": dataclasses.asdict(checkpoint.model.config),
             "diffusion": dataclasses.asdict(checkpoint.diffusion),
             "sample": dataclasses.asdict(config),
-            "even": even and config.label is None and bool(checkpoint.classes),
             "bf16": bf16,
         }
         digest = hashlib.sha256(json.dumps(about, sort_keys=True).encode())
@@ -136,16 +115,6 @@ class Samples:
             for summary, extractor in zip(found, extractors, strict=True):
                 summary.add(*extractor.extract(pictures))
         return found
-
-
-def tuned_to(checkpoint: Checkpoint) -> str | None:
-    """The class that a model was fine-tuned to, if to one; shipped ones are called BASE-CLASS."""
-    info = checkpoint.info
-    if not (base := info.get("base")):
-        return None
-    named = checkpoint.name.removeprefix(f"{base}-")
-    only = (info.get("train") or {}).get("only")
-    return only or (named if named in checkpoint.classes else None)
 
 
 def judge_of(checkpoint: Checkpoint) -> Classifier:

@@ -12,12 +12,19 @@ from ddpm_demo.config import SampleConfig, from_dict, require
 from ddpm_demo.diffusion.denoiser import Denoiser
 from ddpm_demo.diffusion.noise import Noise
 from ddpm_demo.diffusion.samplers.sampling import SAMPLERS, Step
+from ddpm_demo.inference.labels import own_labels
 from ddpm_demo.models.checkpoint import Checkpoint
 
 
 def defaults(checkpoint: Checkpoint) -> SampleConfig:
-    """How a model is best sampled, as far as its checkpoint says so."""
-    return from_dict(SampleConfig, checkpoint.info.get("sample") or {})
+    """How a model is best sampled, as far as its checkpoint says so.
+
+    A model with a list of classes draws them in turn, or the one that it was fine-tuned to.
+    """
+    said = dict(checkpoint.info.get("sample") or {})
+    if not {"label", "labels"} & said.keys():
+        said["labels"] = own_labels(checkpoint)
+    return from_dict(SampleConfig, said)
 
 
 def generate(
@@ -37,14 +44,13 @@ def generate(
             call itself, before the first step is asked for.
     """
     model, diffusion = checkpoint.model.config, checkpoint.diffusion
-    if config.label is not None:
+    for label in config.labels or ():
         names = f"a class of the model, 0 to {model.num_classes - 1}"
         allowed = names if model.num_classes else "none, as the model has no classes"
-        require(0 <= config.label < model.num_classes, "label", config.label, allowed)
+        require(label < model.num_classes, "label", label, allowed)
     device = next(checkpoint.model.parameters()).device
-    y = None
-    if config.label is not None:
-        y = torch.full((config.n,), config.label, device=device)
+    labels = config.label_of_each()
+    y = None if labels is None else torch.tensor(labels, device=device)
     denoise = denoiser(
         checkpoint.model, diffusion, clip=config.clip, y=y, guidance=config.guidance, bf16=bf16
     )
@@ -63,5 +69,7 @@ def generate(
 def metadata(model: str, config: SampleConfig) -> dict[str, str]:
     """What a file made from a run says of itself: enough to make it again."""
     about = {"program": "ddpm_demo", "model": model}
-    about |= {k: str(v) for k, v in dataclasses.asdict(config).items()}
+    for key, value in dataclasses.asdict(config).items():
+        text = ",".join(map(str, value)) if isinstance(value, tuple) else str(value)
+        about["label" if key == "labels" else key] = text
     return about

@@ -61,7 +61,7 @@ def per_call(seconds: Mapping[int, float], n: int) -> float:
 
 def pictures(config: SampleConfig) -> int:
     """Pictures in a call of the network; guidance asks for each with and without its class."""
-    return config.n * (1 if config.label is None or config.guidance == 1 else 2)
+    return config.n * (1 if config.labels is None or config.guidance == 1 else 2)
 
 
 def calls(sampler: str, steps: int) -> int:

@@ -15,6 +15,7 @@ import torch
 from ddpm_demo.config import DiffusionConfig, ModelConfig, TrainConfig
 from ddpm_demo.files import write_atomically
 from ddpm_demo.inference.generate import defaults, generate, metadata
+from ddpm_demo.inference.labels import ANY, EACH, class_words
 from ddpm_demo.media import images
 from ddpm_demo.models.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 
@@ -61,10 +62,8 @@ def ship(
         write_atomically(folder / film.name, film.read_bytes())
 
     parts, shown = [], dataclasses.replace(defaults(shipped), n=SHOWN)
-    classes = [] if "base" in shipped.info else shipped.classes  # tuned to one, it needs no label
-    for start in range(0, SHOWN, 10):  # a row for each class, where there are classes
-        label = start // 10 % len(classes) if classes else None
-        *_, last = generate(shipped, dataclasses.replace(shown, n=10, seed=start, label=label))
+    for start in range(0, SHOWN, 10):
+        *_, last = generate(shipped, dataclasses.replace(shown, n=10, seed=start))
         parts.append(images.to_uint8(last.x_t))
     sheet = images.grid(np.concatenate(parts), 10, scale=2)
     images.write(folder / "samples.png", [sheet], metadata=metadata(name, shown))
@@ -154,15 +153,13 @@ def card(
     start = f" from t = {shown.start}" if shown.start else ""
     guided = f", guidance {shown.guidance:g}" if shown.guidance != 1 else ""
     sample = f"python -m ddpm_demo sample --model {name}"
-    made = f"made by\n\n    {sample} -n {SHOWN}"
+    labels = class_words(shown.labels, checkpoint.classes)
+    drawn = {ANY: "", EACH: ", the classes in turn"}.get(labels, f", class {labels}")
     origin = "trained by this project from\nscratch"
     film = ""
     if base := info.get("base"):
         origin = f"fine-tuned by this project from\n[`{base}`](../{base}/README.md)"
         film = "\n![The same sixteen seeds, from the base to the end](morph.gif)\n"
-    elif classes := checkpoint.classes:
-        names = ", ".join(classes)
-        made = f"a row each of {names}; the first row by\n\n    {sample} --class {classes[0]} -n 10"
     return f"""---
 license: mit
 library_name: ddpm_demo
@@ -176,7 +173,9 @@ The weights are the exponential moving average, in half precision.
 ![100 samples](samples.png)
 {film}
 {SHOWN} samples, not chosen: seeds 0 to {SHOWN - 1}, {shown.steps} steps of
-{shown.sampler}{start}{guided}, {made}
+{shown.sampler}{start}{guided}{drawn}, made by
+
+    {sample} -n {SHOWN}
 
 ## Training
 

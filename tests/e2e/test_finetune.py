@@ -202,7 +202,7 @@ def test_stopped_and_continued_is_as_unbroken(
     from ddpm_demo.ui.server import disk
 
     for module in ("train", "finetune"):  # in bfloat16, another number of cores changes more
-        monkeypatch.setattr(f"ddpm_demo.{module}.bf16_pays", lambda _device: False)
+        monkeypatch.setattr(f"ddpm_demo.training.{module}.bf16_pays", lambda _device: False)
     tab.locator("#tune").click()
     said(tab, TRAINS)
     tab.locator("#tune").click()  # a second one while the first runs

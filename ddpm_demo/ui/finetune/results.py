@@ -112,7 +112,7 @@ def forgetting(result: Result | None) -> Iterator[str]:
     for k, (word, source) in enumerate((("before", result.base), ("after", str(result.path)))):
         model, summary = runtime.model(source), Summary()
         config = SampleConfig(steps=min(25, model.diffusion.T), n=JUDGED)
-        for page in pages(model, config, most=PAGE, even=False):
+        for page in pages(config, PAGE):
             done = (k + summary.n / JUDGED) / 2
             said = runtime.bar(f"Samples {word}: {summary.n} of {JUDGED}", done)
             yield f'<div class="said">{said}</div>'

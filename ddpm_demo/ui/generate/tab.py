@@ -14,6 +14,7 @@ import gradio as gr
 from ddpm_demo.config import SAMPLER_NAMES, SEED_MAX, SPACINGS, SampleConfig, number, one_of
 from ddpm_demo.inference import timing as budget
 from ddpm_demo.inference.generate import defaults, generate, metadata
+from ddpm_demo.inference.labels import ANY, EACH, class_words, parse_classes
 from ddpm_demo.models.checkpoint import Checkpoint
 from ddpm_demo.models.zoo import available
 from ddpm_demo.ui.components import player
@@ -23,7 +24,6 @@ from ddpm_demo.ui.server.runtime import GPU, friendly, model
 
 MOST = 64  # pictures in one run of the app,
 PIXELS = 2**20  # and pixels: a network's activations take a few hundred times their memory
-ANY = "any"
 DEFAULT = SampleConfig()
 
 DICE = f"() => Math.floor(Math.random() * {SEED_MAX})"
@@ -69,6 +69,14 @@ def most_pictures(checkpoint: Checkpoint) -> int:
     return max(1, min(MOST, PIXELS // checkpoint.model.config.size**2))
 
 
+def class_choices(checkpoint: Checkpoint) -> list[tuple[str, str]]:
+    """What the list of classes offers, each with the words that `parse_classes` reads."""
+    classes = checkpoint.classes
+    each = [("each in turn", EACH)] if classes else []
+    names = [(name, class_words((k,), classes)) for k, name in enumerate(classes)]
+    return [*each, *(names if len(classes) > 1 else ()), ("any (no class)", ANY)]
+
+
 def sample_config(
     checkpoint: Checkpoint,
     sampler: Any,
@@ -89,8 +97,6 @@ def sample_config(
         ValueError: a value that the app doesn't allow.
     """
     number("n", n, 1, most_pictures(checkpoint), whole=True)
-    classes = checkpoint.classes
-    one_of("class", label, (ANY, *classes))
     return SampleConfig(
         sampler,
         steps,
@@ -100,7 +106,7 @@ def sample_config(
         variance,
         eta,
         bool(clip),
-        None if label == ANY else classes.index(label),
+        parse_classes(str(label), checkpoint.classes),
         guidance,
         start,
     )
@@ -153,8 +159,8 @@ def how_long(
 ) -> str:
     """The line beside the button; nothing if there is no such run."""
     try:
-        y = None if label == ANY else 0
-        config = SampleConfig(sampler, steps, n, label=y, guidance=guidance)
+        y = None if label == ANY else (0,)
+        config = SampleConfig(sampler, steps, n, labels=y, guidance=guidance)
         seconds = _seconds_per_call(own, name, config) * budget.calls(sampler, steps)
         most = most_seconds()
     except (ValueError, OSError, FloatingPointError, gr.Error):
@@ -172,8 +178,8 @@ def fit(
     try:
         checkpoint = find(name, own)
         number("start", start, 1, checkpoint.diffusion.T, whole=True)
-        y = None if label == ANY else 0
-        config = SampleConfig(n=n, label=y, guidance=guidance)
+        y = None if label == ANY else (0,)
+        config = SampleConfig(n=n, labels=y, guidance=guidance)
         if isinstance(seconds, int) and TIMES.get(seconds) and seconds > 0:
             ms = 1000 * _seconds_per_call(own, name, config)
             return budget.plan(seconds, ms, start, defaults(checkpoint))
@@ -219,7 +225,11 @@ def _chosen(own: Mapping[str, str], name: str, n: Any) -> Iterator[Any]:
         best.variance,
         best.clip,
         gr.update(maximum=T, value=best.start or T),
-        gr.update(choices=[ANY, *classes], value=ANY, visible=bool(classes)),
+        gr.update(
+            choices=class_choices(checkpoint),
+            value=class_words(best.labels, classes),
+            visible=bool(classes),
+        ),
         gr.update(value=best.guidance, visible=bool(classes)),
         gr.update(maximum=most, value=min(n, max(1, most // 4)) if most < MOST else n),
     )
@@ -275,11 +285,11 @@ def build_generate_tab(any_repo: bool = False) -> ModelChoice | None:
             choice = ModelChoice(name, own)
             build_hub_entry(choice, any_repo)
             label = gr.Dropdown(
-                [ANY, *model(first).classes],
-                value=ANY,
+                class_choices(model(first)),
+                value=class_words(best.labels, model(first).classes),
                 visible=bool(model(first).classes),
                 label="Class",
-                info="y: what to draw; “any” leaves it to the model (the null class).",
+                info="y: what to draw. With “any”, the model decides, and guidance does nothing.",
                 elem_id="label",
             )
             guidance = gr.Slider(
@@ -392,7 +402,8 @@ def build_generate_tab(any_repo: bool = False) -> ModelChoice | None:
 
     quick: dict[str, Any] = {**quiet, "queue": False, "trigger_mode": "always_last"}
     run_of = [own, name, sampler, steps, n, label, guidance]
-    usual = (first, best.sampler, best.steps, DEFAULT.n, ANY, best.guidance)
+    label_words = class_words(best.labels, model(first).classes)
+    usual = (first, best.sampler, best.steps, DEFAULT.n, label_words, best.guidance)
     gr.on(None, functools.partial(how_long, {}, *usual), None, pace, **quick)  # of a new page
     timed = (how_long, run_of, pace)
     gr.on([c.change for c in (sampler, steps, n, label, guidance)], *timed, **quick)

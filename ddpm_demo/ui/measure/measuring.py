@@ -18,13 +18,14 @@ from ddpm_demo.config import SampleConfig, number, one_of, require
 from ddpm_demo.evaluation import metrics, references
 from ddpm_demo.evaluation.bounds import Bound, model_bound
 from ddpm_demo.evaluation.classifier import Classifier
-from ddpm_demo.evaluation.samples import bound_plots, bound_sentence, judge_of, pages, tuned_to
+from ddpm_demo.evaluation.samples import bound_plots, bound_sentence, judge_of, pages
 from ddpm_demo.inference import timing as budget
 from ddpm_demo.inference.generate import defaults, metadata
+from ddpm_demo.inference.labels import class_words, parse_classes, tuned_to
 from ddpm_demo.media.plots import bar_plot
 from ddpm_demo.models.checkpoint import Checkpoint
 from ddpm_demo.ui.components import player
-from ddpm_demo.ui.generate.tab import ANY, SAMPLERS, find, most_pictures
+from ddpm_demo.ui.generate.tab import SAMPLERS, class_choices, find, most_pictures
 from ddpm_demo.ui.server import runtime
 from ddpm_demo.ui.server.runtime import GPU, bar, friendly
 from ddpm_demo.ui.server.work import EVERY, give_way, loading, shown
@@ -34,7 +35,7 @@ PAGE = 16  # pictures drawn, or calls of the bound, at once: Stop and the pictur
 FD, BPD = "fd", "bpd"
 LABELS = {FD: "Fréchet distance, by our classifier", BPD: "bits/dim, on test pictures"}
 PANELS = ("Samples, the last ones",)
-TURNS, ALL = "all in turn", "all classes"
+ALL = "all classes"
 Said = tuple[Any, Any, Any]  # for player, line and result
 IDLE: Said = gr.skip(), gr.skip(), gr.skip()  # where Stop may take effect
 
@@ -46,7 +47,6 @@ class Plan:
     Attributes:
         source: of the model, for `runtime.model`.
         config: of the samples; `n` of them.
-        even: the classes take turns.
         against: the class of the data that is compared with; None: all of them.
         judge, reference: for the Fréchet distance; None without it.
         images, terms: of the bound, None without it.
@@ -55,7 +55,6 @@ class Plan:
     checkpoint: Checkpoint
     source: str
     config: SampleConfig
-    even: bool
     against: str | None
     judge: Classifier | None
     reference: metrics.Summary | None
@@ -65,8 +64,7 @@ class Plan:
     @property
     def pages(self) -> list[SampleConfig]:
         most = min(PAGE, most_pictures(self.checkpoint))
-        drawn = pages(self.checkpoint, self.config, most=most, even=self.even)
-        return drawn if self.judge else []
+        return pages(self.config, most) if self.judge else []
 
     def seconds(self) -> float:
         """About how long it takes here."""
@@ -134,8 +132,7 @@ def plan(
     require(isinstance(wanted, list) and len(wanted) > 0, "metrics", wanted, "one or more of them")
     for metric in wanted:
         one_of("metric", metric, (FD, BPD))
-    one_of("class", label, (TURNS, ANY, *checkpoint.classes))
-    y = None if label in (TURNS, ANY) else checkpoint.classes.index(label)
+    labels = parse_classes(str(label), checkpoint.classes)
     one_of("class of the data", against, (ALL, *classes_of(checkpoint)))
     against = None if against == ALL else against
     judge = reference = None
@@ -145,7 +142,7 @@ def plan(
         number("number of pictures", n, 1, N_MOST, whole=True)
         metrics.require_enough(n, judge.dim)
         config = dataclasses.replace(
-            config, n=n, sampler=sampler, steps=steps, label=y, guidance=guidance
+            config, n=n, sampler=sampler, steps=steps, labels=labels, guidance=guidance
         )
         number("steps", steps, 1, config.start or checkpoint.diffusion.T, whole=True)
     if BPD in wanted:
@@ -154,8 +151,8 @@ def plan(
         number("terms", terms, 2, checkpoint.diffusion.T, whole=True)
     else:
         pictures = terms = None
-    source, even = own.get(name, name), label == TURNS
-    return Plan(checkpoint, source, config, even, against, judge, reference, pictures, terms)
+    source = own.get(name, name)
+    return Plan(checkpoint, source, config, against, judge, reference, pictures, terms)
 
 
 def most_seconds() -> float:
@@ -315,7 +312,7 @@ def offer(checkpoint: Checkpoint) -> list[dict[str, Any]]:
     """What the controls are for a model: metrics, why not all of them, n, sampler, steps, class,
     guidance, class of the data and terms, each as the options of a component."""
     best, classes, missing = defaults(checkpoint), checkpoint.classes, why_not(checkpoint)
-    only, known = tuned_to(checkpoint), classes_of(checkpoint)  # tuned, it needs no label
+    only, known = tuned_to(checkpoint), classes_of(checkpoint)
     offered = [(text, metric) for metric, text in LABELS.items() if metric not in missing]
     T = checkpoint.diffusion.T
     return [
@@ -325,8 +322,8 @@ def offer(checkpoint: Checkpoint) -> list[dict[str, Any]]:
         {"value": best.sampler},
         {"value": best.steps, "maximum": best.start or T},
         {
-            "value": TURNS if classes and not only else ANY,
-            "choices": [TURNS, ANY, *classes] if classes else [ANY],
+            "value": class_words(best.labels, classes),
+            "choices": class_choices(checkpoint),
             "visible": bool(classes),
         },
         {"value": best.guidance, "visible": bool(classes)},

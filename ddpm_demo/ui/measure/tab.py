@@ -9,10 +9,11 @@ from typing import Any
 import gradio as gr
 
 from ddpm_demo.config import SAMPLER_NAMES
+from ddpm_demo.inference.labels import ANY, EACH
 from ddpm_demo.models.zoo import available
 from ddpm_demo.ui.components import player
-from ddpm_demo.ui.generate.tab import ANY, SAMPLERS, ModelChoice, find, first_model
-from ddpm_demo.ui.measure.measuring import ALL, IMAGES_MOST, PANELS, TURNS, how_long, offer, run
+from ddpm_demo.ui.generate.tab import SAMPLERS, ModelChoice, find, first_model
+from ddpm_demo.ui.measure.measuring import ALL, IMAGES_MOST, PANELS, how_long, offer, run
 from ddpm_demo.ui.server import runtime
 from ddpm_demo.ui.server.runtime import friendly
 from ddpm_demo.ui.server.work import LANE
@@ -80,7 +81,7 @@ def build_measure_tab(choice: ModelChoice, local: bool) -> None:
             )
             label = gr.Dropdown(
                 label="Class",
-                info="y: what to draw; “any” leaves it to the model (the null class).",
+                info="y: what to draw. With “any”, the model decides, and guidance does nothing.",
                 elem_id="measure-class",
                 **first[5],
             )
@@ -135,7 +136,7 @@ def build_measure_tab(choice: ModelChoice, local: bool) -> None:
         yield [gr.update(**options) for options in offer(find(model, own))]
 
     name.change(chosen, [choice.own, name], offered, **quiet)
-    label.input(lambda y: ALL if y in (TURNS, ANY) else y, label, against, **quiet)
+    label.input(lambda y: ALL if y in (EACH, ANY) else y, label, against, **quiet)
     choice.own.change(
         lambda own: gr.update(choices=[*available(), *own]), choice.own, name, **quiet
     )
