@@ -29,7 +29,8 @@ from ddpm_demo.evaluation import metrics, references
 from ddpm_demo.evaluation.samples import CACHE, Samples, judge_of
 from ddpm_demo.inference import timing as budget
 from ddpm_demo.inference.generate import defaults
-from ddpm_demo.models.checkpoint import Checkpoint, load_checkpoint
+from ddpm_demo.models.checkpoint import Checkpoint
+from ddpm_demo.models.load import load_checkpoint
 from ddpm_demo.models.zoo import available
 from ddpm_demo.nn.unet import UNet
 
@@ -89,7 +90,7 @@ def main() -> None:
         if "base" in checkpoint.info:
             continue
         config, seen = checkpoint.model.config, checkpoint.info.get("images", SEEN.get(name))
-        millions = sum(p.numel() for p in checkpoint.model.parameters()) / 1e6
+        millions = checkpoint.parameters / 1e6
         drawn, fd = distance(checkpoint, o.n, o.steps, o.cache)
         took = budget.measure(checkpoint, patience=math.inf)
         print(

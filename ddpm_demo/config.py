@@ -28,10 +28,21 @@ SEED_MAX = 2**32 - 1
 C = TypeVar("C")
 
 
+class SettingError(ValueError):
+    """A setting has a value that is not allowed; the message is one sentence."""
+
+    def __init__(self, name: str, value: object, allowed: str) -> None:
+        super().__init__(name, value, allowed)
+        self.name, self.value, self.allowed = name, value, allowed
+
+    def __str__(self) -> str:
+        return f"{self.name} is {self.value!r}; allowed is {self.allowed}."
+
+
 def require(ok: bool, name: str, value: object, allowed: str) -> None:
-    """Raise `ValueError` with one sentence unless `ok`."""
+    """Raise `SettingError` unless `ok`."""
     if not ok:
-        raise ValueError(f"{name} is {value!r}; allowed is {allowed}.")
+        raise SettingError(name, value, allowed)
 
 
 def number(

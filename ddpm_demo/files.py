@@ -1,10 +1,22 @@
-"""Writing files whole or not at all."""
+"""Paths as people write them, and files that are written whole or not at all."""
 
 from __future__ import annotations
 
 import os
 import tempfile
 from pathlib import Path
+
+
+def expand(path: str | Path) -> Path:
+    """The path with its `~` or `~name` replaced by that home folder.
+
+    Raises:
+        ValueError: there is no such home folder.
+    """
+    try:
+        return Path(path).expanduser()
+    except RuntimeError:
+        raise ValueError(f"{path} can't be found, as there is no home folder for its ~.") from None
 
 
 def write_atomically(path: Path, data: bytes) -> None:

@@ -98,7 +98,7 @@ def busy() -> Iterator[Callable[[], AbstractContextManager[None]]]:
 def zoo(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, tiny: Callable[..., Checkpoint]) -> Path:
     """Shipped models of the test's own: "tiny", and "classy", which knows three classes."""
     folder = tmp_path / "checkpoints"
-    monkeypatch.setattr("ddpm_demo.models.zoo.ZOO", folder)
+    monkeypatch.setenv("DDPM_DEMO_MODELS", str(folder))
     for name, classes in (("tiny", 0), ("classy", 3)):
         save_checkpoint(folder / name, tiny(num_classes=classes))
     return folder

@@ -1,6 +1,6 @@
 """The real app in a process of its own, with tiny models, and pages of it without a browser.
 
-`python tests/faults_server.py ZOO ...` is app.py with the models of another folder.
+`python tests/faults_server.py MODELS ...` is app.py with the models of another folder.
 """
 
 from __future__ import annotations
@@ -23,7 +23,6 @@ import torch
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
 from ddpm_demo.config import DiffusionConfig, ModelConfig
-from ddpm_demo.models import zoo
 from ddpm_demo.models.checkpoint import Checkpoint, save_checkpoint
 from ddpm_demo.nn.unet import UNet
 
@@ -187,7 +186,7 @@ def error(message: dict[str, Any]) -> str:
 
 
 if __name__ == "__main__":
-    zoo.ZOO = Path(sys.argv[1])
+    os.environ["DDPM_DEMO_MODELS"] = sys.argv[1]
     from ddpm_demo.ui.app import main
 
     main(sys.argv[2:])

@@ -14,7 +14,8 @@ from ddpm_demo.diffusion.denoiser import Denoiser
 from ddpm_demo.inference import timing as budget
 from ddpm_demo.inference.generate import generate
 from ddpm_demo.inference.timing import calls, estimate, measure, per_call, pictures, plan, spoken
-from ddpm_demo.models.checkpoint import Checkpoint, load_checkpoint
+from ddpm_demo.models.checkpoint import Checkpoint
+from ddpm_demo.models.load import load_checkpoint
 from ddpm_demo.ui.generate import tab
 from ddpm_demo.ui.server import runtime
 

@@ -14,7 +14,8 @@ from ddpm_demo.cli import parser
 from ddpm_demo.cli.training import configs, network
 from ddpm_demo.config import DiffusionConfig, ModelConfig, TrainConfig
 from ddpm_demo.inference.generate import defaults
-from ddpm_demo.models.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
+from ddpm_demo.models.checkpoint import Checkpoint, save_checkpoint
+from ddpm_demo.models.load import load_checkpoint
 from ddpm_demo.nn.unet import UNet
 from ddpm_demo.publishing import card
 

@@ -13,13 +13,8 @@ import torch
 from torch import Tensor
 
 from ddpm_demo.models import checkpoint as cp
-from ddpm_demo.models.checkpoint import (
-    Checkpoint,
-    CheckpointError,
-    load_checkpoint,
-    save_checkpoint,
-    save_tensors,
-)
+from ddpm_demo.models.checkpoint import Checkpoint, CheckpointError, save_checkpoint, save_tensors
+from ddpm_demo.models.load import load_checkpoint
 from ddpm_demo.models.zoo import available
 
 Tiny = Callable[..., Checkpoint]
@@ -160,6 +155,47 @@ def test_an_unknown_name_lists_the_shipped_ones(
     assert "classy, tiny" in refused(name)
 
 
+@pytest.mark.parametrize("given", ["~/models", "{home}/models"])
+def test_where_the_shipped_models_are_can_be_said(
+    given: str, tmp_path: Path, tiny: Tiny, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("DDPM_DEMO_MODELS", given.format(home=tmp_path))
+    save_checkpoint(tmp_path / "models" / "mine", tiny())
+    assert available() == ["mine"]
+    assert load_checkpoint("mine").name == "mine"
+    assert load_checkpoint("~/models/mine").name == "mine"
+    assert load_checkpoint("~/models/mine/model.safetensors").name == "model"
+    assert not list(Path().glob("~*"))
+
+
+def test_a_home_that_is_not_there(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DDPM_DEMO_MODELS", "~nobody-here/models")
+    with pytest.raises(
+        ValueError, match=r"~nobody-here/models can't be found, as there is no home"
+    ):
+        available()
+
+
+def test_without_shipped_models_one_hears_how_to_get_them(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("DDPM_DEMO_MODELS", str(tmp_path / "none"))
+    assert available() == []
+    message = refused("mnist")
+    assert f"no shipped models in {tmp_path / 'none'}" in message
+    assert "DDPM_DEMO_MODELS" in message
+
+
+def test_a_name_that_is_too_long_is_an_unknown_one(zoo: Path) -> None:
+    assert "There is no model 'xxx" in refused("x" * 5000)
+
+
+def test_the_number_of_parameters(tiny: Tiny) -> None:
+    given = tiny()
+    assert given.parameters == sum(v.numel() for v in given.model.state_dict().values())
+
+
 # Broken ones
 
 
@@ -292,7 +328,7 @@ def test_a_missing_shard_is_named(sharded: Path) -> None:
         ({"weight_map": {"x": 5}}, "is garbled"),
         ({"weight_map": {"x": ["a"]}}, "is garbled"),
         ({"weight_map": [1]}, "is garbled"),
-        ({"weight_map": {}}, "can't be used"),
+        ({"weight_map": {}}, "names no files"),
         ({}, "is garbled"),
         ([1], "is garbled"),
         (None, "is garbled"),
@@ -313,7 +349,7 @@ def test_shards_of_two_saves_are_refused(sharded: Path, tiny: Tiny) -> None:
     first = sorted(sharded.glob("*.safetensors"))[0]
     other = save_checkpoint(sharded.parent / "later", later).parent
     (other / first.name).replace(first)
-    assert "are of different saves" in refused(sharded)
+    assert "come from different saves" in refused(sharded)
 
 
 def test_the_metadata_is_the_whole_configuration(saved: Path, tiny: Tiny) -> None:

@@ -188,7 +188,7 @@ def test_a_residual_block_that_does_nothing_is_the_identity():
 
 
 def test_a_shipped_one_by_name_and_one_that_is_not_there(tmp_path, monkeypatch):
-    monkeypatch.setattr("ddpm_demo.models.zoo.ZOO", tmp_path)
+    monkeypatch.setenv("DDPM_DEMO_MODELS", str(tmp_path))
     with pytest.raises(CheckpointError, match=r"no classifier 'toy'.*or a shipped one: none"):
         k.load_classifier("toy")
     k.save_classifier(tmp_path / "classifiers" / "toy.safetensors", made())

@@ -27,13 +27,8 @@ from ddpm_demo.diffusion.noise import Noise
 from ddpm_demo.diffusion.schedule import Schedule
 from ddpm_demo.inference.generate import generate
 from ddpm_demo.media import images
-from ddpm_demo.models.checkpoint import (
-    Checkpoint,
-    load_checkpoint,
-    load_tensors,
-    save_checkpoint,
-    save_tensors,
-)
+from ddpm_demo.models.checkpoint import Checkpoint, load_tensors, save_checkpoint, save_tensors
+from ddpm_demo.models.load import load_checkpoint
 from ddpm_demo.training.trainer import Trainer
 
 Capture = pytest.CaptureFixture[str]

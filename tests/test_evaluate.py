@@ -31,7 +31,8 @@ from ddpm_demo.evaluation.classifier import (
 from ddpm_demo.evaluation.metrics import distance, summarise
 from ddpm_demo.inference.generate import defaults
 from ddpm_demo.media.plots import bar_plot, line_plot
-from ddpm_demo.models.checkpoint import Checkpoint, load_checkpoint
+from ddpm_demo.models.checkpoint import Checkpoint
+from ddpm_demo.models.load import load_checkpoint
 
 Capture = pytest.CaptureFixture[str]
 DIM = 5
@@ -89,9 +90,7 @@ def test_the_distance_is_scipys_on_the_pictures_of_sample(here: Path, capsys: Ca
     assert sum(row["fd-judge.safetensors says"]["classes"].values()) == pytest.approx(1)
 
 
-def test_shipped_statistics_stand_for_the_data(
-    here: Path, zoo: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_shipped_statistics_stand_for_the_data(here: Path, zoo: Path) -> None:
     judge = load_classifier("judge.safetensors")
     judge.info["dataset"] = "folder:pictures"
     save_classifier(zoo / "classifiers" / "judge.safetensors", judge)

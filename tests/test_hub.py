@@ -24,12 +24,8 @@ from huggingface_hub import errors
 
 from ddpm_demo.config import DiffusionConfig, ModelConfig
 from ddpm_demo.models import hub
-from ddpm_demo.models.checkpoint import (
-    Checkpoint,
-    CheckpointError,
-    load_checkpoint,
-    save_checkpoint,
-)
+from ddpm_demo.models.checkpoint import Checkpoint, CheckpointError, save_checkpoint
+from ddpm_demo.models.load import load_checkpoint
 from ddpm_demo.nn.unet import UNet
 from ddpm_demo.ui import app
 from ddpm_demo.ui.components import hub_entry as ui_hub
@@ -131,6 +127,40 @@ def test_download(fake: FakeHub, unet: Callable[..., UNet2DModel]) -> None:
     assert hub.cached(NAME) == fake.cache
 
 
+PARTS: list[tuple[list[str], str]] = [
+    (["unet/config.json", WEIGHTS], "scheduler/scheduler_config.json"),
+    (["model_index.json", "unet/config.json", WEIGHTS], "scheduler/scheduler_config.json"),
+    (CONFIGS, "the weights"),
+    (["scheduler/scheduler_config.json", WEIGHTS], "unet/config.json"),
+    ([WEIGHTS], "unet/config.json, scheduler/scheduler_config.json"),
+]
+
+
+@pytest.mark.parametrize(("there", "lacks"), PARTS, ids=[lacks for _, lacks in PARTS])
+def test_what_is_missing_of_a_repo_is_fetched(
+    there: list[str], lacks: str, fake: FakeHub, unet: Callable[..., UNet2DModel]
+) -> None:
+    """Other programs leave parts of a repo in the cache; offline, what is missing is named."""
+    for name in there:
+        (fake.cache / name).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(fake.source / name, fake.cache / name)
+    assert hub.cached(NAME) is None
+    fake.info_error = network("offline")
+    with pytest.raises(CheckpointError, match=f"only in part on this disk, without {lacks}.*OFFLI"):
+        load_checkpoint(NAME)
+    fake.info_error = None
+    assert prediction_error(load_checkpoint(NAME), unet()) <= 1e-5
+    assert hub.cached(NAME) == fake.cache
+
+
+def test_a_link_to_nothing_is_no_file(fake: FakeHub) -> None:
+    """The cache holds links to blobs, and a blob can be deleted."""
+    load_checkpoint(NAME)
+    (fake.cache / WEIGHTS).unlink()
+    (fake.cache / WEIGHTS).symlink_to(fake.cache / "gone")
+    assert hub.cached(NAME) is None
+
+
 def test_data_of_a_listed_model(fake: FakeHub) -> None:
     assert load_checkpoint("google/ddpm-cifar10-32").info["dataset"] == "cifar10"
     assert "dataset" not in load_checkpoint(NAME).info
@@ -220,7 +250,7 @@ def serve_as_hub(folder: Path) -> ThreadingHTTPServer:
 
 THROUGH_THE_LIBRARY = f"""
 from ddpm_demo.models import hub
-from ddpm_demo.models.checkpoint import load_checkpoint
+from ddpm_demo.models.load import load_checkpoint
 from ddpm_demo.ui.components.hub_entry import _bars
 come = [0]
 for online in (True, False):
@@ -389,9 +419,12 @@ def test_what_goes_to_the_hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
     (tmp_path / "runs" / "mine").mkdir(parents=True)
     (tmp_path / "runs" / "theirs").mkdir()
     (tmp_path / "runs" / "theirs" / "config.json").write_text("{}")
-    assert all(hub.is_published(name) for name in (*hub.LISTED, "runs/theirs", "some-one/m.v1"))
-    ours = ("mnist", "runs/mine", "runs/model.safetensors", "./runs/x", "a/b/c", "/etc/x", "~/x")
-    assert not any(hub.is_published(name) for name in ours)
+    assert all(hub.is_repo(name) for name in (*hub.LISTED, "some-one/m.v1"))
+    ours = ("mnist", "runs/model.safetensors", "./runs/x", "a/b/c", "/etc/x", "~/x")
+    assert not any(hub.is_repo(name) for name in ours)
+    for here, said in (("mine", "There is no model 'runs/mine'"), ("theirs", "is missing")):
+        with pytest.raises(CheckpointError, match=said):  # folders of this disk come first
+            load_checkpoint(f"runs/{here}")
     with pytest.raises(CheckpointError, match="There is no model 'nowhere'"):
         load_checkpoint("nowhere")
 

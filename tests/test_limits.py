@@ -8,7 +8,7 @@ from typing import Any
 import gradio as gr
 import pytest
 
-from ddpm_demo.models.checkpoint import load_checkpoint
+from ddpm_demo.models.load import load_checkpoint
 from ddpm_demo.ui import app
 from ddpm_demo.ui.forward import tab as forward
 from ddpm_demo.ui.generate import tab as generate

@@ -23,7 +23,8 @@ from ddpm_demo.evaluation.classifier import (
 from ddpm_demo.inference.batching import BatchedDenoiser
 from ddpm_demo.inference.generate import generate
 from ddpm_demo.media.images import to_uint8
-from ddpm_demo.models.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
+from ddpm_demo.models.checkpoint import Checkpoint, save_checkpoint
+from ddpm_demo.models.load import load_checkpoint
 from ddpm_demo.ui.measure import measuring
 from ddpm_demo.ui.server import runtime, work
 

@@ -10,7 +10,8 @@ import torch
 import yaml
 from huggingface_hub import CommitOperationAdd, RepoUrl
 
-from ddpm_demo.models.checkpoint import Checkpoint, load_checkpoint, save_file
+from ddpm_demo.models.checkpoint import Checkpoint, save_file
+from ddpm_demo.models.load import load_checkpoint
 from ddpm_demo.publishing import push as publish
 
 TOKEN = "hf_aVerySecretToken"

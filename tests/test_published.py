@@ -23,13 +23,10 @@ from ddpm_demo.cli import main
 from ddpm_demo.config import ModelConfig, SampleConfig
 from ddpm_demo.diffusion.noise import Noise
 from ddpm_demo.inference.generate import generate
-from ddpm_demo.models import diffusers_format as published
-from ddpm_demo.models.checkpoint import (
-    Checkpoint,
-    CheckpointError,
-    load_checkpoint,
-    save_checkpoint,
-)
+from ddpm_demo.models.checkpoint import Checkpoint, CheckpointError, save_checkpoint
+from ddpm_demo.models.diffusers_config import model_config
+from ddpm_demo.models.diffusers_format import export_diffusers, read_configs
+from ddpm_demo.models.load import load_checkpoint
 from ddpm_demo.nn.unet import UNet
 
 UNETS: dict[str, dict[str, Any]] = {
@@ -91,7 +88,7 @@ def test_networks_of_the_listed_repos(
         theirs = UNet2DModel(**PUBLISHED, **blocks(attention), **said)
         theirs.save_config(tmp_path)
         DDPMScheduler(variance_type="fixed_large").save_config(tmp_path)
-        ours = UNet(published.read_configs(tmp_path, "new")[0])
+        ours = UNet(read_configs(tmp_path, "new")[0])
     shapes = [{k: v.shape for k, v in net.state_dict().items()} for net in (ours, theirs)]
     assert shapes[0] == shapes[1]
     assert round(sum(p.numel() for p in ours.parameters()) / 1e6, 1) == millions
@@ -122,7 +119,7 @@ def test_default_levels() -> None:
     said = {k: list(v) if k in levels else v for k, v in theirs.items()}
     said["_class_name"] = "UNet2DModel"
     bare = {"_class_name": "UNet2DModel", "sample_size": 32}
-    assert published._model_config(bare) == published._model_config(said)
+    assert model_config(bare) == model_config(said)
 
 
 OLD = {"to_q": "query", "to_k": "key", "to_v": "value", "to_out.0": "proj_attn"}
@@ -302,7 +299,7 @@ def test_export_runs_in_diffusers(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     ours = tiny(**({"norm": "group", "groups": 4, "T": 100} | EXPORTS[name]))
-    made = published.export_diffusers(ours, tmp_path / "deep" / "new")
+    made = export_diffusers(ours, tmp_path / "deep" / "new")
     assert os.listdir(tmp_path / "deep") == ["new"]
     assert (made.stat().st_mode & 0o777) == (tmp_path / "deep").stat().st_mode & 0o777
     pipeline = DDPMPipeline.from_pretrained(made)
@@ -321,7 +318,7 @@ def test_export_runs_in_diffusers(
 def test_export_keeps_the_sampling_choices(tmp_path: Path, tiny: Callable[..., Checkpoint]) -> None:
     ours = tiny(norm="group", groups=4)
     ours.info["sample"] = {"spacing": "uniform", "clip": False, "variance": "beta"}
-    made = published.export_diffusers(ours, tmp_path / "new")
+    made = export_diffusers(ours, tmp_path / "new")
     assert load_checkpoint(made).info["sample"] == ours.info["sample"]
     scheduler = DDPMPipeline.from_pretrained(made).scheduler.config
     assert (scheduler.timestep_spacing, scheduler.clip_sample) == ("linspace", False)
@@ -340,16 +337,14 @@ def test_export_refuses(
     changes: dict[str, Any], message: str, tmp_path: Path, tiny: Callable[..., Checkpoint]
 ) -> None:
     with pytest.raises(ValueError, match=message):
-        published.export_diffusers(
-            tiny(**({"norm": "group", "groups": 4} | changes)), tmp_path / "new"
-        )
+        export_diffusers(tiny(**({"norm": "group", "groups": 4} | changes)), tmp_path / "new")
     assert not any(tmp_path.iterdir())
 
 
 def test_export_never_writes_over(tmp_path: Path, tiny: Callable[..., Checkpoint]) -> None:
     (tmp_path / "kept").mkdir()
     with pytest.raises(ValueError, match=r"kept.*one that isn't there yet"):
-        published.export_diffusers(tiny(norm="group", groups=4), tmp_path / "kept")
+        export_diffusers(tiny(norm="group", groups=4), tmp_path / "kept")
 
 
 def test_export_leaves_nothing_when_it_fails(
@@ -360,7 +355,7 @@ def test_export_leaves_nothing_when_it_fails(
 
     monkeypatch.setattr(Path, "write_bytes", full)
     with pytest.raises(OSError, match="No space"):
-        published.export_diffusers(tiny(norm="group", groups=4), tmp_path / "new")
+        export_diffusers(tiny(norm="group", groups=4), tmp_path / "new")
     assert not any(tmp_path.iterdir())
 
 

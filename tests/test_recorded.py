@@ -8,15 +8,18 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from ddpm_demo.models.checkpoint import load_checkpoint
-from ddpm_demo.models.zoo import ZOO
+from ddpm_demo.models.load import load_checkpoint
+from ddpm_demo.models.zoo import models_folder
 from ddpm_demo.ui.finetune import tab as finetune
 
 
 @pytest.mark.parametrize("name", finetune.recorded())
 def test_a_shipped_run_is_shown_at_once(name: str) -> None:
     (said,) = finetune.show_recorded(name)
-    message, log = json.loads(said[0]), (ZOO / name / "log.jsonl").read_text().splitlines()
+    message, log = (
+        json.loads(said[0]),
+        (models_folder() / name / "log.jsonl").read_text().splitlines(),
+    )
     run, frames = message["run"], message["frames"]
     steps = [json.loads(row)["step"] for row in log]
     assert [frame["step"] for frame in frames] == [0, *steps]
@@ -26,7 +29,7 @@ def test_a_shipped_run_is_shown_at_once(name: str) -> None:
     title = f"{name}: {steps[-1]} steps of {batch} pictures, recorded on another machine in "
     assert run["title"].startswith(title)
     assert "<polyline" in said[1]
-    with Image.open(ZOO / name / "morph.gif") as film:
+    with Image.open(models_folder() / name / "morph.gif") as film:
         assert film.info["duration"] * film.n_frames > 3000
         film.seek(film.n_frames - 1)
         sheet = np.asarray(film.convert("RGB"))

@@ -33,13 +33,8 @@ from ddpm_demo.data import Images
 from ddpm_demo.diffusion.denoiser import Denoiser
 from ddpm_demo.diffusion.noise import Noise
 from ddpm_demo.diffusion.samplers.sampling import ddim
-from ddpm_demo.models.checkpoint import (
-    Checkpoint,
-    CheckpointError,
-    load_checkpoint,
-    load_tensors,
-    save_tensors,
-)
+from ddpm_demo.models.checkpoint import Checkpoint, CheckpointError, load_tensors, save_tensors
+from ddpm_demo.models.load import load_checkpoint
 from ddpm_demo.nn.unet import UNet
 from ddpm_demo.training import trainer as tr
 from ddpm_demo.training.train import Progress, train

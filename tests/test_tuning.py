@@ -23,7 +23,8 @@ from ddpm_demo.config import SampleConfig
 from ddpm_demo.evaluation.classifier import Classifier, ClassifierConfig
 from ddpm_demo.inference.generate import generate
 from ddpm_demo.media.images import to_uint8
-from ddpm_demo.models.checkpoint import Checkpoint, load_checkpoint, load_tensors, save_checkpoint
+from ddpm_demo.models.checkpoint import Checkpoint, load_tensors, save_checkpoint
+from ddpm_demo.models.load import load_checkpoint
 from ddpm_demo.training.trainer import Trainer
 from ddpm_demo.ui.finetune import results
 from ddpm_demo.ui.finetune import tuning as tab

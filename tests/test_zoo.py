@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from ddpm_demo.models.checkpoint import load_checkpoint
+from ddpm_demo.models.load import load_checkpoint
 from ddpm_demo.models.zoo import Facts, available, facts
 
 

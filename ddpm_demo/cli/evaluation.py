@@ -67,8 +67,8 @@ def _evaluate(o: argparse.Namespace) -> None:
     from ddpm_demo.evaluation.classifier import load_classifier
     from ddpm_demo.inference.generate import defaults
     from ddpm_demo.inference.labels import class_words, parse_classes
-    from ddpm_demo.models.checkpoint import load_checkpoint
-    from ddpm_demo.models.zoo import ZOO
+    from ddpm_demo.models.load import load_checkpoint
+    from ddpm_demo.models.zoo import models_folder
 
     if o.out:
         suffix(o.out, ".json")
@@ -82,7 +82,7 @@ def _evaluate(o: argparse.Namespace) -> None:
     c.require(o.bpd_images is None or o.bpd_images > 0, "--bpd-images", o.bpd_images, "1 or more")
     device = own_device(pick(o.device))
     checkpoint = load_checkpoint(o.model, device)
-    card = ZOO / o.model / "README.md"
+    card = models_folder() / o.model / "README.md"
     c.require(not o.card or card.is_file(), "--card with the model", o.model, "a shipped model")
     rank, world = (int(os.environ.get(k, v)) for k, v in (("RANK", 0), ("WORLD_SIZE", 1)))
     own, config = defaults(checkpoint), checkpoint.model.config

@@ -41,7 +41,8 @@ def _finetune(o: argparse.Namespace) -> None:
     from ddpm_demo import data as d
     from ddpm_demo.devices import keep_memory, pick
     from ddpm_demo.media.images import to_uint8
-    from ddpm_demo.models.checkpoint import load_checkpoint, save_file
+    from ddpm_demo.models.checkpoint import save_file
+    from ddpm_demo.models.load import load_checkpoint
     from ddpm_demo.publishing import push as publish
     from ddpm_demo.training import finetune as f
     from ddpm_demo.training.run_folder import SCALE, RunFolder

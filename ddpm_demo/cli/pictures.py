@@ -94,7 +94,7 @@ def _sample(o: argparse.Namespace) -> None:
     from ddpm_demo.inference.generate import defaults, generate, metadata
     from ddpm_demo.inference.labels import parse_classes
     from ddpm_demo.media import images
-    from ddpm_demo.models.checkpoint import load_checkpoint
+    from ddpm_demo.models.load import load_checkpoint
 
     kind = suffix(o.out, ".png", ".gif", ".mp4", ".npz")
     c.number("scale", o.scale, 1, 64, whole=True)

@@ -152,7 +152,7 @@ def _train(o: argparse.Namespace) -> None:
 
     from ddpm_demo import data as d
     from ddpm_demo.devices import keep_memory, pick
-    from ddpm_demo.models.checkpoint import load_checkpoint
+    from ddpm_demo.models.load import load_checkpoint
     from ddpm_demo.training.run_folder import RunFolder
     from ddpm_demo.training.train import train
 

@@ -32,13 +32,13 @@ def export_arguments(p: argparse.ArgumentParser) -> None:
 
 
 def _models(o: argparse.Namespace) -> None:
-    from ddpm_demo.models.checkpoint import load_checkpoint
+    from ddpm_demo.models.load import load_checkpoint
     from ddpm_demo.models.zoo import available
 
     rows = []
     for name in available():
         m = load_checkpoint(name)
-        size, millions = m.model.config.size, sum(p.numel() for p in m.model.parameters()) / 1e6
+        size, millions = m.model.config.size, m.parameters / 1e6
         shape = f"{m.model.config.channels} x {size} x {size}"
         process, seen, n = m.diffusion, m.info.get("images") or 0, len(m.classes)
         rows.append(
@@ -73,7 +73,7 @@ def _ship(o: argparse.Namespace) -> None:
 
 
 def _export(o: argparse.Namespace) -> None:
-    from ddpm_demo.models.checkpoint import load_checkpoint
     from ddpm_demo.models.diffusers_format import export_diffusers
+    from ddpm_demo.models.load import load_checkpoint
 
     print(export_diffusers(load_checkpoint(o.model), o.folder))

@@ -26,13 +26,14 @@ from ddpm_demo import data as d
 from ddpm_demo.config import SEED_MAX, from_dict, number, require, whole_numbers
 from ddpm_demo.devices import bf16_pays, pick
 from ddpm_demo.files import write_atomically
-from ddpm_demo.models import zoo
 from ddpm_demo.models.checkpoint import (
     CheckpointError,
     check_parameters,
+    count_parameters,
     load_tensors,
     save_tensors,
 )
+from ddpm_demo.models.zoo import models_folder
 from ddpm_demo.training.trainer import DivergedError, Shuffle, generator
 
 VERSION = 1
@@ -182,7 +183,7 @@ def load_classifier(source: str | Path, device: torch.device | str = "cpu") -> C
     Raises:
         CheckpointError: it isn't there or can't be used; the message says why.
     """
-    shipped = {p.stem: p for p in (zoo.ZOO / "classifiers").glob("*.safetensors")}
+    shipped = {p.stem: p for p in (models_folder() / "classifiers").glob("*.safetensors")}
     path = shipped.get(str(source), Path(source))
     if not path.is_file():
         raise CheckpointError(
@@ -317,7 +318,7 @@ def card(name: str, model: Classifier) -> str:
 
     info, config, result = model.info, model.config, model.info["test"]
     rows = "\n".join(f"| {k} | {100 * v:.1f} % |" for k, v in result["by_class"].items())
-    parameters = sum(p.numel() for p in model.parameters())
+    parameters = count_parameters(model)
     recipe = info["recipe"]
     words = ["python -m ddpm_demo.evaluation.classifier", f"--dataset {info['dataset']}"]
     words += [f"--{k.replace('_', '-')} {v:g}" for k, v in recipe.items()]

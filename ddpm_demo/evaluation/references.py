@@ -23,7 +23,7 @@ from ddpm_demo.config import number, one_of
 from ddpm_demo.evaluation.classifier import Classifier, load_classifier
 from ddpm_demo.evaluation.metrics import Extractor, MetricError, Summary, summarise
 from ddpm_demo.files import write_atomically
-from ddpm_demo.models import zoo
+from ddpm_demo.models.zoo import models_folder
 
 SPLITS = ("train", "test")
 
@@ -62,7 +62,7 @@ def read(judge: Classifier, split: str, label: int | None = None) -> Summary:
     one_of("split", split, SPLITS)
     if label is not None:
         number("class", label, 0, len(judge.config.classes) - 1, whole=True)
-    path = next((zoo.ZOO / "classifiers").glob(f"{judge.name}-{split}-*.npz"), None)
+    path = next((models_folder() / "classifiers").glob(f"{judge.name}-{split}-*.npz"), None)
     if path is None:
         raise MetricError(
             f"There are no statistics of the {split} pictures by {judge.name}; with the data, "
@@ -110,7 +110,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     o = p.parse_args(arguments)
     try:
         judge = load_classifier(o.classifier)
-        name, folder, written = judge.info["dataset"], zoo.ZOO / "classifiers", set()
+        name, folder, written = judge.info["dataset"], models_folder() / "classifiers", set()
         for split in SPLITS:
             data = d.load(name, o.data_dir, train=split == "train")
             written.add(write(judge, data, split, folder))

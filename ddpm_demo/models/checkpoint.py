@@ -1,8 +1,8 @@
-"""Models on disk: safetensors with the whole configuration in their metadata. Never a pickle.
+"""Our files of models: safetensors with the whole configuration in their metadata. Never a pickle.
 
 A checkpoint is one `.safetensors` file, or a folder with `model.safetensors` or its shards and
-index. The network is rebuilt from it alone. Files are written beside their name and then renamed,
-so a kill while writing loses nothing.
+index. It holds all that is needed to rebuild the network. A file is written beside its name and
+then renamed, so nothing is lost if the program is killed while it writes.
 """
 
 from __future__ import annotations
@@ -18,11 +18,10 @@ import torch
 from huggingface_hub import split_torch_state_dict_into_shards
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
-from torch import Tensor
+from torch import Tensor, nn
 
 from ddpm_demo.config import DiffusionConfig, ModelConfig, from_dict
 from ddpm_demo.files import write_atomically
-from ddpm_demo.models import zoo
 from ddpm_demo.models.zoo import KEY
 from ddpm_demo.nn.unet import UNet
 
@@ -47,8 +46,17 @@ class Checkpoint:
     name: str = ""
 
     @property
+    def parameters(self) -> int:
+        """How many numbers the network has learned."""
+        return count_parameters(self.model)
+
+    @property
     def classes(self) -> list[str]:
         return list(self.info.get("classes", ())) if self.model.config.num_classes else []
+
+
+def count_parameters(model: nn.Module) -> int:
+    return sum(p.numel() for p in model.parameters())
 
 
 def save_tensors(path: Path, tensors: Mapping[str, Tensor], about: Mapping[str, Any]) -> None:
@@ -128,53 +136,48 @@ def save_file(path: Path, checkpoint: Checkpoint) -> None:
     save_tensors(path, state, describe(checkpoint))
 
 
-def model_files(source: Path, name: str = "") -> list[Path]:
-    """The files with the weights of a file or folder that `load_checkpoint` reads.
+def model_files(source: Path) -> list[Path]:
+    """The files with the weights of a file or folder that `read_checkpoint` reads, or none.
 
     Raises:
-        CheckpointError: there are none, or the index of shards is broken.
+        CheckpointError: the index of shards is broken.
     """
-    if source.is_file():
-        return [source]
-    if (whole := source / "model.safetensors").is_file():
-        return [whole]
+    for whole in (source, source / "model.safetensors"):
+        if whole.is_file():
+            return [whole]
     index = source / "model.safetensors.index.json"
     if not index.is_file():
-        raise CheckpointError(
-            f"There is no model {name or str(source)!r}; allowed is a .safetensors file, a folder "
-            f"with one, or a shipped model: {', '.join(zoo.available()) or 'none'}."
-        )
+        return []
     try:
         names = set(json.loads(index.read_text())["weight_map"].values())
         outside = any(Path(n).name != n for n in names)
     except (ValueError, KeyError, AttributeError, TypeError) as error:
         raise CheckpointError(f"{index.name} is garbled ({error!r}).") from None
+    if not names:
+        raise CheckpointError(f"{index.name} names no files.")
     if outside:
         raise CheckpointError(f"{index.name} names files outside its folder.")
     return [source / n for n in sorted(names)]
 
 
-def load_checkpoint(source: str | Path, device: str | torch.device = "cpu") -> Checkpoint:
-    """Rebuild a network, in eval mode, from a shipped model's name, a file, a folder or a repo.
+def read_checkpoint(path: Path, name: str = "", device: str | torch.device = "cpu") -> Checkpoint:
+    """Rebuild a network, in eval mode, from a file or folder that has our files.
+
+    Args:
+        name: what to call it in messages; the path by default.
 
     Raises:
-        CheckpointError: it isn't there or can't be used; the message names every missing, unknown
-            or misshapen parameter, or the wrong value of the configuration.
+        CheckpointError: it can't be used; the message names every missing, unknown or misshapen
+            parameter, or the wrong value of the configuration.
     """
-    name = str(source)
-    shipped = zoo.ZOO / name if Path(name).name == name and name not in ("", ".", "..") else None
-    path = shipped if shipped and shipped.is_dir() else Path(source)
-    from ddpm_demo.models import hub  # which builds on this module
-
-    if path is not shipped and hub.is_published(name):
-        return hub.load(name, device)
+    name = name or str(path)
     state: dict[str, Tensor] = {}
     about: dict[str, Any] = {}
-    for file in model_files(path, name):
+    for file in model_files(path):
         tensors, said = load_tensors(file)
         if state and said != about:
             raise CheckpointError(
-                f"The shards in {name} are of different saves; the last one was cut short."
+                f"The shards in {name} come from different saves: the last one was cut short."
             )
         state, about = state | tensors, said
     try:
@@ -187,14 +190,24 @@ def load_checkpoint(source: str | Path, device: str | torch.device = "cpu") -> C
         raise CheckpointError(f"The configuration in {name} can't be used: {error}") from None
     except (TypeError, KeyError, AttributeError) as error:
         raise CheckpointError(f"The configuration in {name} is garbled ({error!r}).") from None
+    called = path.stem if path.suffix else path.name
+    return Checkpoint(build(name, config, state, device), diffusion, info, called)
+
+
+def build(
+    name: str, config: ModelConfig, state: Mapping[str, Tensor], device: str | torch.device
+) -> UNet:
+    """The network with these weights, float32, channels_last, in eval mode.
+
+    Raises:
+        CheckpointError: the weights don't fit; see `check_parameters`.
+    """
     with torch.device("meta"):  # no memory for a network whose weights turn out not to fit
         model = UNet(config)
     check_parameters(name, model.state_dict(), state)
     model = model.to_empty(device="cpu").to(memory_format=torch.channels_last)
-    model.load_state_dict({k: v.float() for k, v in state.items()})
-    return Checkpoint(
-        model.to(device).eval(), diffusion, info, path.stem if path.suffix else path.name
-    )
+    model.load_state_dict(state)
+    return model.to(device).eval()
 
 
 def check_parameters(name: str, wanted: Mapping[str, Tensor], given: Mapping[str, Tensor]) -> None:

@@ -1,13 +1,11 @@
 """DDPMs on the Hub: what a repo would bring, its download, and what is here already.
 
 A repo holds a model as diffusers publishes them, or one that this program has saved or pushed.
-
-The cache is huggingface-hub's. How a folder becomes a network is in `published`.
+The cache is huggingface-hub's.
 """
 
 from __future__ import annotations
 
-import dataclasses
 import fnmatch
 import math
 import os
@@ -18,7 +16,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
 from huggingface_hub import HfApi, snapshot_download
 from huggingface_hub.errors import (
     GatedRepoError,
@@ -28,13 +25,9 @@ from huggingface_hub.errors import (
 )
 from tqdm.auto import tqdm
 
-from ddpm_demo.models.checkpoint import Checkpoint, CheckpointError, load_checkpoint, model_files
-from ddpm_demo.models.diffusers_format import (
-    load_diffusers,
-    local_weights,
-    read_configs,
-    weight_files,
-)
+from ddpm_demo.models.checkpoint import CheckpointError, model_files
+from ddpm_demo.models.diffusers_config import INDEX, SCHEDULER, SCHEDULER_FLAT, UNET, UNET_FLAT
+from ddpm_demo.models.diffusers_format import missing, read_configs, weight_files
 
 LISTED = {
     "google/ddpm-cifar10-32": "CIFAR-10, ten classes of small photos, 32 × 32, 143 MB",
@@ -46,14 +39,9 @@ LISTED = {
 }
 DATASETS = {"google/ddpm-cifar10-32": "cifar10"}  # of the listed: data that there is a judge for
 LIMIT_VARIABLE = "DDPM_DEMO_HUB_MB"  # of the environment
-CONFIGS = [
-    "model_index.json",
-    "unet/config.json",
-    "config.json",
-    "scheduler/scheduler_config.json",
-    "scheduler_config.json",
-]
+CONFIGS = [INDEX, UNET, UNET_FLAT, SCHEDULER, SCHEDULER_FLAT]
 OURS = "model*.safetensors*"  # as `checkpoint.save_checkpoint` names its files
+SUFFIX = ".safetensors"  # of a file, which is no repo
 LIBRARY = "ddpm_demo"  # what the card of a model of this program says
 
 
@@ -81,6 +69,14 @@ class RepoInfo:
         return f"{self.repo_id}: {self.size / 1e6:,.0f} MB, {licence}, {self.downloads:,} downloads"
 
 
+def _where(repo_id: str) -> str:
+    """Whether a repo that can't be had is on this disk in part."""
+    folder = _snapshot(repo_id)
+    if folder and (lacks := _lacking(folder)):
+        return f"{repo_id} is only in part on this disk, without {', '.join(lacks)}"
+    return f"{repo_id} is not on this disk"
+
+
 @contextmanager
 def _sentences(repo_id: str) -> Iterator[None]:
     """Say in one sentence what the Hub answers at length."""
@@ -102,13 +98,11 @@ def _sentences(repo_id: str) -> Iterator[None]:
         ) from None
     except OfflineModeIsEnabled:
         raise CheckpointError(
-            f"{repo_id} is not on this disk, and HF_HUB_OFFLINE forbids to ask the Hub for it."
+            f"{_where(repo_id)}, and HF_HUB_OFFLINE forbids to ask the Hub for it."
         ) from None
     except Exception as error:  # httpx's or httpx2's errors by the Hub's version, a full disk
         reason = f"{type(error).__name__}: {error}".partition("\n")[0]
-        raise CheckpointError(
-            f"{repo_id} is not on this disk and can't be downloaded ({reason})."
-        ) from None
+        raise CheckpointError(f"{_where(repo_id)} and can't be downloaded ({reason}).") from None
 
 
 def describe(repo_id: str) -> RepoInfo:
@@ -137,23 +131,28 @@ def describe(repo_id: str) -> RepoInfo:
     )
 
 
-def cached(repo_id: str) -> Path | None:
-    """The folder of a repo that was downloaded before, without asking the Hub."""
+def _snapshot(repo_id: str) -> Path | None:
+    """The folder of a repo in the cache, whatever is in it."""
     try:
         found = snapshot_download(repo_id, allow_patterns=CONFIGS, local_files_only=True)
     except (OSError, HFValidationError):
         return None
-    return Path(found) if _whole(Path(found)) else None
+    return Path(found)
 
 
-def _whole(folder: Path) -> bool:
-    """Whether all files with the weights of a model are there."""
-    if local_weights(folder):
-        return True
+def _lacking(folder: Path) -> list[str]:
+    """What a folder needs to be a whole model, of either kind."""
     try:
-        return all(file.is_file() for file in model_files(folder))
+        ours = model_files(folder)
     except CheckpointError:
-        return False
+        ours = []
+    return [file.name for file in ours if not file.is_file()] if ours else missing(folder)
+
+
+def cached(repo_id: str) -> Path | None:
+    """The folder of a repo that is whole on this disk, without asking the Hub."""
+    folder = _snapshot(repo_id)
+    return folder if folder and not _lacking(folder) else None
 
 
 def limit() -> float:
@@ -184,8 +183,8 @@ def download(
 ) -> Path:
     """The folder of a repo in the Hub's cache: configurations and one format of weights.
 
-    What is there whole is not asked for again. The configurations come first, so a model that
-    can't be used costs a few kilobytes.
+    A repo that is whole on this disk is not asked for again; of another, only what is missing is
+    downloaded. The configurations come first, so a model that can't be used costs a few kilobytes.
 
     Args:
         most: bytes; of a repo with more, nothing is downloaded. By default `limit()`.
@@ -221,23 +220,6 @@ def download(
     return fetch(list(about.files), tqdm_class)
 
 
-def is_published(source: str) -> bool:
-    """Whether it is a folder as diffusers writes them, or could be the name of a repo."""
-    path = Path(source)
-    if path.exists():
-        return any((path / name).is_file() for name in ("model_index.json", "config.json"))
-    return bool(re.fullmatch(r"\w[\w.-]*/\w[\w.-]*", source)) and path.suffix != ".safetensors"
-
-
-def load(source: str, device: str | torch.device = "cpu") -> Checkpoint:
-    """Rebuild a network from a folder as diffusers writes them, or from its name on the Hub."""
-    path = Path(source)
-    if path.exists():
-        return load_diffusers(path, device=device)
-    folder = download(source)
-    if not local_weights(folder):
-        return dataclasses.replace(load_checkpoint(folder, device), name=source)
-    checkpoint = load_diffusers(folder, source, device)
-    if source in DATASETS:
-        checkpoint.info["dataset"] = DATASETS[source]
-    return checkpoint
+def is_repo(source: str) -> bool:
+    """Whether it could be the name of a repo; such a name can also be that of a folder."""
+    return bool(re.fullmatch(r"\w[\w.-]*/\w[\w.-]*", source)) and not source.endswith(SUFFIX)

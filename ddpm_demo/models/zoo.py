@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import json
 import math
+import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -12,12 +13,13 @@ from typing import TYPE_CHECKING, Any
 from safetensors import safe_open
 
 from ddpm_demo.config import DiffusionConfig, ModelConfig, from_dict
+from ddpm_demo.files import expand
 
 if TYPE_CHECKING:
     from ddpm_demo.models.checkpoint import Checkpoint
 
 KEY = "ddpm_demo"  # of our JSON in the metadata of safetensors files
-ZOO = Path(__file__).resolve().parents[2] / "checkpoints"
+VARIABLE = "DDPM_DEMO_MODELS"  # of the environment
 
 
 @dataclass(frozen=True)
@@ -42,8 +44,8 @@ class Facts:
     def of(cls, checkpoint: Checkpoint) -> Facts:
         """Those of a model that is loaded."""
         model = checkpoint.model
-        parameters = sum(p.numel() for p in model.parameters())
-        return cls(checkpoint.name, model.config, checkpoint.diffusion, checkpoint.info, parameters)
+        process, info = checkpoint.diffusion, checkpoint.info
+        return cls(checkpoint.name, model.config, process, info, checkpoint.parameters)
 
     @property
     def classes(self) -> list[str]:
@@ -51,9 +53,26 @@ class Facts:
         return list(self.info.get("classes", ())) if self.config.num_classes else []
 
 
+def models_folder() -> Path:
+    """Where the shipped models are: `checkpoints/` beside the code, or what DDPM_DEMO_MODELS says.
+
+    It need not exist.
+    """
+    given = os.environ.get(VARIABLE)
+    return expand(given) if given else Path(__file__).resolve().parents[2] / "checkpoints"
+
+
 def available() -> list[str]:
     """Names of the shipped models."""
-    return sorted({p.parent.name for p in ZOO.glob("*/model*.safetensors*")})
+    return sorted({p.parent.name for p in models_folder().glob("*/model*.safetensors*")})
+
+
+def how_to_get_models() -> str:
+    """One sentence for somebody who has no shipped models."""
+    return (
+        f"There are no shipped models in {models_folder()}: they are the folder `checkpoints` of "
+        f"the project's repository, and {VARIABLE} in the environment says where it is."
+    )
 
 
 def facts(name: str) -> Facts:
@@ -64,7 +83,7 @@ def facts(name: str) -> Facts:
     """
     about: dict[str, Any] = {}
     parameters = 0
-    for path in sorted((ZOO / name).glob("model*.safetensors")):
+    for path in sorted((models_folder() / name).glob("model*.safetensors")):
         with safe_open(path, "np") as file:
             about = json.loads((file.metadata() or {})[KEY])
             shapes = [file.get_slice(key).get_shape() for key in file.keys()]  # noqa: SIM118

@@ -17,7 +17,8 @@ from ddpm_demo.files import write_atomically
 from ddpm_demo.inference.generate import defaults, generate, metadata
 from ddpm_demo.inference.labels import ANY, EACH, class_words
 from ddpm_demo.media import images
-from ddpm_demo.models.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
+from ddpm_demo.models.checkpoint import Checkpoint, save_checkpoint
+from ddpm_demo.models.load import load_checkpoint
 
 DATA = {
     "mnist": "MNIST (LeCun, Bottou, Bengio & Haffner 1998), commonly taken to be CC BY-SA 3.0: "
@@ -138,7 +139,7 @@ def card(
     model, info, last = checkpoint.model.config, checkpoint.info, log[-1]
     dataset = info["dataset"]
     T = checkpoint.diffusion.T
-    parameters = sum(p.numel() for p in checkpoint.model.parameters())
+    parameters = checkpoint.parameters
     held_out = f"{last['held_out']:.4f}" if last["held_out"] is not None else "not measured"
     rows = "\n".join(
         f"| {T * i // 10 + 1} to {T * (i + 1) // 10} | {loss:.4f} |"

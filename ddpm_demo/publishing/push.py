@@ -7,7 +7,8 @@ import json
 from pathlib import Path
 
 from ddpm_demo.config import require
-from ddpm_demo.models.checkpoint import Checkpoint, load_checkpoint
+from ddpm_demo.models.checkpoint import Checkpoint
+from ddpm_demo.models.load import load_checkpoint
 
 NAME = "such as YOU/cifar10-ship"
 
@@ -60,7 +61,7 @@ def card(checkpoint: Checkpoint, repo: str) -> str:
     """The model card of a fine-tuned model, in Markdown with the Hub's front matter."""
     info, model = checkpoint.info, checkpoint.model.config
     run = info.get("train") or {}
-    parameters = sum(p.numel() for p in checkpoint.model.parameters()) / 1e6
+    parameters = checkpoint.parameters / 1e6
     seen = f", class {run['only']}" if run.get("only") else ""
     about = {
         "model": dataclasses.asdict(model),

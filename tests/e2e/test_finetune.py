@@ -16,7 +16,8 @@ from PIL import Image
 
 from ddpm_demo.config import DiffusionConfig, ModelConfig
 from ddpm_demo.media import images
-from ddpm_demo.models.checkpoint import Checkpoint, load_checkpoint, load_tensors, save_checkpoint
+from ddpm_demo.models.checkpoint import Checkpoint, load_tensors, save_checkpoint
+from ddpm_demo.models.load import load_checkpoint
 from ddpm_demo.nn.unet import UNet
 from ddpm_demo.training.finetune import finetune
 from ddpm_demo.training.trainer import Trainer
@@ -60,7 +61,7 @@ def url(place: Path, serve: Callable[..., str]) -> Iterator[str]:
     from ddpm_demo.ui.server import runtime
 
     patch = pytest.MonkeyPatch()
-    patch.setattr("ddpm_demo.models.zoo.ZOO", place / "zoo")
+    patch.setenv("DDPM_DEMO_MODELS", str(place / "zoo"))
     fresh = runtime.Models(lambda name: load_checkpoint(name), 10**9)
     patch.setattr("ddpm_demo.ui.generate.tab.model", fresh)
     patch.setattr(runtime, "model", fresh)

@@ -11,7 +11,8 @@ from huggingface_hub import errors
 
 from ddpm_demo.config import DiffusionConfig, ModelConfig
 from ddpm_demo.models import hub
-from ddpm_demo.models.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
+from ddpm_demo.models.checkpoint import Checkpoint, save_checkpoint
+from ddpm_demo.models.load import load_checkpoint
 from ddpm_demo.nn.unet import UNet
 
 pytestmark = pytest.mark.e2e
@@ -42,7 +43,7 @@ def url(published: Path, serve: Callable[..., str]) -> Iterator[str]:
     config = ModelConfig(size=8, channels=1, width=8, multipliers=(1, 2), attention=(4,))
     save_checkpoint(published.parent / "mnist", Checkpoint(UNet(config), DiffusionConfig()))
     patch, fresh = pytest.MonkeyPatch(), runtime.Models(load_checkpoint, 10**9)
-    patch.setattr("ddpm_demo.models.zoo.ZOO", published.parent)
+    patch.setenv("DDPM_DEMO_MODELS", str(published.parent))
     patch.setattr("ddpm_demo.ui.generate.tab.model", fresh)
     patch.setattr(runtime, "model", fresh)
     patch.setattr(runtime, "_seconds", {"google/ddpm-cifar10-32": {1: 0.02, 4: 0.05, 16: 0.1}})

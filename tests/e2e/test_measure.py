@@ -17,7 +17,8 @@ from ddpm_demo.evaluation.classifier import (
     load_classifier,
     save_classifier,
 )
-from ddpm_demo.models.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
+from ddpm_demo.models.checkpoint import Checkpoint, save_checkpoint
+from ddpm_demo.models.load import load_checkpoint
 from ddpm_demo.nn.unet import UNet
 
 pytestmark = pytest.mark.e2e
@@ -30,7 +31,7 @@ def zoo(tmp_path_factory: Any) -> Iterator[Path]:
     """ "mnist", for whose data there is a judge, and "own", of a folder of pictures."""
     place = Path(tmp_path_factory.mktemp("measure"))
     patch = pytest.MonkeyPatch()
-    patch.setattr("ddpm_demo.models.zoo.ZOO", place)
+    patch.setenv("DDPM_DEMO_MODELS", str(place))
     torch.manual_seed(0)
     config = ModelConfig(size=8, channels=1, width=8, multipliers=(1, 2), attention=(4,))
     (place / "pictures").mkdir()

@@ -45,7 +45,7 @@ def find(repo: Any, any_repo: bool) -> tuple[str, str]:
     path = Path(repo.strip()).expanduser()
     if path.exists():
         return f"{path.resolve().name} (this disk)", str(path.resolve())
-    require(hub.is_published(repo.strip()), "repo", repo, allowed)
+    require(hub.is_repo(repo.strip()), "repo", repo, allowed)
     return repo.strip(), repo.strip()
 
 

@@ -19,7 +19,8 @@ from ddpm_demo.evaluation.classifier import load_classifier
 from ddpm_demo.evaluation.metrics import Summary
 from ddpm_demo.evaluation.samples import pages
 from ddpm_demo.media.plots import bar_plot
-from ddpm_demo.models.checkpoint import load_checkpoint, save_file
+from ddpm_demo.models.checkpoint import save_file
+from ddpm_demo.models.load import load_checkpoint
 from ddpm_demo.publishing import push as publish
 from ddpm_demo.ui.generate.tab import ModelChoice
 from ddpm_demo.ui.server import disk, runtime

@@ -14,8 +14,7 @@ from ddpm_demo.config import one_of
 from ddpm_demo.devices import here
 from ddpm_demo.inference.timing import spoken
 from ddpm_demo.media import images
-from ddpm_demo.models import zoo
-from ddpm_demo.models.zoo import available
+from ddpm_demo.models.zoo import available, models_folder
 from ddpm_demo.training import finetune as core
 from ddpm_demo.training.run_folder import RunFolder
 from ddpm_demo.ui.components import player
@@ -41,7 +40,7 @@ from ddpm_demo.ui.server.work import LANE
 
 def recorded() -> list[str]:
     """Shipped models that were fine-tuned, and whose way there was recorded."""
-    return [name for name in available() if RunFolder(zoo.ZOO / name).film.is_file()]
+    return [name for name in available() if RunFolder(models_folder() / name).film.is_file()]
 
 
 @friendly
@@ -52,7 +51,7 @@ def show_recorded(name: Any) -> Iterator[tuple[str, str]]:
         ValueError: there is no such run.
     """
     one_of("recorded run", name, tuple(recorded()))
-    run = RunFolder(zoo.ZOO / name)
+    run = RunFolder(models_folder() / name)
     with Image.open(run.film) as film:
         sheets = [np.asarray(frame.convert("RGB")) for frame in ImageSequence.Iterator(film)]
     log = run.rows()

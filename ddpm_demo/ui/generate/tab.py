@@ -51,7 +51,7 @@ VARIANCES = {"beta_tilde": "σ² = β̃ₜ (posterior)", "beta": "σ² = βₜ"}
 def about(checkpoint: Checkpoint) -> str:
     """One line on a model, in Markdown."""
     config, process = checkpoint.model.config, checkpoint.diffusion
-    parameters = sum(p.numel() for p in checkpoint.model.parameters()) / 1e6
+    parameters = checkpoint.parameters / 1e6
     seen = checkpoint.info.get("images")
     parts = [
         f"{config.size} × {config.size} {'grey' if config.channels == 1 else 'RGB'}",

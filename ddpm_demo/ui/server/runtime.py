@@ -22,7 +22,8 @@ from ddpm_demo.inference.batching import BatchedDenoiser, Batcher
 from ddpm_demo.inference.generate import generate
 from ddpm_demo.inference.timing import measure
 from ddpm_demo.media import images
-from ddpm_demo.models.checkpoint import Checkpoint, load_checkpoint
+from ddpm_demo.models.checkpoint import Checkpoint
+from ddpm_demo.models.load import load_checkpoint
 from ddpm_demo.nn.prepared import Prepared
 
 try:  # ZeroGPU: a GPU for as long as a decorated handler runs
