@@ -10,6 +10,7 @@ import sys
 from collections.abc import Sequence
 from typing import NoReturn
 
+from ddpm_demo.cli.distilling import distill_arguments
 from ddpm_demo.cli.evaluation import evaluate_arguments
 from ddpm_demo.cli.finetuning import finetune_arguments
 from ddpm_demo.cli.pictures import noise_arguments, sample_arguments
@@ -60,6 +61,7 @@ def parser() -> argparse.ArgumentParser:
         (noise_arguments, "noise", "dissolve a picture into noise: the forward process"),
         (train_arguments, "train", "train a model from scratch, or go on with one"),
         (finetune_arguments, "finetune", "move a copy of a model to one class"),
+        (distill_arguments, "distill", "teach a copy of a model to sample in few steps"),
         (evaluate_arguments, "evaluate", "measure a model: FID, IS, Fréchet distances, bits/dim"),
         (models_arguments, "models", "list the shipped models"),
         (ship_arguments, "ship", "make a training run a shipped model, with its card"),

@@ -22,7 +22,6 @@ from ddpm_demo.cli.common import (
 
 if TYPE_CHECKING:
     from ddpm_demo.diffusion.walk import Step
-    from ddpm_demo.models.checkpoint import Checkpoint
 
 PAGE = 64  # pictures sampled at a time
 
@@ -91,7 +90,7 @@ def _sample(o: argparse.Namespace) -> None:
 
     from ddpm_demo.devices import keep_memory, pick
     from ddpm_demo.files import write_atomically
-    from ddpm_demo.inference.generate import defaults, generate, metadata
+    from ddpm_demo.inference.generate import defaults, generate, metadata, timesteps_of
     from ddpm_demo.inference.labels import parse_classes
     from ddpm_demo.media import images
     from ddpm_demo.models.load import load_checkpoint
@@ -138,18 +137,12 @@ def _sample(o: argparse.Namespace) -> None:
     elif kind != ".png":
         images.write(o.out, frames, metadata=about)
     elif film:
-        times = [*_schedule_of(checkpoint).timesteps(run.steps, run.spacing, run.start), 0]
+        times = [*timesteps_of(checkpoint, run), 0]
         labels = [f"t = {times[i]}" for i in sorted(kept)]
         images.write(o.out, [images.strip(frames, labels)], metadata=about)
     else:
         images.write(o.out, [images.grid(pictures, scale=o.scale)], metadata=about)
     print(o.out)
-
-
-def _schedule_of(checkpoint: Checkpoint) -> Any:
-    from ddpm_demo.diffusion.schedule import Schedule
-
-    return Schedule.from_config(checkpoint.diffusion)
 
 
 def _frame(step: Step, scale: int) -> Any:

@@ -12,6 +12,7 @@ from ddpm_demo.config import SampleConfig, from_dict, require
 from ddpm_demo.diffusion.denoiser import Denoiser
 from ddpm_demo.diffusion.noise import Noise
 from ddpm_demo.diffusion.samplers.sampling import SAMPLERS, Step
+from ddpm_demo.diffusion.schedule import Schedule
 from ddpm_demo.inference.labels import own_labels
 from ddpm_demo.models.checkpoint import Checkpoint
 
@@ -25,6 +26,15 @@ def defaults(checkpoint: Checkpoint) -> SampleConfig:
     if not {"label", "labels"} & said.keys():
         said["labels"] = own_labels(checkpoint)
     return from_dict(SampleConfig, said)
+
+
+def timesteps_of(checkpoint: Checkpoint, config: SampleConfig) -> list[int]:
+    """The falling t of a run. A distilled model has lists of its own for its numbers of steps."""
+    few = checkpoint.info.get("few") or {}
+    if str(config.steps) in few and config.start is None:
+        return list(few[str(config.steps)])
+    schedule = Schedule.from_config(checkpoint.diffusion)
+    return schedule.timesteps(config.steps, config.spacing, config.start)
 
 
 def generate(
@@ -56,7 +66,7 @@ def generate(
     )
     noise = Noise(diffusion.noise, range(config.seed, config.seed + config.n))
     x_T = noise.draw((config.n, model.channels, model.size, model.size)).to(device)
-    timesteps = denoise.schedule.timesteps(config.steps, config.spacing, config.start)
+    timesteps = timesteps_of(checkpoint, config)
     own: dict[str, dict[str, Any]] = {
         "ddpm": {"variance": config.variance},
         "ddim": {"eta": config.eta},

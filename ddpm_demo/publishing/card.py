@@ -46,14 +46,15 @@ def ship(
         commit: of the code that trained it.
         limits: a sentence or two on what the model can't do.
         history: a sentence on interruptions, if there were any.
-        sample: how the model is best sampled, in the names of `SampleConfig`.
+        sample: how the model is best sampled, in the names of `SampleConfig`; None: as its run
+            says.
 
     Returns:
         The checkpoint as shipped, read back from its file.
     """
     name = folder.name
     checkpoint = load_checkpoint(run)
-    checkpoint.info["sample"] = dict(sample or {})
+    checkpoint.info["sample"] = dict(sample or checkpoint.info.get("sample") or {})
     log = [json.loads(line) for line in (run / "log.jsonl").read_text().splitlines()]
     save_checkpoint(folder, checkpoint, torch.float16)
     shipped = load_checkpoint(folder)  # what people get, rounding included
@@ -83,6 +84,14 @@ def command(checkpoint: Checkpoint, name: str) -> str:
         return (
             f"python -m ddpm_demo finetune --model {base} --class {only} --steps {steps} "
             f"--batch-size {run['batch_size']} --lr {run['lr']:g} --out runs/{name}"
+        )
+    if teacher := checkpoint.info.get("teacher"):
+        return (
+            f"python -m ddpm_demo distill --model {teacher['name']} "
+            f"--steps {','.join(checkpoint.info['few'])} "
+            f"--trajectories {checkpoint.info['trajectories']} "
+            f"--batch-size {run['batch_size']} --lr {run['lr']:g} "
+            f"--iterations {checkpoint.info['images'] // run['batch_size']} --out runs/{name}"
         )
     words = [f"python -m ddpm_demo train --dataset {shlex.quote(run['dataset'])}"]
     own = 28 if "mnist" in run["dataset"] else 32
@@ -161,6 +170,9 @@ def card(
     if base := info.get("base"):
         origin = f"fine-tuned by this project from\n[`{base}`](../{base}/README.md)"
         film = "\n![The same sixteen seeds, from the base to the end](morph.gif)\n"
+    if teacher := info.get("teacher"):
+        base = teacher["name"]
+        origin = f"distilled by this project from\n[`{base}`](../{base}/README.md)"
     return f"""---
 license: mit
 library_name: ddpm_demo

@@ -155,10 +155,16 @@ class Trainer:
         with self.dropout_seeded():
             each = self.losses(self.network, x_0, t, eps, y)
             weight = losses.weights(config.weighting, self.schedule, t, self.diffusion.predict)
-            loss = (weight.to(self.device) * each).mean()
-            self.optimizer.zero_grad(set_to_none=True)
-            loss.backward()
-        length = nn.utils.clip_grad_norm_(self.model.parameters(), config.grad_clip)
+            self.update((weight.to(self.device) * each).mean(), lr)
+        self.step += 1
+        self.images += config.batch_size
+        return t, each.detach()
+
+    def update(self, loss: Tensor, lr: float) -> None:
+        """Move the weights down the gradient of `loss`, and the EMA after them."""
+        self.optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        length = nn.utils.clip_grad_norm_(self.model.parameters(), self.config.grad_clip)
         # The gradient is shared, so a bad loss on one process stops all of them.
         if not bool(loss.isfinite() & length.isfinite()):
             raise DivergedError(
@@ -168,14 +174,11 @@ class Trainer:
         for group in self.optimizer.param_groups:
             group["lr"] = lr
         self.optimizer.step()
-        decay = min(config.ema, (1 + self.step) / (10 + self.step))
+        decay = min(self.config.ema, (1 + self.step) / (10 + self.step))
         with torch.no_grad():
             torch._foreach_lerp_(
                 list(self.ema.parameters()), list(self.model.parameters()), 1 - decay
             )
-        self.step += 1
-        self.images += config.batch_size
-        return t, each.detach()
 
     def mean(self, *values: float) -> list[float]:
         """Each value's mean over the processes.

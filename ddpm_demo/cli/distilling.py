@@ -1,0 +1,80 @@
+"""The command that distills."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+
+from ddpm_demo import config as c
+from ddpm_demo.cli.common import count, device_argument, numbers, progress_bar
+from ddpm_demo.cli.training import follow_until_stopped
+
+
+def distill_arguments(p: argparse.ArgumentParser) -> None:
+    p.add_argument("--model", default="cifar10", help="the teacher: it is copied, never changed")
+    p.add_argument(
+        "--steps",
+        type=numbers,
+        default=(4, 2, 1),
+        help="of the student, by commas; the first is its usual number",
+    )
+    p.add_argument(
+        "--trajectories", type=count, default=3200, help="of the teacher, made once and kept"
+    )
+    length = p.add_mutually_exclusive_group()
+    length.add_argument("--minutes", type=float, help="of training (default: 25)")
+    length.add_argument("--iterations", type=count, help="batches to train on")
+    p.add_argument("--batch-size", type=int, help="trajectories in a batch; default: 32")
+    p.add_argument("--lr", type=float, help="learning rate of AdamW; default: 0.0001")
+    p.add_argument(
+        "--preview-every", type=count, metavar="N", help="batches between two previews; default: 50"
+    )
+    p.add_argument("--seed", type=int, default=0, help="of the order of the trajectories")
+    p.add_argument("--out", type=Path, required=True, help="folder for all that is made")
+    p.add_argument("--resume", action="store_true", help="go on from the state in --out")
+    device_argument(p)
+    p.set_defaults(run_command=_distill)
+
+
+def _distill(o: argparse.Namespace) -> None:
+    from ddpm_demo.devices import bf16_pays, keep_memory, pick
+    from ddpm_demo.models.load import load_checkpoint
+    from ddpm_demo.training import distill as d
+    from ddpm_demo.training import trajectories as tr
+    from ddpm_demo.training.run_folder import RunFolder
+
+    keep_memory()
+    device = pick(o.device)
+    bf16 = bf16_pays(device) if o.bf16 is None else o.bf16
+    RunFolder(o.out).check(o.resume)
+    teacher = load_checkpoint(o.model, device)
+    plans = d.plan(teacher, o.steps)
+    batch = d.USUAL["batch_size"] if o.batch_size is None else o.batch_size
+    for name in ("iterations", "preview_every"):
+        if (value := getattr(o, name)) is not None:
+            c.number(name, value, 1, 10**7, whole=True)
+    config = d.settings(
+        teacher,
+        o.trajectories,
+        batch_size=batch,
+        lr=o.lr,
+        images=o.iterations and o.iterations * batch,
+        minutes=o.minutes if o.minutes is not None or o.iterations else 25.0,
+        preview_every=(o.preview_every or 50) * batch,
+        seed=o.seed,
+    )
+    said = "; ".join(f"{n} at t = {', '.join(map(str, times))}" for n, times in plans.items())
+    print(f"{o.model} learns to sample in few steps: {said}", file=sys.stderr)
+    folder, at = o.out / "trajectories", d.stops(plans)
+    with progress_bar(total=o.trajectories, unit="trajectory") as bar:
+        for made in tr.make(teacher, at, o.trajectories, folder, bf16=bf16):
+            bar.update(made - bar.n)
+    x = tr.load(teacher, at, o.trajectories, folder)
+    follow_until_stopped(
+        lambda should_stop: d.distill(
+            teacher, plans, config, x, o.out, resume=o.resume, bf16=bf16, should_stop=should_stop
+        ),
+        o.out,
+    )
+    print(o.out)

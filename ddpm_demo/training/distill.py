@@ -1,0 +1,219 @@
+"""Simple and Fast Distillation (Zhou et al. 2024): a student that needs 4, 2 or 1 calls a picture.
+
+The student starts as a copy of its teacher and learns to make, by DDIM in a few long steps, the x_s
+that the teacher makes in many short ones. One network serves several numbers of steps: each has
+timesteps of its own, which tell the network which it is. Guidance is learnt too, so that a step is
+one call.
+"""
+
+from __future__ import annotations
+
+import copy
+import math
+from collections.abc import Callable, Iterator, Sequence
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from ddpm_demo.config import TrainConfig, number, require
+from ddpm_demo.data import Images
+from ddpm_demo.devices import bf16_pays
+from ddpm_demo.diffusion import losses
+from ddpm_demo.diffusion.denoiser import Denoiser, split
+from ddpm_demo.diffusion.noise import Noise
+from ddpm_demo.diffusion.samplers.sampling import ddim
+from ddpm_demo.diffusion.schedule import Schedule
+from ddpm_demo.models.checkpoint import Checkpoint
+from ddpm_demo.training import trajectories as tr
+from ddpm_demo.training.run_folder import RunFolder
+from ddpm_demo.training.train import Progress, _steps
+from ddpm_demo.training.trainer import Trainer
+
+Plans = dict[int, list[int]]  # the student's falling t, by the number of its steps
+USUAL: dict[str, Any] = {"batch_size": 32, "lr": 1e-4, "warmup": 50, "decay": 0.5, "ema": 0.999}
+LAST = 0.1  # of the learning rate, at the end of the run
+
+
+def plan(teacher: Checkpoint, lengths: Sequence[int]) -> Plans:
+    """The student's timesteps for each number of steps, all among the teacher's.
+
+    Raises:
+        ValueError: a teacher that can't be distilled, or numbers of steps that don't go together.
+    """
+    info, process = teacher.info, teacher.diffusion
+    require(process.noise == "gaussian", "noise of the teacher", process.noise, "gaussian")
+    says = process.predict
+    require(says in ("v", "x0"), "what the teacher predicts", says, "v or x0")
+    require("few" not in info, "model", teacher.name, "one that was not distilled itself")
+    at = tr.teacher_timesteps(Schedule.from_config(process))
+    asked, most = ",".join(map(str, lengths)), len(at) - 1
+    allowed = f"different numbers from 1 to {most}, such as 4,2,1, that share no timestep"
+    require(all(1 <= n <= most for n in lengths), "steps", asked, allowed)
+    plans = {n: [at[len(at) * k // (n + 1)] for k in range(1, n + 1)] for n in lengths}
+    if 1 in plans:
+        plans[1] = at[:1]
+    apart = len({t for times in plans.values() for t in times})
+    require(apart == sum(lengths) > 0, "steps", asked, allowed)
+    return plans
+
+
+def stops(plans: Plans) -> list[int]:
+    """The falling t at which a student is compared with its teacher; the last is 0."""
+    return sorted({s for times in plans.values() for s in [*times[1:], 0]}, reverse=True)
+
+
+def settings(teacher: Checkpoint, trajectories: int, **values: Any) -> TrainConfig:
+    """The configuration of a distillation.
+
+    Raises:
+        ValueError: a value that makes no sense, or fewer trajectories than a batch.
+    """
+    number("trajectories", trajectories, 1, 10**7, whole=True)
+    dataset = str(teacher.info.get("dataset", "none"))
+    given = {k: v for k, v in values.items() if v is not None}
+    config = TrainConfig(dataset=dataset, loss="l1", label_dropout=1 / tr.NULLS, **USUAL | given)
+    most = f"a whole number from 1 to {trajectories:,}, the number of trajectories"
+    require(config.batch_size <= trajectories, "batch_size", config.batch_size, most)
+    config.require_length()
+    return config
+
+
+class Distiller(Trainer):
+    """The state of a distillation. Its data are the pictures that the trajectories end in.
+
+    Args:
+        x: (N, S, C, H, W), the teacher's x_s at the S `stops`.
+    """
+
+    def __init__(
+        self,
+        teacher: Checkpoint,
+        plans: Plans,
+        config: TrainConfig,
+        x: Tensor,
+        device: torch.device,
+        bf16: bool,
+    ) -> None:
+        y = tr.labels(teacher, torch.arange(len(x)))
+        pixels = ((x[:, -1].float() + 1) * 127.5).round().clamp(0, 255).byte()
+        labels = torch.zeros(len(x), dtype=torch.long) if y is None else y
+        data = Images(pixels, labels, tuple(teacher.classes))
+        student = copy.deepcopy(teacher.model).requires_grad_(True)
+        super().__init__(student, teacher.diffusion, config, data, None, device, bf16)
+        self.model.eval()  # no dropout: what is learnt has no noise
+        self.teacher, self.plans, self.x = teacher, plans, x
+        self.taught: Tensor | None = None  # the teacher's pictures of the previews
+
+    def move(self, net: nn.Module, x: Tensor, t: int, s: int, y: Tensor | None) -> Tensor:
+        """x_s from x_t by DDIM with eta = 0, not clipped."""
+        alpha_bar, each = self.schedule.alpha_bar, torch.full((len(x),), t)
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.bf16):
+            raw = net(x, (each - 1).to(self.device), y)
+        x0, eps = split(
+            raw.float(), x, self.schedule.at(alpha_bar, each, x), self.diffusion.predict
+        )
+        return math.sqrt(alpha_bar[s]) * x0 + math.sqrt(1 - alpha_bar[s]) * eps
+
+    def advance(self, lr: float) -> tuple[Tensor, Tensor]:
+        """Walk one batch down to pictures, with an update after every step of the student.
+
+        The numbers of steps take turns. Returns t and the losses of each picture at each step.
+        """
+        times = list(self.plans.values())[self.step % len(self.plans)]
+        numbers = self.shuffle.take(self.images, self.config.batch_size)[self.rank :: self.world]
+        x = tr.noise(self.teacher, [tr.SEED + i for i in numbers.tolist()]).to(self.device)
+        y = self.data.labels[numbers].to(self.device) if self.model.config.num_classes else None
+        at, seen, found = stops(self.plans), [], []
+        for t, s in pairwise([*times, 0]):
+            x_s = self.move(self.network, x, t, s, y)
+            wanted = self.x[numbers, at.index(s)].to(self.device, torch.float32)
+            loss = losses.per_picture(self.config.loss, x_s, wanted)
+            each = loss / math.sqrt(self.schedule.alpha_bar[s])
+            self.update(each.mean(), lr)
+            x = x_s.detach()
+            seen.append(torch.full((len(x),), t))
+            found.append(each.detach())
+        self.step += 1
+        self.images += self.config.batch_size
+        return torch.cat(seen), torch.cat(found)
+
+    def lr(self) -> float:
+        """Linear warm-up, constant, and linear decay to a tenth over the last part of the run."""
+        config = self.config
+        up = min(1.0, (self.step + 1) / config.warmup) if config.warmup else 1.0
+        down = min(1.0, (1 - self.done()) / config.decay) if config.decay else 1.0
+        return config.lr * up * (LAST + (1 - LAST) * down)
+
+    @torch.no_grad()
+    def preview(self) -> Tensor:
+        """The teacher's pictures, and under them the student's by each number of steps, twice.
+
+        With R rows of 2R pictures, twice, they make a square sheet.
+        """
+        rows, config = 1 + len(self.plans), self.model.config
+        seeds = torch.arange(4 * rows)
+        y = seeds % config.num_classes if config.num_classes else None
+        if self.taught is None:
+            *_, last = tr.teach(self.teacher, seeds.tolist(), y, bf16=self.bf16)
+            self.taught = last.x_t.to(self.device)
+        y = None if y is None else y.to(self.device)
+        denoiser = Denoiser(self.ema, self.diffusion, clip=False, y=y, bf16=self.bf16)
+        shown, x_T = [self.taught], tr.noise(self.teacher, seeds.tolist()).to(self.device)
+        for times in self.plans.values():
+            *_, last = ddim(denoiser, x_T, times, noise=Noise("gaussian", []))
+            shown.append(last.x_t)
+        return torch.stack(shown).unflatten(1, (2, -1)).transpose(0, 1).flatten(0, 2)
+
+    def checkpoint(self) -> Checkpoint:
+        """The EMA weights, with who taught them, and how they are to be sampled."""
+        checkpoint = super().checkpoint()
+        few = {str(n): times for n, times in self.plans.items()}
+        steps = next(iter(self.plans))
+        own = {"sampler": "ddim", "steps": steps, "eta": 0.0, "clip": False, "guidance": 1.0}
+        checkpoint.info |= {
+            "teacher": {"name": self.teacher.name} | tr.about(self.teacher, stops(self.plans)),
+            "trajectories": len(self.x),
+            "sample": own,
+            "few": few,
+        }
+        return checkpoint
+
+    def configs(self) -> dict[str, dict[str, Any]]:
+        few = {str(n): times for n, times in self.plans.items()}
+        own = {"trajectories": len(self.x), "few": few}
+        return super().configs() | {"teacher": tr.about(self.teacher, []), "student": own}
+
+
+def distill(
+    teacher: Checkpoint,
+    plans: Plans,
+    config: TrainConfig,
+    x: Tensor,
+    out: Path | None = None,
+    *,
+    resume: bool = False,
+    bf16: bool | None = None,
+    should_stop: Callable[[], bool] = lambda: False,
+) -> Iterator[Progress]:
+    """Train a student, and yield `Progress` after every batch; `teacher` stays as it is.
+
+    Args:
+        plans, config: from `plan` and `settings`.
+        x: the teacher's trajectories at `stops(plans)`, from `trajectories.load`.
+        out, resume, bf16, should_stop: as in `train`.
+
+    Raises:
+        DivergedError: the loss became NaN or infinite.
+        CheckpointError: `out` holds another run.
+    """
+    device = next(teacher.model.parameters()).device
+    bf16 = bf16_pays(device) if bf16 is None else bf16
+    run = Distiller(teacher, plans, config, x, device, bf16)
+    if resume and out and RunFolder(out).resumable():
+        run.load(out)
+    if out:
+        out.mkdir(parents=True, exist_ok=True)
+    return _steps(run, out, should_stop)

@@ -1,0 +1,136 @@
+"""What a teacher does on its way from noise to pictures: made once, and kept in shards on disk.
+
+Trajectory i has the seed SEED + i, so that no picture anybody looks at was learnt from. Classes
+take turns, but every tenth shard is of the null class.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ddpm_demo.config import SampleConfig, from_dict
+from ddpm_demo.diffusion.denoiser import Denoiser
+from ddpm_demo.diffusion.noise import Noise
+from ddpm_demo.diffusion.samplers.solvers import dpmpp_2m
+from ddpm_demo.diffusion.schedule import Schedule
+from ddpm_demo.diffusion.walk import Step
+from ddpm_demo.models.checkpoint import Checkpoint, CheckpointError, load_tensors, save_tensors
+
+SEED = 10_000_000  # of the first trajectory
+SHARD = 20  # trajectories in a file
+NULLS = 10  # one shard in so many is of the null class
+# Where the teacher stops on the cosine schedule with T = 1000. Other schedules: at the same SNRs.
+STOPS = (
+    *(992, 990, 986, 982, 975, 966, 953, 934, 906, 864),
+    *(800, 706, 577, 422, 275, 160, 85, 40, 15, 2),
+)
+
+
+def teacher_timesteps(schedule: Schedule) -> list[int]:
+    """The falling t at which the teacher is asked: 20, or fewer where T is too small for them."""
+    wanted = Schedule.cosine(1000).snr[list(STOPS)].log()
+    snr = schedule.snr[1:].log()
+    return sorted({int((snr - w).abs().argmin()) + 1 for w in wanted}, reverse=True)
+
+
+def noise(teacher: Checkpoint, seeds: Sequence[int]) -> Tensor:
+    """(B, C, H, W): what the sampler starts from with these seeds."""
+    config = teacher.model.config
+    shape = (len(seeds), config.channels, config.size, config.size)
+    return Noise("gaussian", seeds).draw(shape)
+
+
+def labels(teacher: Checkpoint, numbers: Tensor) -> Tensor | None:
+    """(B,) classes of the trajectories with these numbers; None for a model without classes."""
+    classes = teacher.model.config.num_classes
+    null = numbers // SHARD % NULLS == NULLS - 1
+    return torch.where(null, classes, (SEED + numbers) % classes) if classes else None
+
+
+def guidance(teacher: Checkpoint) -> float:
+    """The scale w that the teacher is sampled with by default."""
+    return from_dict(SampleConfig, teacher.info.get("sample") or {}).guidance
+
+
+def teach(
+    teacher: Checkpoint, seeds: Sequence[int], y: Tensor | None, *, bf16: bool = False
+) -> Iterator[Step]:
+    """The teacher's way by DPM-Solver++ (2M), clipped, with its own guidance.
+
+    Args:
+        y: (B,) labels; guidance does nothing to the null class.
+    """
+    device = next(teacher.model.parameters()).device
+    denoiser = Denoiser(
+        teacher.model,
+        teacher.diffusion,
+        y=None if y is None else y.to(device),
+        guidance=guidance(teacher),
+        bf16=bf16,
+    )
+    x_T = noise(teacher, seeds).to(device)
+    t = teacher_timesteps(denoiser.schedule)
+    return dpmpp_2m(denoiser, x_T, t, noise=Noise("gaussian", []))
+
+
+def about(teacher: Checkpoint, times: Sequence[int]) -> dict[str, Any]:
+    """What trajectories depend on, in JSON: they are of no use to another teacher."""
+    digest = hashlib.sha256()
+    for name, weight in sorted(teacher.model.state_dict().items()):
+        digest.update(name.encode())
+        digest.update(weight.float().cpu().numpy().tobytes())
+    t = teacher_timesteps(Schedule.from_config(teacher.diffusion))
+    own = {"teacher": digest.hexdigest()[:16], "guidance": guidance(teacher), "t": t}
+    return own | {"times": list(times)}
+
+
+def make(
+    teacher: Checkpoint, times: Sequence[int], count: int, folder: Path, *, bf16: bool = False
+) -> Iterator[int]:
+    """Make the missing ones of `count` trajectories, and yield how many there are.
+
+    Args:
+        times: the falling t at which x_t is kept; the last is 0.
+
+    Raises:
+        CheckpointError: the folder has those of another teacher, or at other t.
+    """
+    said = about(teacher, times)
+    for first in range(0, count, SHARD):
+        numbers = torch.arange(first, min(first + SHARD, count))
+        path = _path(folder, first)
+        if not path.is_file() or len(_read(path, said)) < len(numbers):
+            y = labels(teacher, numbers)
+            if y is not None and bool((y == teacher.model.config.num_classes).all()):
+                y = None  # half the work
+            kept = {}
+            for step in teach(teacher, [SEED + i for i in numbers.tolist()], y, bf16=bf16):
+                if step.t in times:
+                    kept[step.t] = step.x_t
+            x = torch.stack([kept[t] for t in times], dim=1)
+            save_tensors(path, {"x": x.half()}, said)
+        yield int(numbers[-1]) + 1
+
+
+def load(teacher: Checkpoint, times: Sequence[int], count: int, folder: Path) -> Tensor:
+    """(count, len(times), C, H, W) in half precision: what `make` left in the folder."""
+    said = about(teacher, times)
+    shards = [_read(_path(folder, first), said) for first in range(0, count, SHARD)]
+    return torch.cat(shards)[:count]
+
+
+def _path(folder: Path, first: int) -> Path:
+    return folder / f"trajectories-{first:06d}.safetensors"
+
+
+def _read(path: Path, said: dict[str, Any]) -> Tensor:
+    tensors, found = load_tensors(path)
+    if found != said:
+        raise CheckpointError(f"{path.parent} holds trajectories of another teacher or at other t.")
+    return tensors["x"]
