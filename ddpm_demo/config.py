@@ -10,6 +10,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any, TypeVar
 
 SCHEDULES = ("linear", "cosine", "scaled_linear")
@@ -19,7 +20,7 @@ LOSSES = ("mse", "l1", "smooth_l1", "huber")
 WEIGHTINGS = ("none", "min-snr")
 NORMS = ("group", "layer")
 SAMPLER_NAMES = ("ddpm", "ddim", "dpmpp_2m", "dpmpp_2m_sde", "heun", "unipc")
-SPACINGS = ("uniform", "quadratic", "trailing", "leading")
+SPACINGS = ("uniform", "quadratic", "trailing", "leading", "logsnr", "karras")
 VARIANCES = ("beta_tilde", "beta")
 T_MIN, T_MAX = 10, 4000
 BETA_MIN, BETA_MAX = 1e-8, 0.999  # beyond, float32 loses the noise or the signal
@@ -261,8 +262,15 @@ class SampleConfig:
     labels: tuple[int, ...] | None = None  # classes that take turns; None: the null class
     guidance: float = 1.0
     start: int | None = None  # t of the first step; None: T
+    timesteps: tuple[int, ...] | None = None  # falling; then steps, spacing and start don't count
 
     def __post_init__(self) -> None:
+        if self.timesteps is not None:
+            falls = whole_numbers(self.timesteps, 1, T_MAX) and bool(self.timesteps)
+            falls = falls and all(a > b for a, b in pairwise(self.timesteps))
+            allowed = f"a falling list from {T_MAX:,} or less to 1 or more"
+            require(falls, "timesteps", self.timesteps, allowed)
+            object.__setattr__(self, "steps", len(self.timesteps))
         one_of("sampler", self.sampler, SAMPLER_NAMES)
         number("steps", self.steps, 1, T_MAX, whole=True)
         number("n", self.n, 1, 100_000, whole=True)
@@ -283,3 +291,10 @@ class SampleConfig:
         if self.labels is None:
             return None
         return [self.labels[(self.seed + k) % len(self.labels)] for k in range(self.n)]
+
+    def but(self, **changes: Any) -> SampleConfig:
+        """This run with other settings. Other steps, spacing or start end a list of t."""
+        way = ("steps", "spacing", "start")
+        if any(changes.get(k, getattr(self, k)) != getattr(self, k) for k in way):
+            changes = {"timesteps": None, **changes}
+        return dataclasses.replace(self, **changes)

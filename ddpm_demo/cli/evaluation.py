@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import dataclasses
 import json
 import os
 import shlex
@@ -87,7 +86,7 @@ def _evaluate(o: argparse.Namespace) -> None:
     rank, world = (int(os.environ.get(k, v)) for k, v in (("RANK", 0), ("WORLD_SIZE", 1)))
     own, config = defaults(checkpoint), checkpoint.model.config
     if o.classes is not None:
-        own = dataclasses.replace(own, labels=parse_classes(o.classes, checkpoint.classes))
+        own = own.but(labels=parse_classes(o.classes, checkpoint.classes))
     dataset = o.dataset or checkpoint.info.get("dataset") or ""
     c.require(bool(dataset), "dataset", dataset, "the name of the data to compare with: --dataset")
 
@@ -117,8 +116,7 @@ def _evaluate(o: argparse.Namespace) -> None:
     if "is" in wanted:
         c.number("n", o.n, 100, 100_000, whole=True)
     grid = [
-        dataclasses.replace(
-            own,
+        own.but(
             sampler=sampler,
             steps=steps,
             n=o.n,

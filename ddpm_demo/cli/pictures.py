@@ -106,7 +106,7 @@ def _sample(o: argparse.Namespace) -> None:
     chosen = {k: v for k, v in given.items() if v is not None}
     if o.classes is not None:
         chosen["labels"] = parse_classes(o.classes, checkpoint.classes)
-    run = dataclasses.replace(defaults(checkpoint), **chosen)
+    run = defaults(checkpoint).but(**chosen)
     c.number("seed", o.seed, 0, c.SEED_MAX + 1 - o.n, whole=True)  # picture k's is seed + k
     page = o.n if film else PAGE
     generate(checkpoint, dataclasses.replace(run, n=1))  # refuses before the bar appears

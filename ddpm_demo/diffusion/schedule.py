@@ -16,7 +16,7 @@ from functools import cached_property
 import torch
 from torch import Tensor
 
-from ddpm_demo.config import SPACINGS, DiffusionConfig, number, one_of
+from ddpm_demo.config import SPACINGS, DiffusionConfig, SampleConfig, number, one_of
 
 
 class Schedule:
@@ -118,19 +118,35 @@ class Schedule:
         # MPS has no float64; float32 is what the result is rounded to anyway.
         return value.float().to(x.device) if x.device.type == "mps" else value.to(x.device)
 
+    def chosen(self, run: SampleConfig) -> list[int]:
+        """The timesteps of a run: its own list, or those that its steps, spacing and start give.
+
+        Raises:
+            ValueError: the list starts above T, or see `timesteps`.
+        """
+        if run.timesteps is None:
+            return self.timesteps(run.steps, run.spacing, run.start)
+        number("first of the timesteps", run.timesteps[0], 1, self.T, whole=True)
+        return list(run.timesteps)
+
     def timesteps(
         self, steps: int, spacing: str = "uniform", start: int | None = None
     ) -> list[int]:
-        """A descending subset of start..1 with `steps` entries; start is T unless given.
+        """A falling list of `steps` timesteps from start to 1; start is T unless given.
 
         A later start than T pays for eps-prediction on the cosine schedule: near T a small error of
         eps_hat is divided by sqrt(alpha_bar), 5e-5 at T = 1000, and x0_hat is noise clipped to
         -1 and 1. In runs of few steps much of that stays.
 
-        uniform: equal gaps from T to 1, both included. quadratic: gaps that grow with t, so that
-        more steps fall where the picture is nearly clean (Song et al. 2020, appendix D.2).
-        trailing: T, then down by T/steps (Lin et al. 2023, table 2). leading: up from 1 by
-        T // steps; it never sees T, and is here because published models are sampled so.
+        uniform: equal gaps from T to 1, both included.
+        quadratic: gaps that grow with t, so that more steps fall where the picture is nearly clean
+            (Song et al. 2020, appendix D.2).
+        trailing: T, then down by T/steps (Lin et al. 2023, table 2).
+        leading: up from 1 by T // steps. It never sees T; many published models are sampled so.
+        logsnr: equal gaps in the log of the signal-to-noise ratio, from that of T to that of 1,
+            of which the last gap is the step to the clean picture.
+        karras: as logsnr, but with equal gaps in sigma^(1/7), where sigma^2 = 1 / SNR, so that more
+            steps fall on high noise than with logsnr (Karras et al. 2022, eq. 5).
 
         Raises:
             ValueError: `start` outside 1..T, `steps` outside 1..start, or an unknown spacing.
@@ -145,12 +161,27 @@ class Schedule:
             return [1 + i * (T // steps) for i in reversed(range(steps))]
         if steps == 1:
             return [T]
+        part = [i / (steps - 1) for i in range(steps)]
         if spacing == "uniform":
             gap = (T - 1) / (steps - 1)
-            up = [1 + round(i * gap) for i in range(steps)]  # ties rounded as diffusers' linspace
-        else:
-            part = [i / (steps - 1) for i in range(steps)]
-            up = [round((1 + (math.sqrt(T) - 1) * p) ** 2) for p in part]
-            for i in range(1, steps):  # rounding repeats small t: keep them all apart
-                up[i] = min(max(up[i], up[i - 1] + 1), T - (steps - 1 - i))
-        return up[::-1]
+            return [1 + round(i * gap) for i in range(steps)][::-1]  # ties as diffusers' linspace
+        if spacing == "quadratic":
+            return _apart([round((1 + (math.sqrt(T) - 1) * p) ** 2) for p in part], T)
+        return _apart(self._by_noise(steps, T, spacing), T)
+
+    def _by_noise(self, steps: int, T: int, spacing: str) -> list[int]:
+        """`steps` rising t up to T at equal gaps of a function of the noise (see `timesteps`)."""
+        snr = self.snr[1 : T + 1]
+        height = -snr.log() if spacing == "logsnr" else snr ** (-1 / 14)  # both rise with t
+        ends = float(height[0]), float(height[-1])
+        wanted = torch.linspace(*ends, steps + 1, dtype=height.dtype)[1:]
+        above = torch.searchsorted(height, wanted).clamp(1, T - 1)
+        nearer_below = wanted - height[above - 1] < height[above] - wanted
+        return [*(1 + above - nearer_below.long()).tolist()[:-1], T]
+
+
+def _apart(up: list[int], T: int) -> list[int]:
+    """Falling timesteps from rising ones that rounding may have made equal, all kept in 1..T."""
+    for i in range(1, len(up)):
+        up[i] = min(max(up[i], up[i - 1] + 1), T - (len(up) - 1 - i))
+    return up[::-1]

@@ -31,10 +31,9 @@ def defaults(checkpoint: Checkpoint) -> SampleConfig:
 def timesteps_of(checkpoint: Checkpoint, config: SampleConfig) -> list[int]:
     """The falling t of a run. A distilled model has lists of its own for its numbers of steps."""
     few = checkpoint.info.get("few") or {}
-    if str(config.steps) in few and config.start is None:
+    if config.timesteps is None and str(config.steps) in few and config.start is None:
         return list(few[str(config.steps)])
-    schedule = Schedule.from_config(checkpoint.diffusion)
-    return schedule.timesteps(config.steps, config.spacing, config.start)
+    return Schedule.from_config(checkpoint.diffusion).chosen(config)
 
 
 def generate(
@@ -82,4 +81,6 @@ def metadata(model: str, config: SampleConfig) -> dict[str, str]:
     for key, value in dataclasses.asdict(config).items():
         text = ",".join(map(str, value)) if isinstance(value, tuple) else str(value)
         about["label" if key == "labels" else key] = text
+    if config.timesteps is None:
+        del about["timesteps"]
     return about

@@ -42,6 +42,8 @@ SPACING_NAMES = {
     "uniform": "uniform: evenly from T to 1",
     "quadratic": "quadratic: more steps near t = 1",
     "leading": "leading: as published models, never T",
+    "logsnr": "logsnr: evenly in the log of the signal-to-noise ratio",
+    "karras": "karras: as logsnr, with more steps at high noise",
 }
 TIMING = "Timing this model …"
 TIMES = {0: "by steps", 2: "about 2 s", 5: "about 5 s", 15: "about 15 s", 60: "about 60 s"}
@@ -97,6 +99,8 @@ def sample_config(
         ValueError: a value that the app doesn't allow.
     """
     number("n", n, 1, most_pictures(checkpoint), whole=True)
+    best, T = defaults(checkpoint), checkpoint.diffusion.T
+    as_best = (steps, spacing, start or T) == (best.steps, best.spacing, best.start or T)
     return SampleConfig(
         sampler,
         steps,
@@ -109,6 +113,7 @@ def sample_config(
         parse_classes(str(label), checkpoint.classes),
         guidance,
         start,
+        best.timesteps if as_best else None,
     )
 
 

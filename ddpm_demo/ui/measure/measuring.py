@@ -141,9 +141,7 @@ def plan(
         judge, reference = _judge(checkpoint, against)
         number("number of pictures", n, 1, N_MOST, whole=True)
         metrics.require_enough(n, judge.dim)
-        config = dataclasses.replace(
-            config, n=n, sampler=sampler, steps=steps, labels=labels, guidance=guidance
-        )
+        config = config.but(n=n, sampler=sampler, steps=steps, labels=labels, guidance=guidance)
         number("steps", steps, 1, config.start or checkpoint.diffusion.T, whole=True)
     if BPD in wanted:
         _require_bound(checkpoint)
