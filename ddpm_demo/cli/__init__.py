@@ -24,6 +24,7 @@ EXAMPLES = """examples:
   python -m ddpm_demo train --dataset mnist --minutes 40 --out runs/mnist
   python -m ddpm_demo train --dataset folder:photos --size 64 --images 1M --out runs/photos
   python -m ddpm_demo finetune --model cifar10 --class ship --steps 400 --out runs/ship
+  python -m ddpm_demo distill --model cifar10 --steps 4,2,1 --out runs/cifar10-fast
   python -m ddpm_demo evaluate --model mnist --metrics fd-mnist,bpd -n 5000
 
 The options of a command: its name and --help.

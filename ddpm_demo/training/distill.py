@@ -33,7 +33,8 @@ from ddpm_demo.training.train import Progress, _steps
 from ddpm_demo.training.trainer import Trainer
 
 Plans = dict[int, list[int]]  # the student's falling t, by the number of its steps
-USUAL: dict[str, Any] = {"batch_size": 32, "lr": 1e-4, "warmup": 50, "decay": 0.5, "ema": 0.999}
+USUAL: dict[str, Any] = {"batch_size": 32, "lr": 1e-4, "warmup": 20, "decay": 0.5, "ema": 0.999}
+# Warm-up counts batches, each of which is as many updates as the student's steps.
 LAST = 0.1  # of the learning rate, at the end of the run
 
 
