@@ -1,8 +1,8 @@
 """What a model, a diffusion process and a training run are made of.
 
-The command line, the app and the checkpoints all read their choices and defaults from these frozen
-dataclasses. A value that makes no sense raises `ValueError` with one sentence that names the value
-and what is allowed.
+Each setting is described once, in the field of its dataclass: default, words and limits. The
+command line, the app, links and checkpoints read them there (`settings`). A value that makes no
+sense raises `ValueError` with one sentence that names the value and what is allowed.
 """
 
 from __future__ import annotations
@@ -85,6 +85,60 @@ def from_dict(cls: type[C], values: Mapping[str, Any]) -> C:
 
 
 @dataclass(frozen=True)
+class Setting:
+    """What is known of a setting besides its name, type and default.
+
+    Attributes:
+        help: what it does, in a few words, without a capital letter or a full stop.
+        label: what its control is called; its name if empty.
+        choices: the words that are allowed; any if empty.
+        low, high: the numbers that are allowed; None: another check, or none.
+        whole: only whole numbers are allowed.
+        above: `low` itself is not allowed.
+        none: what stands in where nothing is said.
+        option: its name on the command line and in links, if that is another.
+    """
+
+    help: str
+    label: str = ""
+    choices: tuple[str, ...] = ()
+    low: float | None = None
+    high: float | None = None
+    whole: bool = False
+    above: bool = False
+    none: str = ""
+    option: str = ""
+
+    def check(self, name: str, value: object) -> None:
+        """Raise `ValueError` unless the value is allowed."""
+        if self.choices:
+            one_of(name, value, self.choices)
+        if self.low is not None and self.high is not None:
+            number(name, value, self.low, self.high, whole=self.whole, above=self.above)
+
+
+def setting(default: Any, help: str, **about: Any) -> Any:
+    """A field of a dataclass that describes itself; `about` is that of `Setting`."""
+    return dataclasses.field(default=default, metadata={"setting": Setting(help, **about)})
+
+
+def settings(cls: type) -> dict[str, tuple[dataclasses.Field[Any], Setting]]:
+    """The settings of a dataclass by name: field and description."""
+    described = (f for f in dataclasses.fields(cls) if "setting" in f.metadata)
+    return {f.name: (f, f.metadata["setting"]) for f in described}
+
+
+def check(config: object) -> None:
+    """Raise `ValueError` unless each value is allowed; None is, where it is the default."""
+    for name, (field, about) in settings(type(config)).items():
+        value = getattr(config, name)
+        if isinstance(field.default, bool):
+            require(isinstance(value, bool), name, value, "True or False")
+        if value is not None or field.default is not None:
+            about.check(name, value)
+
+
+@dataclass(frozen=True)
 class ModelConfig:
     """The U-Net. The defaults are the lean network for CPUs; `ModelConfig.paper()` is Ho et al.'s.
 
@@ -93,16 +147,17 @@ class ModelConfig:
 
     size: int = 32  # pixels a side that it is made for; any H x W runs
     channels: int = 3  # of the pictures: 1 or 3
-    width: int = 64
-    multipliers: tuple[int, ...] = (1, 2, 2)
-    blocks: int = 1  # residual blocks a level on the way down; one more on the way up
-    attention: tuple[int, ...] = (8,)  # resolutions with self-attention after each block
+    width: int = setting(64, "channels of the first level", low=8, high=1024, whole=True)
+    multipliers: tuple[int, ...] = setting((1, 2, 2), "channels of the levels, as multiples")
+    blocks: int = setting(1, "residual, a level", low=1, high=8, whole=True)
+    attention: tuple[int, ...] = setting((8,), "resolutions, or 'none'", none="the lowest")
     mid_attention: bool = True
     head_dim: int | None = None  # channels per attention head; None: one head
-    norm: str = "layer"  # "group", or "layer": over channels, which is free in channels_last
+    # "group", or "layer": over channels, which is free in channels_last
+    norm: str = setting("layer", "over groups or all channels", choices=NORMS)
     groups: int = 32
     norm_eps: float = 1e-6
-    dropout: float = 0.0
+    dropout: float = setting(0.0, "in residual blocks", low=0, high=0.95)
     scale_shift: bool = True  # time embedding as scale and shift; False: added (Ho et al.)
     time_dim: int | None = 512  # width of the time embedding; None: 4 * width of the first level
     freq_shift: int = 0  # of the sinusoids: 1 in Ho et al.'s code
@@ -113,15 +168,13 @@ class ModelConfig:
     num_classes: int = 0  # 0: unconditional; n: labels 0..n-1, and n is the null class
 
     def __post_init__(self) -> None:
+        check(self)
         number("size", self.size, 8, 1024, whole=True)
         require(self.channels in (1, 3), "channels", self.channels, "1 or 3")
-        number("width", self.width, 8, 1024, whole=True)
         ok = whole_numbers(self.multipliers, 1, 16) and 1 <= len(self.multipliers) <= 8
         require(ok, "multipliers", self.multipliers, "1 to 8 levels, each 1 to 16 times the width")
-        number("blocks", self.blocks, 1, 8, whole=True)
         ok = whole_numbers(self.attention, 1, 1024)
         require(ok, "attention", self.attention, "resolutions from 1 to 1024")
-        one_of("norm", self.norm, NORMS)
         number("groups", self.groups, 1, 16_384, whole=True)
         number("norm_eps", self.norm_eps, 0, 1, above=True)
         if self.norm == "group":
@@ -135,7 +188,6 @@ class ModelConfig:
                 self.head_dim,
                 f"a divisor of every width that has attention, {self.attention_widths}",
             )
-        number("dropout", self.dropout, 0, 0.95)
         if self.time_dim is not None:
             number("time_dim", self.time_dim, 1, 65_536, whole=True)
         number("freq_shift", self.freq_shift, 0, 1)
@@ -180,63 +232,63 @@ class ModelConfig:
 class DiffusionConfig:
     """The process: schedule of variances, kind of noise, and what the network predicts."""
 
-    T: int = 1000
-    schedule: str = "linear"
-    beta_start: float = 1e-4  # linear only
-    beta_end: float = 0.02  # linear only
-    noise: str = "gaussian"
-    predict: str = "eps"
+    T: int = setting(
+        1000, "length of the process", low=T_MIN, high=T_MAX, whole=True, option="timesteps"
+    )
+    schedule: str = setting("linear", "of beta_t", choices=SCHEDULES)
+    beta_start: float = setting(1e-4, "linear only", low=BETA_MIN, high=BETA_MAX)
+    beta_end: float = setting(0.02, "linear only")
+    noise: str = setting("gaussian", "kind of eps", choices=NOISES)
+    predict: str = setting("eps", "what the network says", choices=PREDICTIONS)
 
     def __post_init__(self) -> None:
-        number("T", self.T, T_MIN, T_MAX, whole=True)
-        one_of("schedule", self.schedule, SCHEDULES)
-        number("beta_start", self.beta_start, BETA_MIN, BETA_MAX)
+        check(self)
         number("beta_end", self.beta_end, self.beta_start, BETA_MAX)
-        one_of("noise", self.noise, NOISES)
-        one_of("predict", self.predict, PREDICTIONS)
 
 
 @dataclass(frozen=True)
 class TrainConfig:
     """A training run. Its length is the first reached of `images`, `epochs` and `minutes`."""
 
-    dataset: str = "mnist"  # mnist, fashion_mnist, cifar10, folder:PATH
-    only: str | None = None  # the one class of it that is seen; None: all
-    loss: str = "mse"
-    weighting: str = "none"  # or min-snr with gamma 5 (Hang et al. 2023, eq. 6)
-    batch_size: int = 64
-    lr: float = 1e-3
-    warmup: int = 300  # steps of linear learning rate warm-up
-    decay: float = 0.2  # last part of the run over which the learning rate falls to 0
-    weight_decay: float = 0.0
-    beta2: float = 0.99
-    grad_clip: float = 1.0
-    ema: float = 0.9995
-    label_dropout: float = 0.15  # share of labels replaced by the null class
-    flip: bool | None = None  # horizontal flips; None: where the data's meaning survives them
-    images: int | None = None
-    epochs: float | None = None
-    minutes: float | None = None
-    seed: int = 0
-    preview_every: int = 50_000  # images between previews, held-out losses and saved states
+    dataset: str = setting("mnist", "mnist, fashion_mnist, cifar10, folder:PATH")
+    only: str | None = setting(None, "train on one class", none="all of them")
+    loss: str = setting("mse", "distance to the target", choices=LOSSES)
+    # or min-snr with gamma 5 (Hang et al. 2023, eq. 6)
+    weighting: str = setting("none", "of the loss, by t", choices=WEIGHTINGS)
+    batch_size: int = setting(64, "pictures a step, of all devices", low=1, high=65_536, whole=True)
+    lr: float = setting(1e-3, "learning rate of AdamW", low=0, high=0.1, above=True)
+    warmup: int = setting(300, "steps of learning rate warm-up", low=0, high=10**6, whole=True)
+    decay: float = setting(0.2, "last part of the run over which lr falls", low=0, high=1)
+    weight_decay: float = setting(0.0, "of AdamW", low=0, high=1)
+    beta2: float = setting(0.99, "of AdamW", low=0, high=0.99999)
+    grad_clip: float = setting(
+        1.0, "greatest length of the gradient", low=0, high=10**6, above=True
+    )
+    ema: float = setting(0.9995, "decay of the averaged weights", low=0, high=0.999999)
+    label_dropout: float = setting(
+        0.15, "share of the labels that are learnt as 'any'", low=0, high=1
+    )
+    flip: bool | None = setting(None, "mirror half of the pictures", none="all data but mnist")
+    images: int | None = setting(
+        None, "stop after this many pictures seen", low=0, high=10**12, above=True
+    )
+    epochs: float | None = setting(
+        None, "stop after this many passes over the data", low=0, high=10**12, above=True
+    )
+    minutes: float | None = setting(
+        None, "stop after this many minutes", low=0, high=10**12, above=True
+    )
+    seed: int = setting(0, "of all that is random", low=0, high=SEED_MAX, whole=True)
+    preview_every: int = setting(
+        50_000,
+        "pictures between two previews, log lines and saved states",
+        low=1,
+        high=10**12,
+        whole=True,
+    )
 
     def __post_init__(self) -> None:
-        one_of("loss", self.loss, LOSSES)
-        one_of("weighting", self.weighting, WEIGHTINGS)
-        number("batch_size", self.batch_size, 1, 65_536, whole=True)
-        number("lr", self.lr, 0, 0.1, above=True)
-        number("warmup", self.warmup, 0, 10**6, whole=True)
-        number("decay", self.decay, 0, 1)
-        number("weight_decay", self.weight_decay, 0, 1)
-        number("beta2", self.beta2, 0, 0.99999)
-        number("grad_clip", self.grad_clip, 0, 10**6, above=True)
-        number("ema", self.ema, 0, 0.999999)
-        number("label_dropout", self.label_dropout, 0, 1)
-        number("seed", self.seed, 0, SEED_MAX, whole=True)
-        number("preview_every", self.preview_every, 1, 10**12, whole=True)
-        for name in ("images", "epochs", "minutes"):
-            if getattr(self, name) is not None:
-                number(name, getattr(self, name), 0, 10**12, above=True)
+        check(self)
 
     def require_length(self) -> None:
         """Raise `ValueError` unless the run has an end."""
@@ -251,18 +303,36 @@ class SampleConfig:
     The picture of seed s has the class `labels[s % len(labels)]`, in whichever batch it is drawn.
     """
 
-    sampler: str = "ddim"
-    steps: int = 50
-    n: int = 16
-    seed: int = 0
-    spacing: str = "trailing"
-    variance: str = "beta_tilde"  # ddpm only
-    eta: float = 0.0  # ddim only
-    clip: bool = True
-    labels: tuple[int, ...] | None = None  # classes that take turns; None: the null class
-    guidance: float = 1.0
-    start: int | None = None  # t of the first step; None: T
-    timesteps: tuple[int, ...] | None = None  # falling; then steps, spacing and start don't count
+    sampler: str = setting(
+        "ddim", "how x_s follows from x_t", choices=SAMPLER_NAMES, label="Sampler"
+    )
+    steps: int = setting(
+        50, "how many of the T steps to take", low=1, high=T_MAX, whole=True, label="Steps"
+    )
+    n: int = setting(16, "number of pictures", low=1, high=100_000, whole=True, label="Pictures")
+    seed: int = setting(
+        0, "picture k has the seed SEED + k", low=0, high=SEED_MAX, whole=True, label="Seed"
+    )
+    spacing: str = setting(
+        "trailing", "which steps to take", choices=SPACINGS, label="Timestep spacing"
+    )
+    variance: str = setting(
+        "beta_tilde", "sigma^2 of ddpm", choices=VARIANCES, label="Variance (DDPM)"
+    )
+    eta: float = setting(0.0, "noise of ddim: 0 none, 1 as ddpm", low=0, high=1, label="η (DDIM)")
+    clip: bool = setting(True, "x0_hat to [-1, 1]", label="Clip x̂₀")
+    labels: tuple[int, ...] | None = setting(
+        None, "classes that take turns", none="any", option="class", label="Class"
+    )
+    guidance: float = setting(
+        1.0, "classifier-free, for classes only", low=0, high=20, label="Guidance"
+    )
+    start: int | None = setting(
+        None, "t of the first step", low=1, high=T_MAX, whole=True, none="T", label="Start"
+    )
+    timesteps: tuple[int, ...] | None = setting(
+        None, "falling list of t, in place of steps, spacing and start", none="by those three"
+    )
 
     def __post_init__(self) -> None:
         if self.timesteps is not None:
@@ -271,20 +341,11 @@ class SampleConfig:
             allowed = f"a falling list from {T_MAX:,} or less to 1 or more"
             require(falls, "timesteps", self.timesteps, allowed)
             object.__setattr__(self, "steps", len(self.timesteps))
-        one_of("sampler", self.sampler, SAMPLER_NAMES)
-        number("steps", self.steps, 1, T_MAX, whole=True)
-        number("n", self.n, 1, 100_000, whole=True)
-        number("seed", self.seed, 0, SEED_MAX, whole=True)
-        one_of("spacing", self.spacing, SPACINGS)
-        one_of("variance", self.variance, VARIANCES)
-        number("eta", self.eta, 0, 1)
+        check(self)
         if self.labels is not None:
             ok = whole_numbers(self.labels, 0, 9999) and len(self.labels) > 0
             ok = ok and len(set(self.labels)) == len(self.labels)
             require(ok, "labels", self.labels, "numbers of classes, each once")
-        number("guidance", self.guidance, 0, 20)
-        if self.start is not None:
-            number("start", self.start, 1, T_MAX, whole=True)
 
     def label_of_each(self) -> list[int] | None:
         """The label of each of the n pictures; None: the null class."""

@@ -1,6 +1,7 @@
 """The command line: what it writes, that seeds mean pictures, and one line for what is wrong."""
 
 import argparse
+import io
 import itertools
 import json
 import math
@@ -679,3 +680,50 @@ def test_every_example_of_the_help_parses() -> None:
     for words in lines:
         rest = list(itertools.dropwhile(lambda word: word != "ddpm_demo", words))[1:]
         assert parser().parse_args(rest)
+
+
+# Where it runs
+
+
+def test_a_path_may_begin_with_the_home_folder(
+    folder: Path, here: Path, monkeypatch: pytest.MonkeyPatch, capsys: Capture
+) -> None:
+    monkeypatch.setenv("HOME", str(here.parent))
+    monkeypatch.setenv("USERPROFILE", str(here.parent))
+    assert run("sample --model tiny --steps 2 -n 1 --out ~/at-home.png") == 0
+    assert (here.parent / "at-home.png").is_file()
+    line = f"train --dataset folder:~/{folder.name} {SMALL} --images 4 --out ~/here/run"
+    assert run(line) == 0
+    assert load_checkpoint("run").info["dataset"] == f"folder:{folder}"
+    assert run("sample --model ~/here/run --steps 2 -n 1 --out=~/at-home.npz") == 0
+    assert not (here / "~").exists()
+    capsys.readouterr()
+    assert run("sample --model tiny --out ~nobody-of-that-name/a.png") == 2
+    assert "the home folder is not known" in capsys.readouterr().err
+
+
+def test_no_home_is_needed_for_help(here: Path) -> None:
+    """A user id without a passwd entry, as containers give it."""
+    script = (
+        "import os, pathlib, sys\n"
+        "os.path.expanduser = lambda path: path\n"
+        "from ddpm_demo.cli import main\n"
+        "sys.exit(main(['train', '--help']))"
+    )
+    environment = {k: v for k, v in os.environ.items() if k != "HOME"} | {"PYTHONPATH": str(ROOT)}
+    done = subprocess.run([sys.executable, "-c", script], env=environment, capture_output=True)
+    assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize("command", ["models", "sample --model tiny --class ± --out a.png"])
+def test_what_is_said_survives_any_encoding(
+    command: str, zoo: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (zoo / "tiny").rename(zoo / "tiny±")
+    out, err = (io.TextIOWrapper(io.BytesIO(), encoding="ascii") for _ in range(2))
+    monkeypatch.setattr(sys, "stdout", out)
+    monkeypatch.setattr(sys, "stderr", err)
+    assert run(command.replace("tiny", "tiny±")) == (0 if command == "models" else 2)
+    for stream in (out, err):
+        stream.flush()
+    assert b"?" in (out if command == "models" else err).buffer.getvalue()  # type: ignore[attr-defined]

@@ -6,6 +6,7 @@ Torch is imported by the commands that need it, so that help is instant.
 from __future__ import annotations
 
 import argparse
+import io
 import sys
 from collections.abc import Sequence
 from typing import NoReturn
@@ -33,6 +34,9 @@ The options of a command: its name and --help.
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command. Returns 0, 2 for a wrong argument, or 1 for a failure; both say why."""
+    for stream in (sys.stdout, sys.stderr):  # a letter that it can't show becomes a "?"
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="replace")
     options = parser().parse_args(arguments)
     try:
         return options.run_command(options) or 0

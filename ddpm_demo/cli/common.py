@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import math
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -44,26 +44,6 @@ def own_device(device: torch.device) -> torch.device:
     if device.type != "cuda" or "LOCAL_RANK" not in os.environ:
         return device
     return torch.device("cuda", int(os.environ["LOCAL_RANK"]))
-
-
-def count(word: str) -> int:
-    """A whole number, also as 5e6 or 300k."""
-    scale = {"k": 1e3, "m": 1e6}.get(word[-1:].lower(), 1.0)
-    try:
-        return round(float(word[:-1] if scale > 1 else word) * scale)
-    except (ValueError, OverflowError):
-        raise argparse.ArgumentTypeError(f"{word!r} is not a number like 500000 or 500k") from None
-
-
-def numbers(words: str) -> tuple[int, ...]:
-    try:
-        return () if words == "none" else tuple(int(part) for part in words.split(","))
-    except ValueError:
-        raise argparse.ArgumentTypeError(f"{words!r} is not a list like 1,2,2") from None
-
-
-def text(numbers: Sequence[int]) -> str:
-    return ",".join(map(str, numbers))
 
 
 def suffix(path: Path, *allowed: str) -> str:

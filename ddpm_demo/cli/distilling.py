@@ -4,15 +4,20 @@ from __future__ import annotations
 
 import argparse
 import sys
-from pathlib import Path
 
 from ddpm_demo import config as c
-from ddpm_demo.cli.common import count, device_argument, numbers, progress_bar
+from ddpm_demo.cli.common import device_argument, progress_bar
+from ddpm_demo.cli.options import count, model_name, numbers, path
 from ddpm_demo.cli.training import follow_until_stopped
 
 
 def distill_arguments(p: argparse.ArgumentParser) -> None:
-    p.add_argument("--model", default="cifar10", help="the teacher: it is copied, never changed")
+    p.add_argument(
+        "--model",
+        type=model_name,
+        default="cifar10",
+        help="the teacher: it is copied, never changed",
+    )
     p.add_argument(
         "--steps",
         type=numbers,
@@ -31,7 +36,7 @@ def distill_arguments(p: argparse.ArgumentParser) -> None:
         "--preview-every", type=count, metavar="N", help="batches between two previews; default: 50"
     )
     p.add_argument("--seed", type=int, default=0, help="of the order of the trajectories")
-    p.add_argument("--out", type=Path, required=True, help="folder for all that is made")
+    p.add_argument("--out", type=path, required=True, help="folder for all that is made")
     p.add_argument("--resume", action="store_true", help="go on from the state in --out")
     device_argument(p)
     p.set_defaults(run_command=_distill)

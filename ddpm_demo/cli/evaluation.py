@@ -14,13 +14,12 @@ from typing import TYPE_CHECKING, Any
 from ddpm_demo import config as c
 from ddpm_demo.cli.common import (
     class_argument,
-    count,
     device_argument,
-    numbers,
     own_device,
     progress_bar,
     suffix,
 )
+from ddpm_demo.cli.options import count, dataset_name, model_name, numbers, path
 
 if TYPE_CHECKING:
     from ddpm_demo.data import Images
@@ -32,7 +31,12 @@ SECTION = "## Evaluation"
 
 
 def evaluate_arguments(p: argparse.ArgumentParser) -> None:
-    p.add_argument("--model", required=True, help="a shipped model, a file, a folder, a Hub repo")
+    p.add_argument(
+        "--model",
+        type=model_name,
+        required=True,
+        help="a shipped model, a file, a folder, a Hub repo",
+    )
     p.add_argument(
         "--metrics",
         required=True,
@@ -45,13 +49,17 @@ def evaluate_arguments(p: argparse.ArgumentParser) -> None:
     p.add_argument("--data-class", help="what to compare with (default: the one drawn, else all)")
     p.add_argument("--guidance", type=float, help="default: the model's own")
     p.add_argument("--seed", type=int, default=0, help="of the first sample")
-    p.add_argument("--dataset", help="to compare with; default: what the model was trained on")
-    p.add_argument("--data-dir", type=Path, help="where the data sets are or are downloaded to")
+    p.add_argument(
+        "--dataset",
+        type=dataset_name,
+        help="to compare with; default: what the model was trained on",
+    )
+    p.add_argument("--data-dir", type=path, help="where the data sets are or are downloaded to")
     p.add_argument("--split", default="train", choices=("train", "test"), help="of the data")
     p.add_argument("--bpd-images", type=count, help="test pictures for bpd; default: all")
     p.add_argument("--bpd-steps", type=count, help="terms of the bound; default: all T")
-    p.add_argument("--cache", type=Path, help="folder for samples, from which a run goes on")
-    p.add_argument("--out", type=Path, help="a .json file for the results; plots go beside it")
+    p.add_argument("--cache", type=path, help="folder for samples, from which a run goes on")
+    p.add_argument("--out", type=path, help="a .json file for the results; plots go beside it")
     p.add_argument("--card", action="store_true", help="write the results into the model's card")
     device_argument(p)
     p.set_defaults(run_command=_evaluate)

@@ -11,14 +11,24 @@ from pathlib import Path
 
 from ddpm_demo import config as c
 from ddpm_demo.cli.common import device_argument, film_frames, reading
+from ddpm_demo.cli.options import dataset_name, model_name, path
 from ddpm_demo.cli.training import follow_until_stopped
 
 
 def finetune_arguments(p: argparse.ArgumentParser) -> None:
-    p.add_argument("--model", default="cifar10", help="the base: it is copied, never changed")
+    p.add_argument(
+        "--model",
+        type=model_name,
+        default="cifar10",
+        help="the base: it is copied, never changed",
+    )
     p.add_argument("--class", dest="only", help="the class to go to (default: all of the data)")
-    p.add_argument("--dataset", help="mnist, fashion_mnist, cifar10, folder:PATH; default: base's")
-    p.add_argument("--data-dir", type=Path, help="where the data sets are or are downloaded to")
+    p.add_argument(
+        "--dataset",
+        type=dataset_name,
+        help="mnist, fashion_mnist, cifar10, folder:PATH; default: base's",
+    )
+    p.add_argument("--data-dir", type=path, help="where the data sets are or are downloaded to")
     length = p.add_mutually_exclusive_group()
     length.add_argument("--steps", type=int, help="stop after so many (default on a CPU: 40)")
     length.add_argument(
@@ -30,7 +40,7 @@ def finetune_arguments(p: argparse.ArgumentParser) -> None:
         "--every", type=int, help="steps between two grids of samples (default: an eighth of all)"
     )
     p.add_argument("--seed", type=int, default=0, help="of all that is random")
-    p.add_argument("--out", type=Path, required=True, help="folder for weights, log and the film")
+    p.add_argument("--out", type=path, required=True, help="folder for weights, log and the film")
     p.add_argument("--resume", action="store_true", help="go on from the state in --out")
     p.add_argument("--push", metavar="REPO", help="then upload the result to the Hub, with a card")
     device_argument(p)

@@ -17,42 +17,35 @@ from ddpm_demo.cli.common import (
     progress_bar,
     sheet,
     suffix,
-    text,
 )
+from ddpm_demo.cli.options import add_settings, model_name, path, text
 
 if TYPE_CHECKING:
     from ddpm_demo.diffusion.walk import Step
+    from ddpm_demo.models.checkpoint import Checkpoint
+    from ddpm_demo.models.zoo import Facts
 
 PAGE = 64  # pictures sampled at a time
 
 
+OWN = ("sampler", "steps", "spacing", "start", "variance", "eta", "clip", "guidance", "timesteps")
+
+
 def sample_arguments(p: argparse.ArgumentParser) -> None:
-    d = c.SampleConfig()
-    own = "default: what the model's checkpoint says, else"
     p.add_argument(
         "--model",
+        type=model_name,
         default="mnist",
         help="a shipped model, a .safetensors file, a folder, or a repo of the Hub, of at most "
         "2,000 MB or as many as DDPM_DEMO_HUB_MB in the environment says",
     )
-    p.add_argument("--sampler", choices=c.SAMPLER_NAMES, help=f"{own} {d.sampler}")
-    p.add_argument("--steps", type=int, help=f"how many of the T steps to take; {own} {d.steps}")
-    p.add_argument("-n", type=int, default=d.n, help="number of pictures")
-    p.add_argument("--seed", type=int, default=d.seed, help="picture k has the seed SEED + k")
-    p.add_argument("--spacing", choices=c.SPACINGS, help=f"which steps to take; {own} {d.spacing}")
-    p.add_argument("--start", type=int, help=f"t of the first step; {own} T")
-    p.add_argument("--variance", choices=c.VARIANCES, help=f"sigma^2 of ddpm; {own} {d.variance}")
-    p.add_argument("--eta", type=float, default=d.eta, help="noise of ddim: 0 none, 1 as ddpm")
-    p.add_argument(
-        "--clip", action=argparse.BooleanOptionalAction, help=f"x0_hat to [-1, 1]; {own} yes"
-    )
+    own = "what the model's checkpoint says, else "
+    add_settings(p, c.SampleConfig, ["n", "seed"])
+    add_settings(p, c.SampleConfig, OWN, unset=own)
     class_argument(p)
     p.add_argument(
-        "--guidance", type=float, help=f"classifier-free, for classes only; {own} {d.guidance}"
-    )
-    p.add_argument(
         "--out",
-        type=Path,
+        type=path,
         default=Path("samples.png"),
         help="*.png: the grid, or with 'strip' in the name ten snapshots of the way; "
         f"*.gif, *.mp4: the film, of {FILM_FRAMES} frames or fewer; "
@@ -63,26 +56,37 @@ def sample_arguments(p: argparse.ArgumentParser) -> None:
     p.set_defaults(run_command=_sample)
 
 
+NOISED = ("schedule", "beta_start", "beta_end", "T", "noise")
+
+
 def noise_arguments(p: argparse.ArgumentParser) -> None:
-    d = c.DiffusionConfig()
-    p.add_argument("--image", type=Path, required=True, help="any picture")
+    p.add_argument("--image", type=path, required=True, help="any picture")
     p.add_argument(
         "--size", type=int, default=128, help="cut square and resized to this many pixels"
     )
-    p.add_argument("--schedule", default=d.schedule, choices=c.SCHEDULES, help="of beta_t")
-    p.add_argument("--beta-start", type=float, default=d.beta_start, help="linear only")
-    p.add_argument("--beta-end", type=float, default=d.beta_end, help="linear only")
-    p.add_argument("--timesteps", type=int, default=d.T, metavar="T", help="length of the process")
+    add_settings(p, c.DiffusionConfig, NOISED)
     p.add_argument("--t", help="list of timesteps, such as 100,200,999 (default: ten, evenly)")
-    p.add_argument("--noise", default=d.noise, choices=c.NOISES, help="kind of eps")
     p.add_argument(
         "--chain", action="store_true", help="step by step with fresh noise, not in one jump"
     )
     p.add_argument("--seed", type=int, default=0, help="of the noise")
     p.add_argument(
-        "--out", type=Path, default=Path("strip.png"), help="*.png: a strip; *.gif, *.mp4: a film"
+        "--out", type=path, default=Path("strip.png"), help="*.png: a strip; *.gif, *.mp4: a film"
     )
     p.set_defaults(run_command=_noise)
+
+
+def asked(o: argparse.Namespace, model: Checkpoint | Facts) -> c.SampleConfig:
+    """The run that the options ask for; what they leave open is as the model says."""
+    from ddpm_demo.inference.labels import parse_classes
+    from ddpm_demo.inference.spec import defaults
+
+    chosen = {k: getattr(o, k) for k in ("n", "seed", *OWN) if getattr(o, k) is not None}
+    if "timesteps" in chosen:
+        chosen["timesteps"] = chosen["timesteps"] or None  # for "none"
+    if o.classes is not None:
+        chosen["labels"] = parse_classes(o.classes, model.classes)
+    return defaults(model).but(**chosen)
 
 
 def _sample(o: argparse.Namespace) -> None:
@@ -90,8 +94,7 @@ def _sample(o: argparse.Namespace) -> None:
 
     from ddpm_demo.devices import keep_memory, pick
     from ddpm_demo.files import write_atomically
-    from ddpm_demo.inference.generate import defaults, generate, metadata, timesteps_of
-    from ddpm_demo.inference.labels import parse_classes
+    from ddpm_demo.inference.generate import generate, metadata, timesteps_of
     from ddpm_demo.media import images
     from ddpm_demo.models.load import load_checkpoint
 
@@ -101,12 +104,7 @@ def _sample(o: argparse.Namespace) -> None:
     c.require(not film or o.n <= 256, "n", o.n, "at most 256 for a film or strip")
     keep_memory()
     checkpoint = load_checkpoint(o.model, pick(o.device))
-    own = ("sampler", "steps", "spacing", "start", "variance", "clip", "guidance")
-    given = {k: getattr(o, k) for k in own} | {"n": o.n, "seed": o.seed, "eta": o.eta}
-    chosen = {k: v for k, v in given.items() if v is not None}
-    if o.classes is not None:
-        chosen["labels"] = parse_classes(o.classes, checkpoint.classes)
-    run = defaults(checkpoint).but(**chosen)
+    run = asked(o, checkpoint)
     c.number("seed", o.seed, 0, c.SEED_MAX + 1 - o.n, whole=True)  # picture k's is seed + k
     page = o.n if film else PAGE
     generate(checkpoint, dataclasses.replace(run, n=1))  # refuses before the bar appears
@@ -163,15 +161,13 @@ def _noise(o: argparse.Namespace) -> None:
     kind = suffix(o.out, ".png", ".gif", ".mp4")
     c.number("size", o.size, 8, 1024, whole=True)
     c.number("seed", o.seed, 0, c.SEED_MAX, whole=True)
-    process = c.DiffusionConfig(o.timesteps, o.schedule, o.beta_start, o.beta_end, o.noise)
-    listed = default_timesteps(o.timesteps) if o.t is None else parse_timesteps(o.t, o.timesteps)
+    process = c.DiffusionConfig(**{name: getattr(o, name) for name in NOISED})
+    listed = default_timesteps(o.T) if o.t is None else parse_timesteps(o.t, o.T)
     image = images.square(images.open_image(o.image), o.size)
     x_0 = images.to_tensor(np.asarray(image)[None])
     schedule, noise = Schedule.from_config(process), Noise(o.noise, [o.seed])
-    if kind == ".png":
-        shown = [0, *listed]
-    else:  # a film over all of t, at most 150 frames
-        shown = sorted({round(o.timesteps * k / 149) for k in range(150)})
+    film = sorted({round(o.T * k / 149) for k in range(150)})  # over all of t
+    shown = [0, *listed] if kind == ".png" else film
     if o.chain:
         at = {0: x_0} | {s.t: s.x_t for s in chain(schedule, x_0, noise) if s.t in shown}
     else:

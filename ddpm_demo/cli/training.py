@@ -13,111 +13,58 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ddpm_demo import config as c
-from ddpm_demo.cli.common import (
-    count,
-    device_argument,
-    numbers,
-    own_device,
-    progress_bar,
-    reading,
-    text,
-)
+from ddpm_demo.cli.common import device_argument, own_device, progress_bar, reading
+from ddpm_demo.cli.options import add_settings, dataset_name, model_name, path
 from ddpm_demo.cli.tracking import tracked, tracker
 
 if TYPE_CHECKING:
     from ddpm_demo.training.train import Progress
 
 
+NETWORK = ("width", "multipliers", "blocks", "attention", "norm", "dropout")
+LENGTH = ("images", "epochs", "minutes")
+OPTIMISATION = (
+    *("loss", "weighting", "batch_size", "lr", "warmup", "decay"),
+    *("weight_decay", "beta2", "grad_clip", "ema"),
+)
+PROCESS = ("noise", "schedule", "beta_start", "beta_end", "T", "predict")
+
+
 def train_arguments(p: argparse.ArgumentParser) -> None:
-    model, process, run = c.ModelConfig(), c.DiffusionConfig(), c.TrainConfig()
     g = p.add_argument_group("data")
-    g.add_argument(
-        "--dataset", default=run.dataset, help="mnist, fashion_mnist, cifar10, folder:PATH"
-    )
-    g.add_argument("--data-dir", type=Path, help="where the data sets are or are downloaded to")
+    add_settings(g, c.TrainConfig, ["dataset"], changes={"dataset": {"type": dataset_name}})
+    g.add_argument("--data-dir", type=path, help="where the data sets are or are downloaded to")
     g.add_argument(
         "--size", type=int, help="pixels a side (default: the data's own; 32 for folders)"
     )
     g.add_argument("--grey", action="store_true", help="train on grey pictures")
-    g.add_argument("--only", metavar="CLASS", help="train on one class")
-    g.add_argument(
-        "--flip",
-        action=argparse.BooleanOptionalAction,
-        help="mirror half of the pictures (default: all data but mnist)",
-    )
+    add_settings(g, c.TrainConfig, ["only", "flip"], changes={"only": {"metavar": "CLASS"}})
     g = p.add_argument_group("run")
     g.add_argument(
-        "--out", type=Path, required=True, help="folder for weights, state, log, previews"
+        "--out", type=path, required=True, help="folder for weights, state, log, previews"
     )
     g.add_argument("--resume", action="store_true", help="go on from the state in --out")
     g.add_argument(
-        "--init", metavar="MODEL", help="start from its weights, with its network and process"
+        "--init",
+        type=model_name,
+        metavar="MODEL",
+        help="start from its weights, with its network and process",
     )
-    g.add_argument("--images", type=count, help="stop after this many pictures seen")
-    g.add_argument("--epochs", type=float, help="stop after this many passes over the data")
-    g.add_argument("--minutes", type=float, help="stop after this many minutes")
-    g.add_argument(
-        "--preview-every",
-        type=count,
-        default=run.preview_every,
-        metavar="IMAGES",
-        help="pictures between two previews, log lines and saved states",
-    )
-    g.add_argument("--seed", type=int, default=run.seed, help="of all that is random")
+    metavar = {"preview_every": {"metavar": "IMAGES"}}
+    add_settings(g, c.TrainConfig, [*LENGTH, "preview_every", "seed"], changes=metavar)
     g.add_argument("--track", metavar="PROJECT", help="log to Trackio too (pip install trackio)")
     device_argument(p)
     g.add_argument("--compile", action="store_true", help="torch.compile the steps, for a GPU")
-    g = p.add_argument_group("optimisation")
-    g.add_argument("--loss", default=run.loss, choices=c.LOSSES, help="distance to the target")
-    g.add_argument(
-        "--weighting", default=run.weighting, choices=c.WEIGHTINGS, help="of the loss, by t"
-    )
-    g.add_argument(
-        "--batch-size", type=int, default=run.batch_size, help="pictures a step, of all devices"
-    )
-    g.add_argument("--lr", type=float, default=run.lr, help="learning rate of AdamW")
-    g.add_argument("--warmup", type=int, default=run.warmup, help="steps of learning rate warm-up")
-    g.add_argument(
-        "--decay", type=float, default=run.decay, help="last part of the run over which lr falls"
-    )
-    g.add_argument("--weight-decay", type=float, default=run.weight_decay, help="of AdamW")
-    g.add_argument("--beta2", type=float, default=run.beta2, help="of AdamW")
-    g.add_argument(
-        "--grad-clip", type=float, default=run.grad_clip, help="greatest length of the gradient"
-    )
-    g.add_argument("--ema", type=float, default=run.ema, help="decay of the averaged weights")
-    g = p.add_argument_group("process")
-    g.add_argument("--noise", default=process.noise, choices=c.NOISES, help="kind of eps")
-    g.add_argument("--schedule", default="cosine", choices=c.SCHEDULES, help="of beta_t")
-    g.add_argument("--beta-start", type=float, default=process.beta_start, help="linear only")
-    g.add_argument("--beta-end", type=float, default=process.beta_end, help="linear only")
-    g.add_argument(
-        "--timesteps", type=int, default=process.T, metavar="T", help="length of the process"
-    )
-    g.add_argument(
-        "--predict", default=process.predict, choices=c.PREDICTIONS, help="what the network says"
-    )
+    add_settings(p.add_argument_group("optimisation"), c.TrainConfig, OPTIMISATION)
+    cosine = {"schedule": {"default": "cosine"}}
+    add_settings(p.add_argument_group("process"), c.DiffusionConfig, PROCESS, changes=cosine)
     g = p.add_argument_group("network")
     g.add_argument(
         "--paper", action="store_true", help="Ho et al.'s 35.7 M network as the defaults"
     )
-    g.add_argument("--width", type=int, help=f"channels of the first level; default: {model.width}")
-    g.add_argument(
-        "--multipliers", type=numbers, help=f"of the levels; default: {text(model.multipliers)}"
-    )
-    g.add_argument("--blocks", type=int, help=f"residual, a level; default: {model.blocks}")
-    g.add_argument("--attention", type=numbers, help="resolutions, or 'none'; default: the lowest")
-    g.add_argument(
-        "--norm", choices=c.NORMS, help=f"over groups or all channels; default: {model.norm}"
-    )
-    g.add_argument("--dropout", type=float, help=f"in residual blocks; default: {model.dropout}")
+    add_settings(g, c.ModelConfig, NETWORK, unset="")
     g.add_argument("--class-conditional", action="store_true", help="learn the classes, and 'any'")
-    g.add_argument(
-        "--label-dropout",
-        type=float,
-        default=run.label_dropout,
-        help="share of the labels that are learnt as 'any'",
-    )
+    add_settings(g, c.TrainConfig, ["label_dropout"])
     p.set_defaults(run_command=_train)
 
 
@@ -126,19 +73,12 @@ def configs(o: argparse.Namespace) -> tuple[c.DiffusionConfig, c.TrainConfig]:
     names = {f.name for f in dataclasses.fields(c.TrainConfig)}
     config = c.TrainConfig(**{k: v for k, v in vars(o).items() if k in names})
     config.require_length()
-    process = c.DiffusionConfig(
-        o.timesteps, o.schedule, o.beta_start, o.beta_end, o.noise, o.predict
-    )
-    return process, config
+    return c.DiffusionConfig(**{name: getattr(o, name) for name in PROCESS}), config
 
 
 def network(o: argparse.Namespace, size: int, channels: int, classes: int) -> c.ModelConfig:
     """The network that the arguments ask for, at the size of the data."""
-    given = {
-        k: getattr(o, k)
-        for k in ("width", "multipliers", "blocks", "attention", "norm", "dropout")
-        if getattr(o, k) is not None
-    }
+    given = {k: getattr(o, k) for k in NETWORK if getattr(o, k) is not None}
     given |= {"size": size, "channels": channels, "num_classes": classes}
     if o.paper:
         return c.ModelConfig.paper(**given)

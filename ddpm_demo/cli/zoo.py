@@ -5,9 +5,9 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import json
-from pathlib import Path
 
 from ddpm_demo import config as c
+from ddpm_demo.cli.options import model_name, path
 
 
 def models_arguments(p: argparse.ArgumentParser) -> None:
@@ -16,8 +16,8 @@ def models_arguments(p: argparse.ArgumentParser) -> None:
 
 
 def ship_arguments(p: argparse.ArgumentParser) -> None:
-    p.add_argument("run", type=Path, metavar="RUN", help="the folder of a training run")
-    p.add_argument("folder", type=Path, metavar="FOLDER", help="such as checkpoints/mnist")
+    p.add_argument("run", type=path, metavar="RUN", help="the folder of a training run")
+    p.add_argument("folder", type=path, metavar="FOLDER", help="such as checkpoints/mnist")
     p.add_argument("--commit", required=True, help="of the code that trained it")
     p.add_argument("--limits", required=True, help="a sentence on what the model can't do")
     p.add_argument("--sample", default="{}", help='how to sample it, as JSON: {"start": 940}')
@@ -26,8 +26,13 @@ def ship_arguments(p: argparse.ArgumentParser) -> None:
 
 
 def export_arguments(p: argparse.ArgumentParser) -> None:
-    p.add_argument("model", metavar="MODEL", help="a shipped model, a .safetensors file, a folder")
-    p.add_argument("folder", type=Path, metavar="FOLDER", help="a new one, in diffusers' layout")
+    p.add_argument(
+        "model",
+        type=model_name,
+        metavar="MODEL",
+        help="a shipped model, a .safetensors file, a folder",
+    )
+    p.add_argument("folder", type=path, metavar="FOLDER", help="a new one, in diffusers' layout")
     p.set_defaults(run_command=_export)
 
 

@@ -2,30 +2,19 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Callable, Iterator
 from typing import Any
 
 import torch
 
-from ddpm_demo.config import SampleConfig, from_dict, require
+from ddpm_demo.config import SampleConfig, require
 from ddpm_demo.diffusion.denoiser import Denoiser
 from ddpm_demo.diffusion.noise import Noise
 from ddpm_demo.diffusion.samplers.sampling import SAMPLERS, Step
 from ddpm_demo.diffusion.schedule import Schedule
-from ddpm_demo.inference.labels import own_labels
+from ddpm_demo.inference.spec import RunSpec
+from ddpm_demo.inference.spec import defaults as defaults
 from ddpm_demo.models.checkpoint import Checkpoint
-
-
-def defaults(checkpoint: Checkpoint) -> SampleConfig:
-    """How a model is best sampled, as far as its checkpoint says so.
-
-    A model with a list of classes draws them in turn, or the one that it was fine-tuned to.
-    """
-    said = dict(checkpoint.info.get("sample") or {})
-    if not {"label", "labels"} & said.keys():
-        said["labels"] = own_labels(checkpoint)
-    return from_dict(SampleConfig, said)
 
 
 def timesteps_of(checkpoint: Checkpoint, config: SampleConfig) -> list[int]:
@@ -77,10 +66,4 @@ def generate(
 
 def metadata(model: str, config: SampleConfig) -> dict[str, str]:
     """What a file made from a run says of itself: enough to make it again."""
-    about = {"program": "ddpm_demo", "model": model}
-    for key, value in dataclasses.asdict(config).items():
-        text = ",".join(map(str, value)) if isinstance(value, tuple) else str(value)
-        about["label" if key == "labels" else key] = text
-    if config.timesteps is None:
-        del about["timesteps"]
-    return about
+    return RunSpec(model, config).to_metadata()

@@ -12,6 +12,7 @@ from ddpm_demo.config import require
 
 if TYPE_CHECKING:
     from ddpm_demo.models.checkpoint import Checkpoint
+    from ddpm_demo.models.zoo import Facts
 
 EACH, ANY = "each", "any"
 NAMED = 20  # class names in a message
@@ -66,7 +67,7 @@ def _word(label: int, classes: Sequence[str]) -> str:
     return name if plain else str(label)
 
 
-def tuned_to(checkpoint: Checkpoint) -> str | None:
+def tuned_to(checkpoint: Checkpoint | Facts) -> str | None:
     """The class that a model was fine-tuned to, if to one; shipped ones are called BASE-CLASS."""
     info = checkpoint.info
     if not (base := info.get("base")):
@@ -76,7 +77,7 @@ def tuned_to(checkpoint: Checkpoint) -> str | None:
     return only or (named if named in checkpoint.classes else None)
 
 
-def own_labels(checkpoint: Checkpoint) -> tuple[int, ...] | None:
+def own_labels(checkpoint: Checkpoint | Facts) -> tuple[int, ...] | None:
     """The class that a model was fine-tuned to, or else all its classes; None if it has none."""
     classes, only = checkpoint.classes, tuned_to(checkpoint)
     if not classes:
