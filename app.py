@@ -5,7 +5,7 @@ from contextlib import suppress
 with suppress(ImportError):
     import spaces  # noqa: F401  # on ZeroGPU it has to come before torch
 
-from ddpm_demo.ui.app import main
+from ddpm_demo.ui.serve import main
 
 if __name__ == "__main__":
     main()

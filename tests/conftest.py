@@ -81,8 +81,8 @@ def busy() -> Iterator[Callable[[], AbstractContextManager[None]]]:
         go.clear()
         with ThreadPoolExecutor(1) as pool:
             x = torch.zeros(1, 1, 8, 8)
-            pictures = pool.submit(runtime.batcher.run, Visitor(), network, x, torch.zeros(1))
-            while not runtime.batcher.busy:
+            pictures = pool.submit(runtime.batcher().run, Visitor(), network, x, torch.zeros(1))
+            while not runtime.batcher().busy:
                 time.sleep(0.001)
             try:
                 yield

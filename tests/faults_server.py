@@ -187,6 +187,6 @@ def error(message: dict[str, Any]) -> str:
 
 if __name__ == "__main__":
     os.environ["DDPM_DEMO_MODELS"] = sys.argv[1]
-    from ddpm_demo.ui.app import main
+    from ddpm_demo.ui.serve import main
 
     main(sys.argv[2:])

@@ -16,7 +16,7 @@ import pytest
 from faults_server import PATIENCE, Server, Tab, error, frames
 
 from ddpm_demo.media import images
-from ddpm_demo.ui.server.runtime import RUNS
+from ddpm_demo.ui.server.settings import RUNS
 
 LONG = {"steps": 1000, "n": 64}
 ODD = [None, -1, 1e308, float("nan"), 10**30, True, "x", "\0\U0001f600<b>" * 99, [], [["a"]], {}]

@@ -27,10 +27,10 @@ from ddpm_demo.models import hub
 from ddpm_demo.models.checkpoint import Checkpoint, CheckpointError, save_checkpoint
 from ddpm_demo.models.load import load_checkpoint
 from ddpm_demo.nn.unet import UNet
-from ddpm_demo.ui import app
+from ddpm_demo.ui import serve
 from ddpm_demo.ui.components import hub_entry as ui_hub
 from ddpm_demo.ui.generate.tab import ModelChoice
-from ddpm_demo.ui.server import runtime
+from ddpm_demo.ui.server import runtime, settings
 
 try:  # by the version of huggingface-hub
     import httpx2 as http
@@ -646,11 +646,11 @@ def test_what_is_laid_out(device: str, any_repo: bool, monkeypatch: pytest.Monke
 def test_any_repo_is_for_who_is_alone_with_the_app(
     arguments: list[str], space: bool, any_repo: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(runtime, "strangers", None)
-    for name in ("build_app", "until_stopped", "disk", "threading", "keep_memory", "torch"):
-        monkeypatch.setattr(app, name, Mock())
+    monkeypatch.setattr(settings, "strangers", None)
+    for name in ("_serve", "end_by_signals", "require_free"):
+        monkeypatch.setattr(serve, name, Mock())
     monkeypatch.delenv("SPACE_ID", raising=False)
     if space:
         monkeypatch.setenv("SPACE_ID", "somebody/ddpm")
-    app.main(arguments)
-    assert runtime.strangers == (not any_repo)
+    serve.main(arguments)
+    assert settings.strangers == (not any_repo)

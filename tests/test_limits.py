@@ -1,5 +1,6 @@
 """What strangers may ask for, how its host raises that, and what the app keeps on the disk."""
 
+import tempfile
 import time
 from pathlib import Path
 from types import SimpleNamespace
@@ -9,11 +10,11 @@ import gradio as gr
 import pytest
 
 from ddpm_demo.models.load import load_checkpoint
-from ddpm_demo.ui import app
+from ddpm_demo.ui import serve
 from ddpm_demo.ui.forward import tab as forward
 from ddpm_demo.ui.generate import tab as generate
 from ddpm_demo.ui.generate.tab import ANY
-from ddpm_demo.ui.server import disk, runtime, work
+from ddpm_demo.ui.server import disk, runtime, settings, work
 
 SAMPLED = ("beta_tilde", 0, True, ANY, 1, 20)
 """The controls after spacing."""
@@ -25,9 +26,9 @@ def models(zoo: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     fresh = runtime.Models(load_checkpoint, 10**9)
     monkeypatch.setattr(generate, "model", fresh)
     monkeypatch.setattr(runtime, "model", fresh)
-    monkeypatch.setattr(runtime, "strangers", True)
+    monkeypatch.setattr(settings, "strangers", True)
     monkeypatch.setattr(runtime, "seconds", lambda source: {1: 15.1})
-    for variable in (runtime.RUN_MINUTES, runtime.LANE_MINUTES):
+    for variable in (settings.RUN_MINUTES, settings.LANE_MINUTES):
         monkeypatch.delenv(variable, raising=False)
 
 
@@ -47,21 +48,21 @@ def test_a_run_of_strangers_has_a_limit_of_time(monkeypatch: pytest.MonkeyPatch)
     line = generate.how_long({}, "tiny", "ddim", 12, 2, ANY, 1)
     assert line == "about 6 min, and 5 min is the most here"
 
-    monkeypatch.setenv(runtime.RUN_MINUTES, "10")
+    monkeypatch.setenv(settings.RUN_MINUTES, "10")
     assert run(12, 2)
-    monkeypatch.setenv(runtime.RUN_MINUTES, "0.1")
+    monkeypatch.setenv(settings.RUN_MINUTES, "0.1")
     with pytest.raises(gr.Error, match=r"allowed here is up to 6\.0 s"):
         run(1, 1)
-    monkeypatch.delenv(runtime.RUN_MINUTES)
-    monkeypatch.setattr(runtime, "strangers", False)
+    monkeypatch.delenv(settings.RUN_MINUTES)
+    monkeypatch.setattr(settings, "strangers", False)
     assert run(20, 2)
 
 
 @pytest.mark.parametrize("words", ["many", "", "-1", "nan"])
 def test_a_limit_that_is_no_number(words: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv(runtime.RUN_MINUTES, words)
+    monkeypatch.setenv(settings.RUN_MINUTES, words)
     with pytest.raises(ValueError, match=f"RUN_MINUTES is '{words}'; allowed is a number of min"):
-        runtime.most_seconds(runtime.RUN_MINUTES, 5)
+        settings.most_seconds(settings.RUN_MINUTES, 5)
 
 
 @pytest.mark.parametrize(
@@ -71,19 +72,19 @@ def test_a_limit_that_is_no_number(words: str, monkeypatch: pytest.MonkeyPatch) 
 def test_the_password_of_the_environment(
     words: str | None, expected: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.delenv(app.AUTH, raising=False)
+    monkeypatch.delenv(settings.AUTH, raising=False)
     if words is not None:
-        monkeypatch.setenv(app.AUTH, words)
-    assert app.password() == expected
+        monkeypatch.setenv(settings.AUTH, words)
+    assert settings.password() == expected
 
 
 @pytest.mark.parametrize("words", ["", "secret", ":secret", "class:"])
 def test_a_bad_password_ends_the_start_and_is_not_told(
     words: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setenv(app.AUTH, words)
+    monkeypatch.setenv(settings.AUTH, words)
     with pytest.raises(SystemExit, match="2"):
-        app.main([])
+        serve.main([])
     said = capsys.readouterr().err.splitlines()[-1]
     assert said == "app.py: error: DDPM_DEMO_AUTH is '…'; allowed is USER:PASSWORD."
 
@@ -96,7 +97,9 @@ def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """The app's folder."""
     monkeypatch.setattr(disk, "folder", lambda: tmp_path)
     monkeypatch.setenv("GRADIO_TEMP_DIR", "")
-    disk.own_uploads()
+    monkeypatch.setenv("TMPDIR", "")
+    monkeypatch.setattr(tempfile, "tempdir", None)
+    disk.own_temporary_folder()
     (tmp_path / "gradio").mkdir()
     return tmp_path
 
@@ -144,7 +147,7 @@ def test_strangers_can_not_fill_the_disk(place: Path, monkeypatch: pytest.Monkey
     monkeypatch.setattr(disk, "MOST", 1000)
     (place / "gradio" / "large").write_bytes(bytes(1001))
     disk.require_room()  # the host's own business
-    monkeypatch.setattr(runtime, "strangers", True)
+    monkeypatch.setattr(settings, "strangers", True)
     with pytest.raises(OSError, match="has no room for more files just now"):
         disk.require_room()
     with pytest.raises(gr.Error, match="no room"):
@@ -165,7 +168,7 @@ def test_what_strangers_tuned_is_deleted_when_its_time_is_over(
     monkeypatch.setattr(time, "time", lambda: now() + disk.TUNING_AGE + 1)
     disk.sweep(demo)
     assert old.exists()  # the host's own
-    monkeypatch.setattr(runtime, "strangers", True)
+    monkeypatch.setattr(settings, "strangers", True)
     monkeypatch.setattr(time, "time", lambda: now() + disk.TUNING_AGE - 60)
     disk.sweep(demo)
     assert old.exists()

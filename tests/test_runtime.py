@@ -1,20 +1,23 @@
 """Which models the app keeps in memory, and how its errors are said."""
 
-import runpy
+import os
 import threading
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 
 import gradio as gr
 import pytest
 import torch
 
+from ddpm_demo import devices
 from ddpm_demo.diffusion.denoiser import Denoiser
 from ddpm_demo.inference.batching import BatchedDenoiser
 from ddpm_demo.models.checkpoint import Checkpoint, CheckpointError
-from ddpm_demo.ui.server import runtime
-from ddpm_demo.ui.server.runtime import Models
+from ddpm_demo.ui.server import models, runtime, settings
+from ddpm_demo.ui.server.errors import friendly
+from ddpm_demo.ui.server.models import Models
 
 
 @pytest.fixture
@@ -25,21 +28,21 @@ def size(tiny: Callable[..., Checkpoint]) -> int:
 
 def test_the_models_used_last_stay(tiny: Callable[..., Checkpoint], size: int) -> None:
     loads: list[str] = []
-    models = Models(lambda name: (loads.append(name), tiny())[1], 2 * size)
-    first = models("a")
-    models("b")
-    assert models("a") is first
-    models("c")  # no room for b
-    assert models("a") is first
-    models("b")
+    kept = Models(lambda name: (loads.append(name), tiny())[1], 2 * size)
+    first = kept("a")
+    kept("b")
+    assert kept("a") is first
+    kept("c")  # no room for b
+    assert kept("a") is first
+    kept("b")
     assert loads == ["a", "b", "c", "b"]
 
 
 def test_a_model_over_the_limit_stays_alone(tiny: Callable[..., Checkpoint], size: int) -> None:
     loads: list[str] = []
-    models = Models(lambda name: (loads.append(name), tiny())[1], size - 1)
+    kept = Models(lambda name: (loads.append(name), tiny())[1], size - 1)
     for name in "aabba":
-        models(name)
+        kept(name)
     assert loads == ["a", "b", "a"]
 
 
@@ -52,11 +55,11 @@ def test_visitors_at_once_load_a_model_once(tiny: Callable[..., Checkpoint], siz
         time.sleep(0.05)
         return tiny()
 
-    models = Models(load, size)
+    kept = Models(load, size)
 
     def visit(_: int) -> Checkpoint:
         go.wait()
-        return models("a")
+        return kept("a")
 
     with ThreadPoolExecutor(8) as pool:
         assert len(set(map(id, pool.map(visit, range(8))))) == 1
@@ -72,10 +75,10 @@ def test_a_model_that_fails_is_tried_again(tiny: Callable[..., Checkpoint], size
             raise answer
         return answer
 
-    models = Models(load, size)
+    kept = Models(load, size)
     with pytest.raises(CheckpointError):
-        models("a")
-    assert models("a") is models("a")
+        kept("a")
+    assert kept("a") is kept("a")
 
 
 def test_errors_that_are_ours_to_explain_are_sentences() -> None:
@@ -84,7 +87,7 @@ def test_errors_that_are_ours_to_explain_are_sentences() -> None:
             yield
             raise error
 
-        return runtime.friendly(handler)
+        return friendly(handler)
 
     said = gr.Error("said & done", print_exception=False)
     for error, message in (
@@ -93,7 +96,7 @@ def test_errors_that_are_ours_to_explain_are_sentences() -> None:
         (said, "said & done"),
     ):
         with pytest.raises(gr.Error) as caught:
-            list(runtime.friendly(fails(error))())  # twice, as with what a GPU's process runs
+            list(friendly(fails(error))())  # twice, as with what a GPU's process runs
         assert caught.value.message.startswith(message)
         assert not caught.value.print_exception
     with pytest.raises(KeyError):
@@ -102,7 +105,7 @@ def test_errors_that_are_ours_to_explain_are_sentences() -> None:
 
 def test_bfloat16_is_used_where_it_is_asked_for_and_faster(monkeypatch: pytest.MonkeyPatch) -> None:
     for asked, pays in ((False, True), (True, False), (True, True)):
-        monkeypatch.setattr(runtime, "bf16_pays", lambda _device, pays=pays: pays)
+        monkeypatch.setattr(devices, "bf16_pays", lambda _device, pays=pays: pays)
         monkeypatch.delenv("DDPM_DEMO_BF16", raising=False)
         if asked:
             monkeypatch.setenv("DDPM_DEMO_BF16", "1")
@@ -113,14 +116,28 @@ def test_runs_share_passes_but_on_zerogpu(
     tiny: Callable[..., Checkpoint], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """There each run has a process of its own, forked: it would wait for a thread that isn't."""
-    monkeypatch.delenv("SPACES_ZERO_GPU", raising=False)
     kinds = []
     for zero in (False, True):
-        if zero:
-            monkeypatch.setenv("SPACES_ZERO_GPU", "true")
-        module = runpy.run_path(str(runtime.__file__))
-        kinds.append(type(module["denoiser"](tiny().model, tiny().diffusion)))
+        monkeypatch.setattr(settings, "ZERO", zero)
+        kinds.append(type(runtime.denoiser(tiny().model, tiny().diffusion)))
     assert kinds == [BatchedDenoiser, Denoiser]
+
+
+def test_on_zerogpu_only_its_processes_have_the_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    loaded: list[str] = []
+
+    def load(name: str) -> Any:
+        loaded.append(runtime.device().type)
+
+    monkeypatch.setattr(settings, "ZERO", True)
+    monkeypatch.setattr(models, "_size", lambda _: 0)
+    kept = Models(load, 10**9, runtime.device)
+    kept("a")
+    assert runtime.has_gpu()
+    monkeypatch.setattr(runtime, "_app", os.getpid() + 1)  # as in a process that was forked
+    kept("a")
+    kept("a")
+    assert loaded == ["cpu", "cuda"]
 
 
 def test_the_queue_has_the_pause_that_the_app_sets() -> None:

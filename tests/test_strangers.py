@@ -16,7 +16,8 @@ from faults_server import PATIENCE, Server, Tab, error, frames
 from PIL import Image
 
 from ddpm_demo.ui.forward.tab import EXAMPLES
-from ddpm_demo.ui.server.runtime import CLOSING, RUNS
+from ddpm_demo.ui.server.errors import CLOSING
+from ddpm_demo.ui.server.settings import RUNS
 
 LOGIN = {"username": "class", "password": "a:b c"}
 LONG = {"steps": 1000, "n": 64}

@@ -447,19 +447,6 @@ def test_an_upload_that_is_no_model_is_refused(
     assert wanted[kind] in html.unescape(said[0])
 
 
-def test_on_zerogpu_only_its_processes_have_the_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
-    loaded = []
-    monkeypatch.setattr(runtime, "ZERO", True)
-    models = runtime.Models(lambda name: loaded.append(runtime.device().type), 10**9)
-    monkeypatch.setattr(runtime, "_size", lambda _: 0)
-    models("a")
-    assert runtime.has_gpu()
-    monkeypatch.setattr(runtime, "_app", os.getpid() + 1)  # as in a process that was forked
-    models("a")
-    models("a")
-    assert loaded == ["cpu", "cuda"]
-
-
 # The data
 
 

@@ -13,11 +13,12 @@ import tempfile
 import time
 from contextlib import suppress
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-import gradio as gr
-from gradio.utils import get_upload_folder
+from ddpm_demo.ui.server import settings
 
-from ddpm_demo.ui.server import runtime
+if TYPE_CHECKING:
+    import gradio as gr
 
 TUNING = "tuning-"  # begins the names of visitors' folders
 MOST = 4 * 10**9  # bytes of all visitors together, if they are strangers
@@ -29,7 +30,7 @@ EVERY = 15.0  # seconds between two looks
 
 @functools.cache
 def folder() -> Path:
-    """The app's own, made when asked for the first time."""
+    """The app's own, made when asked for the first time; it is deleted when the app ends."""
     made, owner = Path(tempfile.mkdtemp(prefix="ddpm_demo-")), os.getpid()
 
     def delete() -> None:
@@ -40,9 +41,18 @@ def folder() -> Path:
     return made
 
 
-def own_uploads() -> None:
-    """Have Gradio keep its files in our folder, too, for components made from now on."""
-    os.environ["GRADIO_TEMP_DIR"] = str(folder() / "gradio")
+def own_temporary_folder() -> None:
+    """Have all temporary files of this process lie in our folder, Gradio's uploads among them.
+
+    Call it before Gradio and torch are imported: each makes a folder of its own at once.
+    """
+    os.environ["TMPDIR"] = tempfile.tempdir = str(folder())
+    os.environ["GRADIO_TEMP_DIR"] = str(uploads())
+
+
+def uploads() -> Path:
+    """Where Gradio keeps what visitors upload."""
+    return folder() / "gradio"
 
 
 def used() -> int:
@@ -61,13 +71,13 @@ def require_room() -> None:
     Raises:
         OSError: with one sentence.
     """
-    if runtime.strangers and used() > MOST:
+    if settings.strangers and used() > MOST:
         raise OSError("This server has no room for more files just now: try again in an hour.")
 
 
 def sweep(demo: gr.Blocks) -> None:
     """Delete the uploads that are old enough, and what broken ones and others left behind."""
-    now, uploads = time.time(), Path(get_upload_folder())
+    now = time.time()
     shown = {str(f) for block in demo.blocks.values() for f in getattr(block, "keep_in_cache", ())}
 
     def age(path: Path) -> float:
@@ -81,14 +91,14 @@ def sweep(demo: gr.Blocks) -> None:
         if not path.exists():
             demo.upload_file_set.discard(name)
     with suppress(OSError):
-        for path in uploads.iterdir():
+        for path in uploads().iterdir():
             with suppress(OSError):
                 if path.is_dir() and age(path) > UPLOAD_AGE:
                     path.rmdir()  # fails if there is something in it
                 elif path.is_file() and age(path) > PART_AGE:
                     path.unlink()
 
-    for tuning in folder().glob(f"{TUNING}*") if runtime.strangers else ():
+    for tuning in folder().glob(f"{TUNING}*") if settings.strangers else ():
         with suppress(OSError):  # deleted meanwhile
             if all(age(path) > TUNING_AGE for path in (tuning, *tuning.rglob("*"))):
                 shutil.rmtree(tuning)

@@ -1,61 +1,109 @@
-"""What the tabs share: loaded models, the device, and errors as people should see them."""
+"""The networks of the app: their device, the models in memory, and how long a call takes.
+
+Importing this module is quick, as it imports no torch: the page is built without. `start` brings
+torch and the first model up behind the page; whoever calls a function here earlier waits for that.
+"""
 
 from __future__ import annotations
 
-import contextlib
 import functools
-import html
-import math
 import os
 import threading
-from collections.abc import Callable, Iterator, Mapping
-from typing import Any, TypeVar
+from collections.abc import Iterator, Mapping
+from typing import TYPE_CHECKING, Any
 
-import gradio as gr
 import numpy as np
-import torch
 
-from ddpm_demo.config import SampleConfig, require
-from ddpm_demo.devices import bf16_pays, pick
-from ddpm_demo.diffusion.denoiser import Denoiser
-from ddpm_demo.inference.batching import BatchedDenoiser, Batcher
-from ddpm_demo.inference.generate import generate
-from ddpm_demo.inference.timing import measure
-from ddpm_demo.media import images
-from ddpm_demo.models.checkpoint import Checkpoint
-from ddpm_demo.models.load import load_checkpoint
-from ddpm_demo.nn.prepared import Prepared
+from ddpm_demo.config import SampleConfig
+from ddpm_demo.ui.components.bar import bar as bar
+from ddpm_demo.ui.server import settings
+from ddpm_demo.ui.server.errors import friendly as friendly
+from ddpm_demo.ui.server.models import Models
+from ddpm_demo.ui.server.settings import GPU as GPU
+from ddpm_demo.ui.server.settings import LANE_MINUTES as LANE_MINUTES
+from ddpm_demo.ui.server.settings import RUN_MINUTES as RUN_MINUTES
+from ddpm_demo.ui.server.settings import RUNS as RUNS
+from ddpm_demo.ui.server.settings import ZERO as ZERO
+from ddpm_demo.ui.server.settings import most_seconds as most_seconds
 
-try:  # ZeroGPU: a GPU for as long as a decorated handler runs
-    from spaces import GPU as GPU
-except ImportError:
+if TYPE_CHECKING:
+    import torch
 
-    def GPU(fn: Any = None, **_options: Any) -> Any:
-        """Elsewhere the decorator does nothing."""
-        return fn if callable(fn) else lambda f: f
+    from ddpm_demo.diffusion.denoiser import Denoiser
+    from ddpm_demo.inference.batching import Batcher
+    from ddpm_demo.models.checkpoint import Checkpoint
 
-
-ZERO = bool(os.environ.get("SPACES_ZERO_GPU"))
-strangers = "SPACE_ID" in os.environ  # use the app: not only its host; `app.main` may set it
-closing = threading.Event()  # the server is being stopped
-CLOSING = "The server is being stopped. What has come so far stays on this page."
-RUN_MINUTES = "DDPM_DEMO_RUN_MINUTES"  # of the environment: of a run in Generate,
-LANE_MINUTES = "DDPM_DEMO_LANE_MINUTES"  # and of fine-tuning and measuring
 MODEL_BYTES = 15 * 10**8  # of loaded models together; the paper's network has up to 0.9 GB
-RUNS = 8  # of visitors at the same time; the next ones wait in Gradio's queue
-# The steps of all runs share forward passes, all on one thread: Gradio resumes a run on whatever
-# thread is free, and each thread that runs a network would bring up OpenMP threads of its own. On
-# ZeroGPU each run has a process of its own, and shares nothing.
-batcher = Batcher(cores=torch.get_num_threads())
-denoiser: Callable[..., Denoiser] = functools.partial(BatchedDenoiser, batcher)
-if ZERO:
-    denoiser = Denoiser
 
-F = TypeVar("F", bound=Callable[..., Iterator[Any]])
-
-
-_picked = functools.cache(pick)
 _app = os.getpid()
+_making, _timing = threading.Lock(), threading.Lock()
+_made: dict[str, Any] = {}
+_seconds: dict[str, Mapping[int, float]] = {}
+ready = threading.Event()  # torch and the first model are there
+_started = threading.Event()
+
+
+def start(first: str | None = None) -> None:
+    """Import torch, set it up for a server, load the first model and see how fast it is here.
+
+    Raises:
+        ValueError: the first model can't be loaded.
+    """
+    _started.set()
+    try:
+        import torch
+
+        from ddpm_demo.devices import keep_memory
+
+        keep_memory()
+        batcher()
+        torch.set_num_threads(1)  # but for the thread that runs the networks
+        if first:
+            model(first)
+    finally:
+        ready.set()
+    if first and not settings.ZERO:  # there, GPUs are for visitors
+        seconds(first)
+
+
+def starting() -> bool:
+    """Whether `start` runs, and torch or the first model is still to come."""
+    return _started.is_set() and not ready.is_set()
+
+
+def batcher() -> Batcher:
+    """What all runs share: their steps are forward passes of one thread.
+
+    Gradio resumes a run on whatever thread is free, and each thread that runs a network would bring
+    up OpenMP threads of its own.
+    """
+    import torch
+
+    from ddpm_demo.inference.batching import Batcher
+
+    with _making:
+        if "batcher" not in _made:
+            _made["batcher"] = Batcher(cores=torch.get_num_threads())
+        made: Batcher = _made["batcher"]
+        return made
+
+
+def denoiser(*args: Any, **options: Any) -> Denoiser:
+    """What the samplers of the app ask. On ZeroGPU each run has a process, and shares nothing."""
+    if settings.ZERO:
+        from ddpm_demo.diffusion.denoiser import Denoiser
+
+        return Denoiser(*args, **options)
+    from ddpm_demo.inference.batching import BatchedDenoiser
+
+    return BatchedDenoiser(batcher(), *args, **options)
+
+
+@functools.cache
+def _picked() -> torch.device:
+    from ddpm_demo.devices import pick
+
+    return pick()
 
 
 def device() -> torch.device:
@@ -64,81 +112,43 @@ def device() -> torch.device:
     On ZeroGPU only the processes in which `GPU` functions run have one besides the CPU. What these
     functions get and give goes through a pickle: names and settings in, pictures on the CPU out.
     """
-    if ZERO:
+    if settings.ZERO:
+        import torch
+
         return torch.device("cpu" if os.getpid() == _app else "cuda")
     return _picked()
 
 
 def has_gpu() -> bool:
     """Whether networks run on more than a CPU."""
-    return ZERO or device().type != "cpu"
+    return settings.ZERO or device().type != "cpu"
 
 
 def bf16() -> bool:
     """Whether networks run in bfloat16: where it is faster, and DDPM_DEMO_BF16 asks for it."""
+    from ddpm_demo.devices import bf16_pays
+
     return bool(os.environ.get("DDPM_DEMO_BF16")) and bf16_pays(device())
 
 
-class Models:
-    """Models by name, loaded when asked for; those used last stay in memory.
+def _load(name: str) -> Checkpoint:
+    from ddpm_demo.models.load import load_checkpoint
 
-    Args:
-        load: makes a model from its name.
-        most: bytes of weights that are kept. The model used last stays even if it has more, and
-            one that a run has begun with stays until the run ends.
-    """
-
-    def __init__(self, load: Callable[[str], Checkpoint], most: int) -> None:
-        self._load, self._most = load, most
-        self._lock = threading.Lock()
-        self._kept: dict[tuple[str, str], Checkpoint] = {}  # the one used last comes last
-
-    def __call__(self, name: str) -> Checkpoint:
-        key = name, device().type  # a process of ZeroGPU begins with what the app has kept
-        with self._lock:  # while loading, too: nobody loads the same model a second time
-            checkpoint = self._kept.pop(key) if key in self._kept else self._load(name)
-            self._kept[key] = checkpoint
-            while len(self._kept) > 1 and sum(map(_size, self._kept.values())) > self._most:
-                del self._kept[next(iter(self._kept))]
-            return checkpoint
+    return load_checkpoint(name, device())
 
 
-def _size(checkpoint: Checkpoint) -> int:
-    """Bytes of the weights, and of what layers have made of them."""
-    model = checkpoint.model
-    made = sum(m.prepared_bytes for m in model.modules() if isinstance(m, Prepared))
-    return made + sum(weight.nbytes for weight in model.state_dict().values())
-
-
-model = Models(lambda name: load_checkpoint(name, device()), MODEL_BYTES)
-
-
-def most_seconds(variable: str, minutes: float) -> float:
-    """What a run may take: so many minutes, or those that the environment's variable says.
-
-    Raises:
-        ValueError: that is no number.
-    """
-    words = os.environ.get(variable)
-    try:
-        number = minutes if words is None else float(words)
-    except ValueError:
-        number = math.nan
-    require(number >= 0, variable, words, "a number of minutes")
-    return 60 * number
-
-
-_timing = threading.Lock()
-_seconds: dict[str, Mapping[int, float]] = {}
+model = Models(_load, MODEL_BYTES, lambda: device())
 
 
 @GPU(duration=20)
 def _measure(name: str) -> Mapping[int, float]:
+    from ddpm_demo.inference.timing import measure
+
     return measure(model(name), denoiser, bf16=bf16())
 
 
 def seconds(name: str) -> Mapping[int, float]:
-    """How long a call of a model takes here, by the number of pictures; see `budget.measure`.
+    """How long a call of a model takes here, by the number of pictures; see `timing.measure`.
 
     It is measured when asked for the first time.
     """
@@ -149,39 +159,6 @@ def seconds(name: str) -> Mapping[int, float]:
     return _seconds[name]
 
 
-def bar(words: str, done: float) -> str:
-    """HTML of a line with a progress bar below; `words` are HTML, `done` is from 0 to 1."""
-    return f'{words}<progress max="1" value="{done:.3f}" aria-label="Progress"></progress>'
-
-
-def friendly(handler: F) -> F:
-    """Show the errors that are ours to explain as one sentence; the rest stay bugs.
-
-    When the server is stopped, whoever waits for the handler is told.
-    """
-
-    @functools.wraps(handler)
-    def run(*args: Any) -> Iterator[Any]:
-        try:
-            with contextlib.closing(handler(*args)) as values:  # type: ignore[type-var]
-                while not closing.is_set():
-                    try:
-                        value = next(values)
-                    except StopIteration:
-                        return
-                    yield value
-        except gr.Error:  # a sentence already
-            raise
-        except (ValueError, FloatingPointError, OSError) as error:
-            raise gr.Error(html.escape(str(error)), print_exception=False) from error
-        except torch.OutOfMemoryError:
-            said = "The GPU has too little memory left for this: ask for less, or try again later."
-            raise gr.Error(said, print_exception=False) from None
-        raise gr.Error(CLOSING, print_exception=False)
-
-    return run  # type: ignore[return-value]
-
-
 @GPU
 @friendly
 def draw(source: str, page: SampleConfig) -> Iterator[tuple[int, Any]]:
@@ -190,6 +167,15 @@ def draw(source: str, page: SampleConfig) -> Iterator[tuple[int, Any]]:
     Args:
         source: what `model` takes.
     """
+    from ddpm_demo.inference.generate import generate
+    from ddpm_demo.media import images
+
     for step in generate(model(source), page, bf16=bf16(), denoiser=denoiser):
         last = step.index == step.total
         yield step.index, np.ascontiguousarray(images.to_uint8(step.x_t)) if last else None
+
+
+def __getattr__(name: str) -> Any:
+    if name == "strangers":  # `settings` has it: it changes after the import
+        return settings.strangers
+    raise AttributeError(name)

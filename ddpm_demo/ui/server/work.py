@@ -10,13 +10,16 @@ import time
 from collections.abc import Callable, Generator, Iterator
 from concurrent.futures import Future, wait
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import gradio as gr
 
-from ddpm_demo import data
 from ddpm_demo.config import number, require
+from ddpm_demo.ui.components.bar import bar
 from ddpm_demo.ui.server import disk, runtime
+
+if TYPE_CHECKING:
+    from ddpm_demo.data import Images
 
 SIZE_MOST = 64  # of models that whole data sets are fitted to
 LANE: dict[str, Any] = {"concurrency_id": "work", "concurrency_limit": 1}
@@ -28,13 +31,15 @@ _one = threading.Lock()  # two downloads at once would write the same file
 
 
 @functools.lru_cache(maxsize=3)
-def _load(dataset: str, size: int, channels: int, train: bool) -> data.Images:
+def _load(dataset: str, size: int, channels: int, train: bool) -> Images:
+    from ddpm_demo import data
+
     return data.load(dataset, data.DATA_DIR, size=size, channels=channels, train=train)
 
 
 def data_of(
     dataset: Any, size: int, channels: int, *, train: bool = True, local: bool = True
-) -> data.Images:
+) -> Images:
     """Pictures to train on or to test with, as a model takes them.
 
     Args:
@@ -43,20 +48,24 @@ def data_of(
     Raises:
         ValueError: they can't be had, or not by a visitor, or would fill the memory.
     """
+    from ddpm_demo.data import NAMES
+
     dataset = str(dataset)
     folder = dataset.startswith("folder:")
-    require(local or not folder, "data", dataset, f"{', '.join(data.NAMES)} for visitors")
+    require(local or not folder, "data", dataset, f"{', '.join(NAMES)} for visitors")
     if not folder:  # whole sets at the size of a model that anyone may have uploaded
         number("size of the model", size, 8, SIZE_MOST, whole=True)
     return _load(dataset, size, channels, train)
 
 
-def loading(dataset: Any, *shape: int, **options: bool) -> Generator[str, None, data.Images]:
+def loading(dataset: Any, *shape: int, **options: bool) -> Generator[str, None, Images]:
     """`data_of` with lines to show meanwhile: what is downloaded, and how much has come.
 
     Whoever leaves does so at once; the download goes on, for the next one.
     """
-    found: Future[data.Images] = Future()
+    from ddpm_demo import data
+
+    found: Future[Images] = Future()
 
     def load() -> None:
         try:
@@ -70,7 +79,7 @@ def loading(dataset: Any, *shape: int, **options: bool) -> Generator[str, None, 
         come, size = data.arrived(dataset) if dataset in data.NAMES else (0, 0)
         if 0 < come < size:
             words = f"Downloading {dataset}: {come / 1e6:.0f} of {size / 1e6:.0f} MB"
-            yield runtime.bar(words, come / size)
+            yield bar(words, come / size)
         else:
             yield "Loading the pictures…"
     return found.result()
@@ -87,7 +96,7 @@ def shown(steps: Generator[str, None, R], show: Callable[[str], Y]) -> Generator
 
 def give_way() -> Iterator[None]:
     """On a CPU, whoever waits for pictures goes first: goes on once nobody does."""
-    while runtime.device().type == "cpu" and runtime.batcher.busy:
+    while runtime.device().type == "cpu" and runtime.batcher().busy:
         time.sleep(0.05)
         yield
 

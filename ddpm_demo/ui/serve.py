@@ -1,0 +1,107 @@
+"""The app's command line: how the page is served, and how serving ends."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import signal
+import threading
+import time
+from collections.abc import Sequence
+from contextlib import suppress
+from typing import TYPE_CHECKING
+
+from ddpm_demo.ui.server import settings
+from ddpm_demo.ui.server.network import ask_own_address_directly, is_here, require_free, written
+
+if TYPE_CHECKING:
+    import gradio as gr
+
+PATIENCE = 3.0  # seconds for telling visitors that the server is being stopped
+
+
+def options_of(arguments: Sequence[str] | None = None) -> argparse.Namespace:
+    """The options of the command line, checked as far as that needs no imports."""
+    p = argparse.ArgumentParser(
+        prog="app.py",
+        description="Serve the app.",
+        epilog=f"With {settings.AUTH}=USER:PASSWORD in the environment, visitors have to log in.",
+    )
+    host = "0.0.0.0" if "SPACE_ID" in os.environ else "127.0.0.1"
+    p.add_argument("--host", default=host, help="the address to serve at (default: %(default)s)")
+    p.add_argument("--port", type=int, default=7860, help="default: %(default)s")
+    p.add_argument("--share", action="store_true", help="also through a public gradio.live address")
+    p.add_argument("--open", action="store_true", help="open the page in the browser")
+    p.add_argument("--bf16", action="store_true", help="bfloat16, where it is faster")
+    o = p.parse_args(arguments)
+    try:
+        o.auth = settings.password()
+        settings.most_seconds(settings.RUN_MINUTES, 0)
+        settings.most_seconds(settings.LANE_MINUTES, 0)
+        require_free(o.host, o.port)
+    except ValueError as error:
+        p.error(str(error))
+    return o
+
+
+def end_by_signals() -> None:
+    """SIGTERM, and a terminal that is closed, end the app as Ctrl-C does: it tidies up."""
+    for name in ("SIGTERM", "SIGHUP"):
+        number = getattr(signal, name, None)  # Windows has no SIGHUP
+        if number and signal.getsignal(number) == signal.SIG_DFL:  # `nohup` ignores one of them
+            signal.signal(number, signal.default_int_handler)
+
+
+def until_stopped(page: gr.Blocks) -> None:
+    """Serve until Ctrl-C or SIGTERM; then tell those whose runs go on, and end."""
+    with suppress(KeyboardInterrupt):
+        while True:
+            time.sleep(60)
+    settings.closing.set()  # each run ends at its next step, each one that waits when its turn is
+    queue, until = page._queue, time.monotonic() + PATIENCE
+    while (any(queue.active_jobs) or len(queue)) and time.monotonic() < until:
+        time.sleep(0.05)
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Serve the app as the command line says."""
+    o = options_of(arguments)
+    end_by_signals()
+    os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")  # nothing is sent anywhere
+    if o.bf16:
+        os.environ["DDPM_DEMO_BF16"] = "1"
+    settings.strangers = "SPACE_ID" in os.environ or o.share or not is_here(o.host)
+    ask_own_address_directly(o.host)
+    with suppress(KeyboardInterrupt):  # before the page was up, or a second time
+        _serve(o)
+
+
+def _serve(o: argparse.Namespace) -> None:
+    from ddpm_demo.ui.generate.tab import first_model
+    from ddpm_demo.ui.server import disk, runtime
+
+    disk.own_temporary_folder()
+    if settings.ZERO:  # its GPUs are found by what is imported before the page
+        runtime.start(first_model())
+    from ddpm_demo.ui.app import LAUNCH, build_app
+
+    page = build_app()
+    engine = threading.Thread(target=runtime.start, args=(first_model(),), daemon=True)
+    try:
+        page.launch(
+            server_name=written(o.host),
+            server_port=o.port,
+            share=o.share,
+            inbrowser=o.open,
+            prevent_thread_lock=True,
+            auth=o.auth,
+            **LAUNCH,
+        )
+        threading.Thread(target=disk.keep_swept, args=(page,), daemon=True).start()
+        if not settings.ZERO:
+            engine.start()
+        until_stopped(page)
+    finally:
+        page.close(verbose=False)
+        if engine.is_alive():  # torch may abort the process if it ends amid torch's import
+            engine.join(PATIENCE)

@@ -1,0 +1,54 @@
+"""Errors as visitors see them: one sentence each."""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import html
+import sys
+from collections.abc import Callable, Iterator
+from typing import Any, TypeVar
+
+import gradio as gr
+
+from ddpm_demo.ui.server import settings
+
+CLOSING = "The server is being stopped. What has come so far stays on this page."
+NO_MEMORY = "The GPU has too little memory left for this: ask for less, or try again later."
+
+F = TypeVar("F", bound=Callable[..., Iterator[Any]])
+
+
+def friendly(handler: F) -> F:
+    """Show the errors that are ours to explain as one sentence; the rest stay bugs.
+
+    When the server is stopped, whoever waits for the handler is told.
+    """
+
+    @functools.wraps(handler)
+    def run(*args: Any) -> Iterator[Any]:
+        try:
+            with contextlib.closing(handler(*args)) as values:  # type: ignore[type-var]
+                while not settings.closing.is_set():
+                    try:
+                        value = next(values)
+                    except StopIteration:
+                        return
+                    yield value
+        except gr.Error:  # a sentence already
+            raise
+        except (ValueError, FloatingPointError, OSError) as error:
+            raise gr.Error(html.escape(str(error)), print_exception=False) from error
+        except RuntimeError as error:
+            if not _out_of_memory(error):
+                raise
+            raise gr.Error(NO_MEMORY, print_exception=False) from None
+        raise gr.Error(CLOSING, print_exception=False)
+
+    return run  # type: ignore[return-value]
+
+
+def _out_of_memory(error: Exception) -> bool:
+    """Whether a GPU has too little memory. Without torch there was no GPU."""
+    torch = sys.modules.get("torch")
+    return torch is not None and isinstance(error, torch.OutOfMemoryError)

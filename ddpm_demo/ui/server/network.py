@@ -1,0 +1,88 @@
+"""The server's own address: whether it can be had, and how the server reaches itself."""
+
+from __future__ import annotations
+
+import os
+import socket
+from urllib.request import getproxies_environment
+
+PORT_MAX = 65_535
+OWN = ("localhost", "127.0.0.1", "::1", "0.0.0.0", "::")
+
+
+def bare(host: str) -> str:
+    """An address without the brackets that IPv6 has in links."""
+    return host[1:-1] if host.startswith("[") and host.endswith("]") else host
+
+
+def written(host: str) -> str:
+    """A host as it stands in a link: IPv6 in brackets."""
+    host = bare(host)
+    return f"[{host}]" if ":" in host else host
+
+
+def is_here(host: str) -> bool:
+    """Whether only this machine reaches a server with that host."""
+    host = bare(host)
+    return host in ("localhost", "::1") or host.startswith("127.")
+
+
+def require_free(host: str, port: int) -> None:
+    """Try the address before the server is built.
+
+    Raises:
+        ValueError: the server can't listen there; one sentence that names the option.
+    """
+    if not 1 <= port <= PORT_MAX:
+        raise ValueError(f"--port is {port}; allowed is a whole number from 1 to {PORT_MAX:,}.")
+    try:
+        options = socket.getaddrinfo(
+            bare(host), port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+        )
+    except (OSError, UnicodeError):
+        raise ValueError(
+            f"--host is {host!r}, which is not an address of this machine; "
+            "allowed is one such as 127.0.0.1, or 0.0.0.0 for all of them."
+        ) from None
+    # Gradio looks at 127.0.0.1, too, whatever the host.
+    loopback = (socket.AF_INET, ("127.0.0.1", port))
+    for family, address in (*((o[0], o[4]) for o in options[:1]), loopback):
+        _try(family, address, host, port)
+
+
+def _try(family: int, address: tuple[object, ...], host: str, port: int) -> None:
+    try:
+        with socket.socket(family, socket.SOCK_STREAM) as tried:
+            if os.name == "posix":  # elsewhere the option lets two programs have one port
+                tried.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            tried.bind(address)
+            tried.listen(1)
+    except PermissionError:
+        raise ValueError(
+            f"--port is {port}, which needs an administrator's rights; allowed is 1,024 or more."
+        ) from None
+    except OverflowError:
+        raise ValueError(f"--port is {port}; allowed is up to {PORT_MAX:,}.") from None
+    except OSError as error:
+        import errno
+
+        if error.errno == errno.EADDRINUSE:
+            raise ValueError(
+                f"Port {port} is taken by another program: choose another one by --port."
+            ) from None
+        raise ValueError(
+            f"--host is {host!r}, where this machine can't listen ({error.strerror or error})."
+        ) from None
+
+
+def ask_own_address_directly(host: str) -> None:
+    """Have this process reach its own address without a proxy, whatever the variables say.
+
+    Gradio asks its own server at the start. Proxies for other addresses stay in force.
+    """
+    proxies = getproxies_environment()
+    if not set(proxies) - {"no"}:
+        return  # none in the environment: naming exceptions would hide those of the system
+    told = [name for name in proxies.get("no", "").split(",") if name.strip()]
+    names = [*told, *OWN, *([bare(host)] if bare(host) not in OWN else [])]
+    os.environ["no_proxy"] = os.environ["NO_PROXY"] = ",".join(names)
