@@ -26,7 +26,8 @@ LONG = {"steps": 1000, "n": 64}
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: Any) -> Iterator[Server]:
     place = Path(tmp_path_factory.mktemp("strangers"))
-    running = Server(place, "--host", "0.0.0.0", DDPM_DEMO_AUTH="class:a:b c")
+    minutes = {"DDPM_DEMO_RUN_MINUTES": "600"}  # however slow the machine is
+    running = Server(place, "--host", "0.0.0.0", DDPM_DEMO_AUTH="class:a:b c", **minutes)
     yield running
     running.stop()
 
