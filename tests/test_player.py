@@ -14,6 +14,7 @@ import torch
 from PIL import Image
 
 from ddpm_demo.ui.components import player
+from ddpm_demo.ui.components.player import export, messages
 
 
 def steps(total, shape=(4, 1, 8, 8), pause=0.0, pulled=None):
@@ -32,7 +33,7 @@ def frames(values):
 def request(kind="png", count=12, shape=(4, 8, 8, 3), **changes):
     """What the page sends to have a file made."""
     rng = np.random.default_rng(0)
-    meta = {"model": "MNIST", "sampler": "ddim", "steps": 50, "seed": 0}
+    meta = {"model": "MNIST", "sampler": "ddim", "steps": 50, "seed": 0, "guidance": 1.5}
     run = json.loads(player.header(shape, count - 1, meta=meta))["run"]
     shown = []
     for k in range(count):
@@ -57,10 +58,11 @@ def test_the_first_message_holds_the_header_and_the_first_frame():
         "c": 1,
         "columns": 2,
         "panels": list(player.PANELS.values()),
+        "panes": ["x_t", "x0_hat"],
         "total": 10,
         "unit": "step",
         "title": "ten",
-        "fps": player.FILM_FPS,
+        "fps": messages.FPS,
         "meta": {"seed": "3"},
     }
     assert message["frames"][0]["step"] == 0
@@ -90,12 +92,12 @@ def test_fast_steps_are_all_pulled_and_thinned_by_time():
     assert sent[-1] == 600
     assert sent == sorted(set(sent))
     assert len(values) <= 2 + 10 * seconds
-    assert len(sent) <= 2 + 10 * seconds * player.FRAMES_PER_MESSAGE
+    assert len(sent) <= 2 + 10 * seconds * messages.FRAMES_PER_MESSAGE
     assert len(sent) > len(values)  # a message carries several frames
 
 
 def test_many_runs_share_the_messages_and_lose_no_frame(monkeypatch):
-    monkeypatch.setattr(player, "_streams", set(range(11)))  # of others
+    monkeypatch.setattr(messages, "_streams", set(range(11)))  # of others
     for sparing, share in ((False, 1), (True, 12)):
         start = time.perf_counter()
         values = list(player.stream(steps(30, pause=0.02), fps=100, sparing=sparing))
@@ -103,22 +105,22 @@ def test_many_runs_share_the_messages_and_lose_no_frame(monkeypatch):
         assert len(frames(values)) == 31
         assert len(values) <= 2 + seconds * 100 / share
         assert len(values) == 31 or sparing
-    assert len(player._streams) == 11
+    assert len(messages._streams) == 11
 
 
 def test_a_run_counts_as_one_until_it_ends_or_is_closed():
     run = player.stream(steps(9), fps=1e6)
     next(run)
     next(run)
-    assert len(player._streams) == 1
+    assert len(messages._streams) == 1
     run.close()
-    assert not player._streams
+    assert not messages._streams
 
 
 def test_a_run_sends_no_more_than_it_may_keep(monkeypatch):
     sent = frames(player.stream(steps(500, pause=0.001), fps=1e6, keep=20))
     assert len(sent) <= 22
-    monkeypatch.setattr(player, "CHARS_PER_RUN", 10 * len(sent[0]["d"]))
+    monkeypatch.setattr(messages, "CHARS_PER_RUN", 10 * len(sent[0]["d"]))
     sent = frames(player.stream(steps(500, pause=0.001), fps=1e6))
     assert len(sent) <= 12
     assert sent[-1]["step"] == 500
@@ -126,7 +128,7 @@ def test_a_run_sends_no_more_than_it_may_keep(monkeypatch):
 
 def test_big_pictures_are_sent_less_often(monkeypatch):
     (one, *_) = frames(player.stream(steps(1)))
-    monkeypatch.setattr(player, "CHARS_PER_SECOND", 10 * len(one["d"]))
+    monkeypatch.setattr(messages, "CHARS_PER_SECOND", 10 * len(one["d"]))
     start = time.perf_counter()
     sent = frames(player.stream(steps(200, pause=0.001), fps=1e6))
     assert len(sent) <= 2 + 10 * (time.perf_counter() - start)
@@ -177,7 +179,7 @@ def test_thinning_costs_little():
         ("gif", "ddpm-mnist-ddim-50-seed0.gif", b"GIF89a"),
         ("mp4", "ddpm-mnist-ddim-50-seed0.mp4", b"ftyp"),
         ("strip", "ddpm-mnist-ddim-50-seed0-strip.png", b"\x89PNG"),
-        ("png", "ddpm-mnist-ddim-50-seed0.png", b"\x89PNG"),
+        ("png", "ddpm-mnist-ddim-50-seed0-t0.png", b"\x89PNG"),
     ],
 )
 @pytest.mark.parametrize("channels", [1, 3])
@@ -198,11 +200,50 @@ def test_files(kind, name, magic, channels):
         assert image.text["program"] == "ddpm_demo"
 
 
+def film_of(made):
+    return Image.open(io.BytesIO(base64.b64decode(player.export_film(made)["data"])))
+
+
 def test_a_film_of_few_frames_may_be_slow():
     made = request(kind="gif")
     made["run"]["fps"] = 2.5
-    film = Image.open(io.BytesIO(base64.b64decode(player.export_film(made)["data"])))
-    assert film.info["duration"] == 400
+    assert film_of(made).info["duration"] == 400
+
+
+@pytest.mark.parametrize("count", [3, 12, 21])
+def test_a_short_film_lasts_four_seconds(count):
+    film = film_of(request(kind="gif", count=count))
+    seconds = 0.0
+    for k in range(film.n_frames):
+        film.seek(k)
+        seconds += film.info["duration"] / 1000
+    assert 3.9 < seconds < 5.5
+
+
+def test_a_film_says_when_and_what():
+    """Above the pictures are two lines of black letters on white; t changes from frame to frame."""
+    film = film_of(request(kind="gif", shape=(4, 8, 8, 1)))
+    heads = []
+    for k in (0, 11):
+        film.seek(k)
+        heads.append(np.array(film.convert("L"))[:24])
+    assert all((head == 255).mean() > 0.7 for head in heads)
+    assert all(head.min() < 80 for head in heads)
+    assert (heads[0] != heads[1]).any()
+    assert export.moment_words({"step": 3, "t": 500}, "step") == "t = 500"
+    assert export.moment_words({"step": 40, "t": None}, "step") == "step 40"
+    assert [export.plain(label) for label in player.PANES.values()] == [
+        "Current picture x_t",
+        "Predicted picture x0_hat",
+        "Predicted noise eps_hat",
+        "Fresh noise z",
+    ]
+
+
+def test_a_picture_says_which_one_it_is():
+    _, _, data = saved(count=7, one=2)
+    about = Image.open(io.BytesIO(data)).text
+    assert (about["t"], about["step"], about["picture"]) == ("0", "6", "3")
 
 
 def test_a_png_holds_the_very_pixels_sent():
@@ -233,6 +274,11 @@ def test_one_picture_alone():
         ({}, "ddpm.gif"),
         ({"model": "../../etc/passwd", "seed": 7}, "ddpm-etc-passwd-seed7.gif"),
         ({"model": "a/b c", "sampler": "DPM++ 2M", "steps": 20}, "ddpm-a-b-c-dpm-2m-20.gif"),
+        (
+            {"model": "cifar10", "class": "ship", "guidance": "1.5", "seed": 0, "t": 500},
+            "ddpm-cifar10-ship-w1-5-seed0-t500.gif",
+        ),
+        ({"model": "cifar10", "class": "any", "guidance": "1.5"}, "ddpm-cifar10-any.gif"),
         ({"model": "x" * 500}, "ddpm-" + "x" * 95 + ".gif"),
     ],
 )
@@ -257,7 +303,9 @@ def hostile():
     yield from (request(one=k) for k in (-1, 4, 1.0, True, "0", []))
     for name in ("n", "h", "w", "c", "columns"):
         yield from (with_run(**{name: v}) for v in (0, -1, 10**9, 1.5, "8", None, True))
-    yield from (with_run(panels=p) for p in (None, [], ["a"] * 5, "ab", ["a"]))
+    yield from (
+        with_run(panels=p) for p in (None, [], ["a"] * 5, "ab", ["a"], [1, 2], ["a" * 80] * 2)
+    )
     yield from (with_run(meta=m) for m in (None, [], {"a": 1}, {"a": "x" * 999}, {"k" * 99: ""}))
     yield from (with_run(fps=v) for v in (0, 0.5, 31, "2", None, True, float("nan")))
     yield with_run(c=2)
@@ -275,7 +323,7 @@ def test_hostile_requests_give_a_sentence(made):
 
 
 def test_requests_have_a_cap(monkeypatch):
-    monkeypatch.setattr(player, "REQUEST_CHARS", 12 * 2048 - 1)
+    monkeypatch.setattr(export, "REQUEST_CHARS", 12 * 2048 - 1)
     assert "too large" in player.export_film(request())["error"]
     monkeypatch.undo()
     assert "data" in player.export_film(request())
@@ -303,7 +351,7 @@ def test_no_more_than_two_films_at_once(monkeypatch):
             now -= 1
         return b"film"
 
-    monkeypatch.setattr(player, "_encode", encode)
+    monkeypatch.setattr(export, "_encode", encode)
     replies = []
     workers = [
         threading.Thread(target=lambda: replies.append(player.export_film(request())))
@@ -318,9 +366,9 @@ def test_no_more_than_two_films_at_once(monkeypatch):
 
 
 def test_a_busy_server_says_so(monkeypatch):
-    monkeypatch.setattr(player, "_encoders", threading.BoundedSemaphore(1))
-    monkeypatch.setattr(player, "PATIENCE", 0.01)
-    with player._encoders:
+    monkeypatch.setattr(export, "_encoders", threading.BoundedSemaphore(1))
+    monkeypatch.setattr(export, "PATIENCE", 0.01)
+    with export._encoders:
         assert "busy" in player.export_film(request())["error"]
     assert "data" in player.export_film(request())
 
@@ -329,7 +377,7 @@ def test_a_failing_encoder_gives_its_slot_back(monkeypatch):
     def broken(*_):
         raise RuntimeError("no codec")
 
-    monkeypatch.setattr(player, "_encode", broken)
+    monkeypatch.setattr(export, "_encode", broken)
     for _ in range(3):
         with pytest.raises(RuntimeError):
             player.export_film(request())

@@ -13,10 +13,12 @@ import torch
 from PIL import Image
 
 from ddpm_demo.ui.components import player
+from ddpm_demo.ui.components.player import export
 
 pytestmark = pytest.mark.e2e
 
 N, SIZE, TOTAL = 4, 8, 20
+HEAD = 2 * 2 * 12  # pixels: the two lines above the pictures of a film
 ROOT = "#player .ddpm-player"
 
 
@@ -127,9 +129,9 @@ def test_a_run_is_shown_to_the_end(view):
     assert part(view, "status").inner_text().startswith("step 20 / 20 · t = 0 · ")
     assert part(view, "title").inner_text() == "four greys"
     captions = view.locator(f"{ROOT} figcaption").all_inner_texts()
-    assert captions == ["Noisy picture xₜ", "Predicted picture x̂₀"]
-    label = view.get_by_role("img", name="Noisy picture xₜ").get_attribute("aria-label")
-    assert label == "Noisy picture xₜ: 4 pictures at step 20 / 20 · t = 0"
+    assert captions == ["Current picture xₜ", "Predicted picture x̂₀"]
+    label = view.get_by_role("img", name="Current picture xₜ").get_attribute("aria-label")
+    assert label == "Current picture xₜ: 4 pictures at step 20 / 20 · t = 0"
 
     # Large and crisp: blurring would make more greys than these.
     canvas = view.locator(f"{ROOT} canvas").first
@@ -248,7 +250,7 @@ def test_a_page_that_is_loaded_anew_keeps_its_run(view):
     view.reload()
     shows(view, 9)
     status = part(view, "status")
-    text = "The page was loaded anew and has kept your last run, which ended at step 9 of 20."
+    text = "Reloaded. Your last run is still here (stopped at step 9 of 20)."
     assert status.inner_text() == text
     assert part(view, "title").inner_text() == "four greys"
     part(view, "first").click()
@@ -266,7 +268,7 @@ def test_a_page_that_is_loaded_anew_keeps_its_run(view):
     )
     view.reload()  # with room for some of the frames
     wait(view, step=TOTAL)
-    assert status.inner_text() == "The page was loaded anew and has kept your last run."
+    assert status.inner_text() == "Reloaded. Your last run is still here."
     frames = int(view.locator("#player [data-frames]").get_attribute("data-frames"))
     assert 2 <= frames < TOTAL
     part(view, "first").click()
@@ -296,7 +298,7 @@ def test_files(view, tmp_path, monkeypatch):
     for kind, end in [("gif", ".gif"), ("mp4", ".mp4"), ("strip", "-strip.png"), ("png", ".png")]:
         with view.expect_download() as download:
             view.locator(f"{ROOT} [data-save={kind}]").click()
-        name = f"ddpm-test-ddim-20-seed0{end}"
+        name = f"ddpm-test-ddim-20-seed0{'-t0' if kind == 'png' else ''}{end}"
         assert download.value.suggested_filename == name
         assert part(view, "status").inner_text() == f"Saved {name}"
         download.value.save_as(tmp_path / name)
@@ -309,9 +311,10 @@ def test_files(view, tmp_path, monkeypatch):
         if kind == "gif":
             image.seek(TOTAL)
         grey = level(0 if kind == "strip" else TOTAL, 0)
-        assert abs(image.convert("L").getpixel((37, 3)) - grey) < 6
+        head = HEAD if kind == "gif" else 0
+        assert abs(image.convert("L").getpixel((37, head + 3)) - grey) < 6
 
-    monkeypatch.setattr(player, "REQUEST_CHARS", 10)
+    monkeypatch.setattr(export, "REQUEST_CHARS", 10)
     gif = view.locator(f"{ROOT} [data-save=gif]")
     gif.click()
     status = part(view, "status").element_handle()
@@ -324,7 +327,7 @@ def check_film(path):
         shown = [frame.to_ndarray(format="gray") for frame in film.decode(video=0)]
     assert len(shown) >= TOTAL + 1
     assert shown[0].shape[1] >= 512
-    assert abs(int(shown[-1][3, 37]) - level(TOTAL, 0)) < 12
+    assert abs(int(shown[-1][HEAD + 3, 37]) - level(TOTAL, 0)) < 12
 
 
 def test_hostile_posts_are_answered_cleanly(url):
@@ -342,16 +345,83 @@ def test_hostile_posts_are_answered_cleanly(url):
             assert list(json.load(answer)) == ["error"]
 
 
-def test_a_phone_stacks_the_panels(view):
+def test_a_phone_has_both_panes_side_by_side_and_two_rows_of_buttons(view):
     view.set_viewport_size({"width": 390, "height": 844})
     generate(view)
     left, right = (canvas.bounding_box() for canvas in view.locator(f"{ROOT} canvas").all())
-    assert right["y"] >= left["y"] + left["height"]
-    assert left["width"] > 280
+    assert right["y"] == left["y"]
+    assert right["x"] >= left["x"] + left["width"]
+    assert left["width"] > 130
     assert view.evaluate("document.documentElement.scrollWidth") <= 390
+    boxes = []
     for control in view.locator(f"{ROOT} button, {ROOT} select, {ROOT} input").all():
-        box = control.bounding_box()
-        assert min(box["width"], box["height"]) >= 40
+        if control.is_visible():
+            boxes.append(control.bounding_box())
+            assert min(boxes[-1]["width"], boxes[-1]["height"]) >= 40
+    rows = {round(box["y"]) for box in boxes if box["width"] < 300}  # all but the timeline
+    assert len(rows) == 2
+
+
+@pytest.mark.parametrize("size", [(1366, 625), (1280, 800), (1920, 1080)])
+def test_pictures_and_controls_are_on_one_screen(view, size):
+    view.set_viewport_size({"width": size[0], "height": size[1]})
+    generate(view)
+    view.evaluate("document.querySelector('#player').scrollIntoView()")
+    for name in ("slider", "play", "status"):
+        box = part(view, name).bounding_box()
+        assert 0 <= box["y"] <= size[1] - box["height"]
+    for canvas in view.locator(f"{ROOT} canvas").all():
+        box = canvas.bounding_box()
+        assert box["y"] >= 0
+        assert box["width"] >= 190
+
+
+def test_every_picture_is_reached_by_keyboard(view):
+    generate(view)
+    part(view, "one").focus()
+    view.keyboard.press("Enter")
+    status = part(view, "status").element_handle()
+    for key, picture in (("ArrowDown", 2), ("ArrowDown", 3), ("ArrowUp", 2), ("ArrowUp", 1)):
+        view.keyboard.press(key)
+        words = f"e => e.textContent.startsWith('picture {picture} of 4')"
+        view.wait_for_function(words, arg=status)
+    view.keyboard.press("ArrowUp")  # round to the last
+    view.wait_for_function("e => e.textContent.startsWith('picture 4 of 4')", arg=status)
+    view.wait_for_function(
+        "([c, grey]) => c.getContext('2d').getImageData(0, 0, 1, 1).data[0] === grey",
+        arg=[view.locator(f"{ROOT} canvas").first.element_handle(), level(TOTAL, 3)],
+    )
+
+
+def test_little_motion_for_those_who_ask_for_it(view):
+    view.emulate_media(reduced_motion="reduce")
+    plan.pause = 0.05
+    view.evaluate(
+        "e => { window.steps = []; new MutationObserver(() => window.steps.push(e.dataset.step))"
+        ".observe(e, { attributes: true, attributeFilter: ['data-step'] }); }",
+        view.locator("#player [data-frames]").element_handle(),
+    )
+    generate(view)
+    assert len(view.evaluate("window.steps")) <= 4  # of 21, in more than a second
+
+
+def test_saved_is_said_for_a_while(view):
+    view.clock.install()
+    generate(view)
+    with view.expect_download():
+        view.locator(f"{ROOT} [data-save=png]").click()
+    status = part(view, "status").element_handle()
+    view.wait_for_function("e => e.textContent.startsWith('Saved ddpm')", arg=status)
+    view.clock.run_for(6000)
+    assert part(view, "status").inner_text().startswith("step 20 / 20")
+
+
+def test_the_state_of_a_run_can_be_read(view):
+    plan.hold_at = 5
+    assert view.locator("#player [data-run=none]").count()
+    generate(view, run="running", step=4)
+    plan.go_on.set()
+    wait(view, run="over", step=TOTAL)
 
 
 def test_frames_that_come_to_a_hidden_tab_are_kept(view):

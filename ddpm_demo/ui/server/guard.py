@@ -1,7 +1,7 @@
 """What stands between the network and the handlers: malformed requests are refused in one sentence.
 
 Gradio takes them for bugs of the app, and fills the log with tracebacks that visitors can cause at
-will; it also has routes that this app has no use for. Errors of our own code stay what they are.
+will. It also has routes that this app has no use for. Errors of our own code stay what they are.
 """
 
 from __future__ import annotations
@@ -24,9 +24,8 @@ from ddpm_demo.ui.server import disk
 
 BODY = 88 * 2**20  # bytes of a request: uploaded weights are the largest that the page sends
 # Routes that fetch from elsewhere for whoever asks, cut films, keep pages, edit the program.
-CLOSED = re.compile(
-    "/(file[=/]+https?:|proxy=|process_recording|deep_link|vibe-|dev/)", re.IGNORECASE
-)
+CLOSED = ("proxy=", "process_recording", "deep_link", "vibe-", "undo-vibe-", "dev/")
+REMOTE = re.compile("file[=/]+https?:", re.IGNORECASE)
 log = logging.getLogger(__name__)
 
 
@@ -80,6 +79,22 @@ def _parts(value: Any) -> Iterator[Any]:
             waiting += value
 
 
+def route_of(scope: Scope) -> str:
+    """What is asked for, below the app's own root and Gradio's prefix for its interface.
+
+    A proxy may put the app below any path; only what follows that is a route.
+    """
+    path, root = scope["path"], scope.get("root_path", "").rstrip("/")
+    if root and path.startswith(f"{root}/"):
+        path = path[len(root) :]
+    return str(path.lstrip("/").removeprefix("gradio_api/"))
+
+
+def closed(route: str) -> bool:
+    """Whether the app has no use for a route; what follows it, such as a file's name, is free."""
+    return route.startswith(CLOSED) or REMOTE.match(route) is not None
+
+
 class TooLarge(Exception):
     """The body of a request has more than `BODY` bytes."""
 
@@ -110,12 +125,12 @@ class Guard:
             answered = True
             await send(message)
 
-        path, answer = scope["path"], None
+        route, answer = route_of(scope), None
         try:
-            if CLOSED.search(path):
+            if closed(route):
                 answer = PlainTextResponse("This server doesn't do that.", 403)
             else:
-                if path.endswith("/upload"):
+                if route == "upload":
                     await anyio.to_thread.run_sync(disk.require_room)
                 await self.app(scope, counted, watched)
         except ClientDisconnect:
@@ -123,10 +138,10 @@ class Guard:
         except TooLarge:
             answer = PlainTextResponse(f"More than {BODY // 2**20} MB are too much.", 413)
         except (KeyError, FnIndexInferError) as error:
-            log.warning("%s %s was refused: %r", scope["method"], path, error)
+            log.warning("%s %s was refused: %r", scope["method"], scope["path"], error)
             answer = PlainTextResponse("There is no such endpoint.", 404)
         except OSError as error:
-            if not path.endswith("/upload"):
+            if not route == "upload":
                 raise
             log.warning("An upload was refused: %s", error)
             answer = PlainTextResponse(f"The upload can't be kept: {error.strerror or error}", 507)
