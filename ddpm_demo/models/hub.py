@@ -28,16 +28,9 @@ from tqdm.auto import tqdm
 from ddpm_demo.models.checkpoint import CheckpointError, model_files
 from ddpm_demo.models.diffusers_config import INDEX, SCHEDULER, SCHEDULER_FLAT, UNET, UNET_FLAT
 from ddpm_demo.models.diffusers_format import missing, read_configs, weight_files
+from ddpm_demo.models.listed import DATASETS as DATASETS
+from ddpm_demo.models.listed import LISTED as LISTED
 
-LISTED = {
-    "google/ddpm-cifar10-32": "CIFAR-10, ten classes of small photos, 32 × 32, 143 MB",
-    "google/ddpm-celebahq-256": "CelebA-HQ, portraits, 256 × 256, 455 MB",
-    "google/ddpm-ema-celebahq-256": "CelebA-HQ, portraits, averaged weights, 256 × 256, 455 MB",
-    "google/ddpm-church-256": "LSUN, churches, 256 × 256, 455 MB",
-    "google/ddpm-bedroom-256": "LSUN, bedrooms, 256 × 256, 455 MB",
-    "google/ddpm-cat-256": "LSUN, cats, 256 × 256, 455 MB",
-}
-DATASETS = {"google/ddpm-cifar10-32": "cifar10"}  # of the listed: data that there is a judge for
 LIMIT_VARIABLE = "DDPM_DEMO_HUB_MB"  # of the environment
 CONFIGS = [INDEX, UNET, UNET_FLAT, SCHEDULER, SCHEDULER_FLAT]
 OURS = "model*.safetensors*"  # as `checkpoint.save_checkpoint` names its files

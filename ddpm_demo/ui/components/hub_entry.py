@@ -3,147 +3,19 @@
 from __future__ import annotations
 
 import functools
-import html
-import threading
-import time
-from collections.abc import Callable, Iterator, Mapping
-from pathlib import Path
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 import gradio as gr
-from tqdm.auto import tqdm
 
-from ddpm_demo.config import one_of, require
-from ddpm_demo.models import hub
-from ddpm_demo.ui.server import runtime
-from ddpm_demo.ui.server.runtime import friendly
+from ddpm_demo.models.listed import LISTED
+from ddpm_demo.ui.server.lazy import called, streamed
 
 if TYPE_CHECKING:
     from ddpm_demo.ui.generate.tab import ModelChoice
 
-EVERY = 0.3  # seconds between two messages
-FIRST = next(iter(hub.LISTED))
-
-describe = functools.lru_cache(maxsize=64)(hub.describe)
-
-
-def find(repo: Any, any_repo: bool) -> tuple[str, str]:
-    """What to call a model in the list, and what `load_checkpoint` takes for it.
-
-    Args:
-        repo: a visitor's words: the name of a repo or, with `any_repo`, a folder or a file.
-
-    Raises:
-        ValueError: it is not allowed here.
-    """
-    if not any_repo:
-        one_of("repo", repo, tuple(hub.LISTED))
-    allowed = "the name of a repo, such as google/ddpm-cifar10-32, or of a folder"
-    require(isinstance(repo, str) and 0 < len(repo.strip()) <= 1000, "repo", repo, allowed)
-    if repo in hub.LISTED:
-        return repo, repo
-    path = Path(repo.strip()).expanduser()
-    if path.exists():
-        return f"{path.resolve().name} (this disk)", str(path.resolve())
-    require(hub.is_repo(repo.strip()), "repo", repo, allowed)
-    return repo.strip(), repo.strip()
-
-
-def about(repo: Any, any_repo: bool) -> str:
-    """One line: where a model is, or how large it is and under which licence, or why not.
-
-    Asks the Hub only if the model isn't on this disk.
-    """
-    try:
-        _, source = find(repo, any_repo)
-        if Path(source).is_absolute():
-            said = f"{source} is on this disk."
-        elif hub.cached(source):
-            said = f"{source} is on this disk already."
-        else:
-            said = f"{describe(source)}."
-            if describe(source).size > hub.limit():
-                said = (
-                    f"{said[:-1]}: over the limit of {hub.limit() / 1e6:,.0f} MB, which "
-                    f"{hub.LIMIT_VARIABLE} in the app's environment sets."
-                )
-    except ValueError as error:
-        return html.escape(str(error))
-    if source in hub.LISTED:
-        said += f" {hub.LISTED[source].rpartition(', ')[0]}."
-    return html.escape(said)
-
-
-class Download:
-    """A download in a thread of its own.
-
-    Attributes:
-        bytes: that have come.
-        error: why it ended early, once it has.
-    """
-
-    def __init__(self, repo: str) -> None:
-        self.bytes, self.error = 0, None  # type: int, Exception | None
-        self._stopped = False
-        self._thread = threading.Thread(target=self._run, args=(repo,), daemon=True)
-        self._thread.start()
-
-    def _run(self, repo: str) -> None:
-        try:
-            hub.download(repo, tqdm_class=_bars(self._told))
-        except Exception as error:
-            self.error = error
-
-    def _told(self, so_far: float) -> None:
-        if self._stopped:
-            raise InterruptedError("stopped")
-        self.bytes = max(self.bytes, int(so_far))
-
-    def running(self, patience: float) -> bool:
-        """Whether it still runs in so many seconds, or when it ends if that is sooner."""
-        self._thread.join(patience)
-        return self._thread.is_alive()
-
-    def stop(self) -> None:
-        """End it at the next piece. What has come stays on the disk, for the next time."""
-        self._stopped = True
-
-
-def _bars(told: Callable[[float], None]) -> type[tqdm[Any]]:
-    """Progress bars that show nothing, but tell how many bytes have come."""
-
-    class Bar(hub.Silent):
-        def __init__(self, *args: Any, **options: Any) -> None:
-            self.counts = options.get("unit") == "B"
-            super().__init__(*args, **options)
-
-        def update(self, n: float | None = 1) -> None:
-            self.n += n or 0
-            if self.counts:
-                told(self.n)
-
-    return Bar
-
-
-@friendly
-def get(any_repo: bool, repo: Any) -> Iterator[tuple[str, tuple[str, str] | None]]:
-    """Lines to show, and with the last one what to call the model and what to load for it."""
-    name, source = find(repo, any_repo)
-    yield about(repo, any_repo), None
-    if not Path(source).is_absolute() and not hub.cached(source):
-        size = describe(source).size
-        started = time.monotonic()
-        download = Download(source)
-        try:
-            while download.running(EVERY):
-                seconds = time.monotonic() - started
-                yield _progress(source, download.bytes, size, seconds), None
-        finally:
-            download.stop()
-        if download.error:
-            raise download.error
-    runtime.model(source)
-    yield f"{html.escape(name)} is chosen.", (name, source)
+FIRST = next(iter(LISTED))
+HANDLERS = "ddpm_demo.ui.components.hub_handlers"
 
 
 def choose(
@@ -153,31 +25,12 @@ def choose(
     return choice.add(own, *got) if got else {choice.own: gr.skip(), choice.name: gr.skip()}
 
 
-def _progress(name: str, come: int, size: int, seconds: float) -> str:
-    come = min(come, size)
-    left = f", {seconds * (size - come) / come:.0f} s left" if come else ""
-    return (
-        f"{html.escape(name)}: {come / 1e6:,.0f} of {size / 1e6:,.0f} MB{left}"
-        f'<progress max="{size}" value="{come}" aria-label="Download"></progress>'
-    )
-
-
-def offer() -> Any:
-    """For the page's start where there is a GPU: the entry open, if the first repo can be had."""
-    said = about(FIRST, False)
-    try:
-        there = hub.cached(FIRST) or describe(FIRST)
-    except ValueError:
-        there = None
-    return (gr.update(open=True), said) if there else (gr.skip(), gr.skip())
-
-
 def build_hub_entry(choice: ModelChoice, any_repo: bool) -> None:
     """Lay out the entry, below the model choice that it adds to."""
     own_words = ", or type the name of a repo or a folder" if any_repo else ""
     with gr.Accordion("More models from the Hub", open=False, elem_id="hub") as entry:
         repo = gr.Dropdown(
-            list(hub.LISTED),
+            list(LISTED),
             value=FIRST,
             allow_custom_value=any_repo,
             label="Published models" if not any_repo else "Repo or folder",
@@ -191,11 +44,20 @@ def build_hub_entry(choice: ModelChoice, any_repo: bool) -> None:
             )
             stop = gr.Button("Stop", size="md", elem_id="hub-stop", min_width=80)
     quiet: dict[str, Any] = {"show_progress": "hidden", "api_visibility": "private"}
-    tell = functools.partial(about, any_repo=any_repo)
+    about = called(f"{HANDLERS}:about")
+
+    def tell(repo: Any) -> str:
+        words: str = about(repo, any_repo)
+        return words
+
     gr.on([entry.expand, repo.change], tell, repo, line, concurrency_limit=4, **quiet)
     got = gr.State()
     event = load.click(
-        functools.partial(get, any_repo), repo, [line, got], concurrency_limit=4, **quiet
+        functools.partial(streamed(f"{HANDLERS}:get"), any_repo),
+        repo,
+        [line, got],
+        concurrency_limit=4,
+        **quiet,
     )
     event.success(
         functools.partial(choose, choice),
@@ -211,5 +73,4 @@ def build_hub_entry(choice: ModelChoice, any_repo: bool) -> None:
         queue=False,
         **quiet,
     )
-    if runtime.has_gpu():
-        gr.on(None, offer, None, [entry, line], **quiet)
+    gr.on(None, called(f"{HANDLERS}:offer"), None, [entry, line], **quiet)
