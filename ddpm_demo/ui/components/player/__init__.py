@@ -22,10 +22,14 @@ from ddpm_demo.ui.components.player.messages import Pictures as Pictures
 from ddpm_demo.ui.components.player.messages import frame as frame
 from ddpm_demo.ui.components.player.messages import header as header
 from ddpm_demo.ui.components.player.messages import note as note
+from ddpm_demo.ui.components.player.messages import starting as starting
 from ddpm_demo.ui.components.player.messages import stream as stream
 
 PROGRESS = {"show_progress": "minimal"}
 """For events that fill a player: so it learns its place in the queue, and when a run is over."""
+
+LOADING = starting("The model is being loaded. Your run begins by itself…")
+"""For a click while the server is still starting: see `lazy.streamed`."""
 
 SCRIPTS = ("words.js", "recording.js", "pictures.js", "files.js", "gradio.js", "player.js")
 HERE = Path(__file__).parent

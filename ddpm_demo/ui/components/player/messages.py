@@ -6,6 +6,7 @@ The browser keeps the pictures and does the rest. A string is an object with any
     frames  [{"step", "t", "s", "d"}, ...], s: seconds since the start, d: base64 of the raw
             uint8 [pane][n][h][w][c]
     note    a sentence, shown when no more frames come
+    at      besides a note: a run is about to begin, and frames are still to come
 
 It is never a dict, and never holds the frames of earlier messages: Gradio's front end compares and
 copies the whole value at each update, and loses changes to dicts in hidden tabs.
@@ -121,6 +122,11 @@ def frame(step: int, t: int | None, *panels: Pictures, seconds: float = 0.0) -> 
 def note(text: str) -> str:
     """The message that no more frames come, and why: for the handler of Stop."""
     return json.dumps({"note": text})
+
+
+def starting(text: str) -> str:
+    """The message that a run was asked for and has not begun, and why."""
+    return json.dumps({"note": text, "at": 0})
 
 
 def stream(

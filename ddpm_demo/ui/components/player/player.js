@@ -266,7 +266,7 @@ class Player {
       this.voice.say("Finished");
     }
     if (message.note) {
-      this.state = message.at ? "starting" : "over"; // the page itself says when it has begun
+      this.state = "at" in message ? "starting" : "over";
       this.tell(message.note);
     }
     if (!this.follow || !this.frames.length) {
