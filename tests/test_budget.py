@@ -16,7 +16,7 @@ from ddpm_demo.inference.generate import generate
 from ddpm_demo.inference.timing import calls, estimate, measure, per_call, pictures, plan, spoken
 from ddpm_demo.models.checkpoint import Checkpoint
 from ddpm_demo.models.load import load_checkpoint
-from ddpm_demo.ui.generate import tab
+from ddpm_demo.ui.generate import handlers as tab
 from ddpm_demo.ui.server import runtime
 
 
@@ -149,6 +149,9 @@ def test_spoken(seconds: float, words: str) -> None:
 
 # The visitor's choice of a time
 
+SAMPLED = (0, "trailing", "beta_tilde", 0.0, True)
+"""The controls between the number of pictures and the class."""
+
 
 @pytest.mark.parametrize("own", [SampleConfig("ddim", 50), SampleConfig("heun", 10)])
 @pytest.mark.parametrize("seconds", [1, 4])
@@ -168,21 +171,23 @@ def test_the_tab_chooses_by_the_time(zoo: Path, monkeypatch: pytest.MonkeyPatch)
     """Both models have T = 20, and a call with 16 pictures takes 0.2 s."""
     measured = {1: 0.02, 4: 0.06, 16: 0.2}
     monkeypatch.setattr(runtime, "_seconds", {"tiny": measured, "classy": measured})
-    monkeypatch.setattr(tab, "model", runtime.Models(load_checkpoint, 10**9))
+    monkeypatch.setattr(runtime, "model", runtime.Models(load_checkpoint, 10**9))
 
     def fit(name: str, seconds: Any, n: Any, label: Any = "any", guidance: Any = 1.0) -> Any:
-        sampler, steps = tab.fit({}, name, seconds, n, label, guidance, 20)
-        said = tab.how_long({}, name, sampler, steps, n, label, guidance)
+        rest = (n, *SAMPLED, [label], guidance, 20)
+        sampler, steps = tab.fit({}, name, seconds, "ddim", 20, *rest)
+        said = tab.how_long({}, name, sampler, steps, *rest)
         return sampler, steps, said.partition(" for ")[0]
 
-    assert fit("tiny", 2, 16) == ("unipc", 10, "about 2.0 s")
-    assert fit("tiny", 2, 32) == ("unipc", 5, "about 2.0 s")
-    assert fit("tiny", 5, 16) == ("unipc", 20, "about 4.0 s")  # no more than T
-    assert fit("tiny", 15, 16) == ("ddim", 20, "about 4.0 s")
-    assert fit("classy", 2, 16, "kind 1", 3.0) == ("unipc", 5, "about 2.0 s")
+    assert fit("tiny", 2, 16) == ("unipc", 10, "About 2.0 s")
+    assert fit("tiny", 2, 32) == ("unipc", 5, "About 2.0 s")
+    assert fit("tiny", 5, 16) == ("unipc", 20, "About 4.0 s")  # no more than T
+    assert fit("tiny", 15, 16) == ("ddim", 20, "About 4.0 s")
+    assert fit("classy", 2, 16, "kind 1", 3.0) == ("unipc", 5, "About 2.0 s")
     skip = gr.skip()
     for name, seconds, n in (("tiny", 0, 16), ("tiny", 7, 16), ("tiny", None, 16), ("no", 2, 16)):
-        assert tab.fit({}, name, seconds, n, "any", 1.0, 20) == (skip, skip)
+        assert tab.fit({}, name, seconds, "ddim", 20, n, *SAMPLED, ["any"], 1.0, 20) == (skip, skip)
     for bad in ({"n": "many"}, {"guidance": 99}, {"start": 21}, {"start": None}):
-        usual = {"n": 16, "label": "any", "guidance": 1.0, "start": 20} | bad
-        assert tab.fit({}, "tiny", 2, **usual) == (skip, skip)
+        usual = {"n": 16, "guidance": 1.0, "start": 20} | bad
+        values = (usual["n"], *SAMPLED, ["any"], usual["guidance"], usual["start"])
+        assert tab.fit({}, "tiny", 2, "ddim", 20, *values) == (skip, skip)

@@ -11,7 +11,8 @@ from PIL import Image
 
 from ddpm_demo.diffusion.timesteps import MOST, default_timesteps, parse_timesteps
 from ddpm_demo.media.images import ImageError
-from ddpm_demo.ui.forward.tab import EXAMPLES, _fit, _uploaded, picture_message, schedules_message
+from ddpm_demo.ui.forward.asked import EXAMPLES
+from ddpm_demo.ui.forward.handlers import fit, picture_message, schedules_message, uploaded
 
 
 @pytest.mark.parametrize(
@@ -61,16 +62,16 @@ def test_default_timesteps_are_valid_distinct_and_ascending(T):
     assert 9 <= len(steps) <= 10
 
 
-def test_the_default_for_a_thousand_steps_is_the_one_papers_print():
-    assert default_timesteps(1000) == [*range(100, 1000, 100), 999]
+def test_the_default_ends_in_pure_noise():
+    assert default_timesteps(1000) == [*range(100, 1001, 100)]
 
 
 def test_a_new_T_moves_the_default_list_and_keeps_an_own_one_that_still_fits():
     default = ",".join(map(str, default_timesteps(1000)))
-    assert _fit(default, 200).split(",") == [str(t) for t in default_timesteps(200)]
-    assert _fit("7, 90", 200) == "7, 90"
-    assert _fit("7, 900", 200) == _fit(default, 200)
-    assert _fit("7, 90", None) == "7, 90"
+    assert fit(default, 200).split(",") == [str(t) for t in default_timesteps(200)]
+    assert fit("7, 90", 200) == "7, 90"
+    assert fit("7, 900", 200) == fit(default, 200)
+    assert fit("7, 90", None) == "7, 90"
 
 
 def test_the_picture_is_a_square_cut_and_the_noise_that_of_its_seed():
@@ -139,9 +140,9 @@ def test_bad_pictures_settings_are_refused(bad):
 
 def test_only_uploads_are_opened_whatever_a_request_claims():
     inside = Path(get_upload_folder()) / "a" / "photo.png"
-    assert _uploaded({"path": str(inside)}) == str(inside)
-    assert _uploaded({"path": None}) is None
-    assert _uploaded(None) is None
+    assert uploaded({"path": str(inside)}) == str(inside)
+    assert uploaded({"path": None}) is None
+    assert uploaded(None) is None
     for path in (EXAMPLES[0], f"{get_upload_folder()}/../hosts", f"{get_upload_folder()}-2/a.png"):
         with pytest.raises(ImageError, match="not among the uploads"):
-            _uploaded({"path": path})
+            uploaded({"path": path})

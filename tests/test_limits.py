@@ -11,20 +11,19 @@ import pytest
 
 from ddpm_demo.models.load import load_checkpoint
 from ddpm_demo.ui import serve
-from ddpm_demo.ui.forward import tab as forward
-from ddpm_demo.ui.generate import tab as generate
-from ddpm_demo.ui.generate.tab import ANY
+from ddpm_demo.ui.forward import asked as forward
+from ddpm_demo.ui.forward.tab import build_forward_tab
+from ddpm_demo.ui.generate import handlers as generate
 from ddpm_demo.ui.server import disk, runtime, settings, work
 
-SAMPLED = ("beta_tilde", 0, True, ANY, 1, 20)
-"""The controls after spacing."""
+SAMPLED = (0, "trailing", "beta_tilde", 0, True, ["any"], 1, 20)
+"""The controls after the number of pictures."""
 
 
 @pytest.fixture
 def models(zoo: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """An app of their own, for strangers, where a step takes 15.1 s for each picture."""
     fresh = runtime.Models(load_checkpoint, 10**9)
-    monkeypatch.setattr(generate, "model", fresh)
     monkeypatch.setattr(runtime, "model", fresh)
     monkeypatch.setattr(settings, "strangers", True)
     monkeypatch.setattr(runtime, "seconds", lambda source: {1: 15.1})
@@ -33,25 +32,25 @@ def models(zoo: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def run(steps: int, n: int, sampler: str = "ddim") -> list[Any]:
-    return list(generate.run({}, "tiny", sampler, steps, n, 0, "trailing", *SAMPLED))
+    return list(generate.run({}, "tiny", sampler, steps, n, *SAMPLED))
 
 
 @pytest.mark.usefixtures("models")
 def test_a_run_of_strangers_has_a_limit_of_time(monkeypatch: pytest.MonkeyPatch) -> None:
     assert run(19, 1)
-    with pytest.raises(gr.Error, match="This run would take about 5 min; allowed here is up to 5 "):
+    with pytest.raises(gr.Error, match="about 5 min, and the limit here is 5 min"):
         run(20, 1)
-    with pytest.raises(gr.Error, match=r"about 6 min; .* 5 min: take fewer steps or pictures\."):
+    with pytest.raises(gr.Error, match=r"about 6 min, .* 5 min\. Take fewer steps or pictures\."):
         run(12, 2)
-    with pytest.raises(gr.Error, match="about 9 min; allowed"):  # two calls a step
+    with pytest.raises(gr.Error, match="about 9 min, and"):  # two calls a step
         run(19, 1, "heun")
-    line = generate.how_long({}, "tiny", "ddim", 12, 2, ANY, 1)
-    assert line == "about 6 min, and 5 min is the most here"
+    line = generate.how_long({}, "tiny", "ddim", 12, 2, *SAMPLED)
+    assert line == "About 6 min: more than the limit of 5 min."
 
     monkeypatch.setenv(settings.RUN_MINUTES, "10")
     assert run(12, 2)
     monkeypatch.setenv(settings.RUN_MINUTES, "0.1")
-    with pytest.raises(gr.Error, match=r"allowed here is up to 6\.0 s"):
+    with pytest.raises(gr.Error, match=r"the limit here is 6\.0 s"):
         run(1, 1)
     monkeypatch.delenv(settings.RUN_MINUTES)
     monkeypatch.setattr(settings, "strangers", False)
@@ -135,7 +134,7 @@ def test_examples_and_films_outlive_the_files_of_visitors(place: Path) -> None:
     from gradio.route_utils import delete_files_created_by_app
 
     with gr.Blocks() as demo:
-        forward.build_forward_tab()
+        build_forward_tab()
         gr.Image(forward.EXAMPLES[1], interactive=False)
     before = sorted(place.rglob("*.jpg"))
     assert len(before) == len(forward.EXAMPLES)

@@ -25,12 +25,15 @@ from ddpm_demo.inference.generate import generate
 from ddpm_demo.media.images import to_uint8
 from ddpm_demo.models.checkpoint import Checkpoint, save_checkpoint
 from ddpm_demo.models.load import load_checkpoint
-from ddpm_demo.ui.measure import measuring
+from ddpm_demo.ui.components.model_choice import find
+from ddpm_demo.ui.measure import asked, plans
+from ddpm_demo.ui.measure import handlers as measuring
+from ddpm_demo.ui.measure.report import HIGHER, LOWER, Figure, Report
 from ddpm_demo.ui.server import runtime, work
 
 KINDS = ("kind 0", "kind 1", "kind 2")
 DIM = 5
-TURNS, ANY, ALL = "each", "any", measuring.ALL
+TURNS, ANY, ALL = "each", "any", asked.ALL
 USUAL = (["fd"], 2 * DIM, "ddim", 3, TURNS, 1, ALL, 4, 5)
 
 
@@ -61,14 +64,14 @@ def models(zoo: Path, tiny: Callable[..., Checkpoint], monkeypatch: pytest.Monke
         model.info["dataset"] = dataset
         save_checkpoint(zoo / name, model)
     fresh = runtime.Models(load_checkpoint, 10**9)
-    monkeypatch.setattr("ddpm_demo.ui.generate.tab.model", fresh)
     monkeypatch.setattr(runtime, "model", fresh)
     monkeypatch.setattr(runtime, "_seconds", {})
     return zoo
 
 
-def table(result: str) -> list[float]:
-    return [float(v) for v in re.findall(r"<td>(?:<b>)?([\d.e-]+)", result)]
+def numbers(result: str) -> list[float]:
+    """What the sentences say, to six digits."""
+    return [float(v) for v in re.findall(r'title="([\d.e-]+)"', result)]
 
 
 @pytest.mark.parametrize(
@@ -78,8 +81,8 @@ def test_the_distance_is_that_of_the_samples_it_shows(
     models: Path, label: str, against: str
 ) -> None:
     n = 35
-    *_, (_, line, result) = measuring.run(
-        True, {}, "mnist", ["fd"], n, "ddim", 3, label, 1, against, 4, 5
+    *_, (_, line, result, _) = measuring.run(
+        True, None, {}, "mnist", ["fd"], n, "ddim", 3, label, 1, against, 4, 5
     )
     assert line == "Done: mnist."
     model, judge = load_checkpoint("mnist"), load_classifier("mnist")
@@ -90,7 +93,7 @@ def test_the_distance_is_that_of_the_samples_it_shows(
         parts.append(torch.from_numpy(to_uint8(last.x_t).copy()).permute(0, 3, 1, 2))
     *_, mine = metrics.summarise(judge, torch.cat(parts))
     reference = references.read(judge, "test", None if against == ALL else KINDS.index(against))
-    fd, floor, sure, sure_data = table(result)
+    fd, floor, sure, sure_data = numbers(result)
     assert fd == pytest.approx(metrics.distance(mine, reference), rel=0.02)
     assert floor == pytest.approx(metrics.floor(reference, n), rel=0.006)
     assert sure == pytest.approx(100 * mine.sure / n, abs=0.06)
@@ -104,7 +107,7 @@ def test_all_pictures_are_counted_and_shown(models: Path) -> None:
 
     frames = []
     for screen, *_ in measuring.run(
-        True, {}, "mnist", ["fd"], 35, "heun", 2, "kind 0", 2, ALL, 4, 5
+        True, None, {}, "mnist", ["fd"], 35, "heun", 2, "kind 0", 2, ALL, 4, 5
     ):
         if isinstance(screen, str):
             message = json.loads(screen)
@@ -114,11 +117,12 @@ def test_all_pictures_are_counted_and_shown(models: Path) -> None:
 
 def test_the_bound_is_that_of_the_command_line(models: Path) -> None:
     controls = (["bpd"], 1, "ddim", 3, ANY, 1, ALL, 4, 5)
-    *_, (_, _, result) = measuring.run(True, {}, "folder", *controls)
+    *_, (_, _, result, _) = measuring.run(True, None, {}, "folder", *controls)
     model = load_checkpoint("folder")
     held_out = d.load(model.info["dataset"], train=False, size=8, channels=1)
     *_, bound = model_bound(model, held_out.batch(torch.arange(4)), steps=5)
-    total, prior, middle, end = table(result)
+    (total,) = numbers(result)
+    prior, middle, end = (float(v) for v in re.findall(r"<td>([\d.e-]+)", result))
     assert total == pytest.approx(bound.total, abs=1e-3)
     assert prior + middle + end == pytest.approx(bound.total, abs=2e-3)
     assert result.count("<svg") == 2
@@ -127,7 +131,8 @@ def test_the_bound_is_that_of_the_command_line(models: Path) -> None:
 
 def test_a_model_of_ones_own_is_measured(models: Path, tmp_path: Path) -> None:
     path = save_checkpoint(tmp_path / "mine", load_checkpoint("mnist"))
-    *_, (_, line, _) = measuring.run(True, {"mine (yours)": str(path)}, "mine (yours)", *USUAL)
+    own = {"mine (yours)": str(path)}
+    *_, (_, line, *_) = measuring.run(True, None, own, "mine (yours)", *USUAL)
     assert line == "Done: mine (yours)."
 
 
@@ -139,7 +144,7 @@ def test_a_model_of_ones_own_is_measured(models: Path, tmp_path: Path) -> None:
         ("mnist", 0, ["fid"], "metric is 'fid'; allowed is one of fd, bpd"),
         ("mnist", 0, "fd", "metrics is 'fd'"),
         ("mnist", 1, 2 * DIM - 1, "number of pictures is 9; allowed is 10 or more, twice the 5"),
-        ("mnist", 1, measuring.N_MOST + 1, "number of pictures is 2001"),
+        ("mnist", 1, asked.N_MOST + 1, "number of pictures is 2001"),
         ("mnist", 1, None, "number of pictures is None"),
         ("mnist", 2, "best", "sampler is 'best'"),
         ("mnist", 3, 21, "steps is 21; allowed is a whole number from 1 to 20"),
@@ -159,7 +164,7 @@ def test_bad_values_get_one_sentence(
     controls[4] = TURNS if name == "mnist" else ANY
     controls[at] = value
     with pytest.raises(gr.Error, match=re.escape(message).replace("'", "(&#x27;)")):
-        list(measuring.run(True, {}, name, *controls))
+        list(measuring.run(True, None, {}, name, *controls))
     # The line beside the button says the same, before anything is begun.
     assert message.split("'")[0] in measuring.how_long({}, name, *controls)
 
@@ -171,7 +176,7 @@ def test_bad_values_of_the_bound(models: Path, at: int, value: int, message: str
     controls: list[Any] = [*USUAL]
     controls[0], controls[4], controls[at] = ["bpd"], ANY, value
     with pytest.raises(gr.Error, match=message):
-        list(measuring.run(True, {}, "folder", *controls))
+        list(measuring.run(True, None, {}, "folder", *controls))
 
 
 def test_data_that_is_gone_is_said_before_anything_is_drawn(
@@ -183,27 +188,27 @@ def test_data_that_is_gone_is_said_before_anything_is_drawn(
     monkeypatch.setattr(d, "load", gone)
     monkeypatch.setattr(runtime, "generate", None)
     with pytest.raises(gr.Error, match="can&#x27;t be downloaded; connect"):
-        list(measuring.run(True, {}, "mnist", ["fd", "bpd"], *USUAL[1:]))
+        list(measuring.run(True, None, {}, "mnist", ["fd", "bpd"], *USUAL[1:]))
 
 
 def test_what_would_take_hours_is_refused(models: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(runtime, "seconds", lambda source: {1: 100.0, 16: 700.0})
-    assert measuring.how_long({}, "mnist", *USUAL).startswith("about 23 min")
+    assert measuring.how_long({}, "mnist", *USUAL).startswith("About 23 min")
     controls = ["mnist", ["fd"], 40, *USUAL[2:]]
-    assert "60 min is the most" in measuring.how_long({}, *controls)
-    with pytest.raises(gr.Error, match="time of the measurement is"):
-        list(measuring.run(True, {}, *controls))
+    assert "more than the limit of 60 min" in measuring.how_long({}, *controls)
+    with pytest.raises(gr.Error, match="and the limit is 60 min"):
+        list(measuring.run(True, None, {}, *controls))
 
 
 def test_only_what_is_possible_is_offered(models: Path) -> None:
     def offered(name: str) -> tuple[list[str], str, int]:
-        wanted, why, n, *_ = measuring.offer(load_checkpoint(name))
-        return [metric for _, metric in wanted["choices"]], why["value"], n["value"]
+        options, why = plans.offer(find(name, {}))
+        return [metric for _, metric in options.wanted["choices"]], why["value"], options.n["value"]
 
-    assert offered("mnist") == (["fd", "bpd"], "", 2 * DIM)
+    assert offered("mnist") == (["fd", "bpd"], "", 128)
     kinds, why, _ = offered("folder")
     assert kinds == ["bpd"]
-    assert why.startswith("No Fréchet distance: data of the model is &#x27;folder:")
+    assert why.startswith("No distance: data of the model is &#x27;folder:")
     kinds, why, _ = offered("laplace")
     assert kinds == ["fd"]
     assert why.startswith("No bits/dim: noise of the model is &#x27;laplace&#x27;")
@@ -221,23 +226,23 @@ def test_a_fine_tuned_one_is_measured_as_what_it_is(models: Path) -> None:
     ):
         tuned.info |= {"base": "mnist", "train": {"only": only}}
         save_checkpoint(models / name, tuned)
-        *_, y, _, data, _ = measuring.offer(load_checkpoint(name))
-        assert (y["value"], data["value"]) == (label, against)
+        options, _ = plans.offer(find(name, {}))
+        assert (options.labels["value"], options.against["value"]) == ([label], against)
 
 
 def test_folders_of_this_disk_are_for_its_owner(models: Path) -> None:
     controls = (["bpd"], 1, "ddim", 3, ANY, 1, ALL, 4, 5)
     said: list[Any] = []
     with pytest.raises(gr.Error, match="cifar10 for visitors"):
-        said.extend(measuring.run(False, {}, "folder", *controls))
+        said.extend(measuring.run(False, None, {}, "folder", *controls))
     assert "cifar10 for visitors" in said[-1][1]  # it is in the line, too
 
 
 def test_a_stopped_one_leaves_nothing(models: Path) -> None:
-    walk = measuring.run(True, {}, "mnist", ["fd"], 100, "ddim", 20, TURNS, 1, ALL, 4, 5)
+    walk = measuring.run(True, None, {}, "mnist", ["fd"], 100, "ddim", 20, TURNS, 1, ALL, 4, 5)
     said = [next(walk) for _ in range(9)]
     walk.close()
-    assert [result for *_, result in said if isinstance(result, str)] == [""]
+    assert [result for _, _, result, _ in said if isinstance(result, str)] == [""]
 
 
 def test_samples_and_terms_share_the_passes_of_visitors_and_let_them_go_first(
@@ -248,19 +253,19 @@ def test_samples_and_terms_share_the_passes_of_visitors_and_let_them_go_first(
     monkeypatch.setattr(
         runtime, "denoiser", lambda *a, **k: (made.append(real(*a, **k)), made[-1])[1]
     )
-    walk = measuring.run(True, {}, "folder", ["bpd"], 10, "ddim", 3, ANY, 1, ALL, 4, 5)
-    *_, (_, line, _) = walk
+    walk = measuring.run(True, None, {}, "folder", ["bpd"], 10, "ddim", 3, ANY, 1, ALL, 4, 5)
+    *_, (_, line, *_) = walk
     assert line == "Done: folder."
     assert len(made) == 1
     assert isinstance(made.pop(), BatchedDenoiser)
 
-    walk = measuring.run(True, {}, "mnist", ["fd"], 20, "ddim", 3, TURNS, 1, ALL, 4, 5)
+    walk = measuring.run(True, None, {}, "mnist", ["fd"], 20, "ddim", 3, TURNS, 1, ALL, 4, 5)
     with busy():
         while next(walk) != measuring.IDLE:
             pass
         assert [next(walk) for _ in range(5)] == [measuring.IDLE] * 5
         assert not made
-    *_, (_, line, _) = walk
+    *_, (_, line, *_) = walk
     assert line == "Done: mnist."
     assert [type(m) for m in made] == [BatchedDenoiser] * 2  # 20 pictures, 10 at a time
 
@@ -269,3 +274,35 @@ def test_pictures_of_a_huge_model_are_not_loaded(monkeypatch: pytest.MonkeyPatch
     monkeypatch.setattr(d, "load", None)
     with pytest.raises(ValueError, match="size of the model is 1024"):
         work.data_of("cifar10", 1024, 3)
+
+
+# Sentences
+
+
+def figure(name: str, value: float, goal: str) -> Figure:
+    return Figure(name, value, f"{value:g}", goal, ".")
+
+
+def test_a_result_reads_without_a_legend(models: Path) -> None:
+    *_, (_, _, result, made) = measuring.run(True, None, {}, "mnist", *USUAL)
+    words = re.sub(r"<[^>]+>", "", result)
+    number = r"\d[\d.e+]*"
+    assert re.search(
+        rf"Distance from real digits: {number}\. Perfect would be about {number} with 10 samples\. "
+        "↓ lower is better",
+        words,
+    )
+    assert re.search(r"Clearly a digit: \d+ % \(real ones: \d+ %\) ↑ higher is better", words)
+    assert made.title == "mnist, DDIM, 3 steps, 10 samples"
+
+
+def test_a_run_stands_beside_the_one_before() -> None:
+    first = Report("a", [figure("Distance", 3.0, LOWER), figure("Clearly", 80, HIGHER)], "")
+    worse = Report("b", [figure("Distance", 4.0, LOWER), figure("Clearly", 80, HIGHER)], "")
+    other = Report("c", [figure("Bits/dim", 3.75, LOWER)], "")
+    assert "The run before: a" in worse.html(first)
+    assert "<td>4</td><td>3</td><td>↑ worse</td>" in worse.html(first)
+    assert "<td>3</td><td>4</td><td>↓ better</td>" in first.html(worse)
+    assert "<td>80</td><td>80</td><td>the same</td>" in worse.html(first)
+    assert "<table" not in other.html(first)  # nothing that both have
+    assert "<table" not in first.html(None)

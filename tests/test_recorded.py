@@ -10,7 +10,7 @@ from PIL import Image
 
 from ddpm_demo.models.load import load_checkpoint
 from ddpm_demo.models.zoo import models_folder
-from ddpm_demo.ui.finetune import tab as finetune
+from ddpm_demo.ui.finetune import handlers as finetune
 
 
 @pytest.mark.parametrize("name", finetune.recorded())

@@ -15,7 +15,7 @@ import pytest
 from faults_server import PATIENCE, Server, Tab, error, frames
 from PIL import Image
 
-from ddpm_demo.ui.forward.tab import EXAMPLES
+from ddpm_demo.ui.forward.asked import EXAMPLES
 from ddpm_demo.ui.server.errors import CLOSING
 from ddpm_demo.ui.server.settings import RUNS
 

@@ -26,12 +26,13 @@ from ddpm_demo.media.images import to_uint8
 from ddpm_demo.models.checkpoint import Checkpoint, load_tensors, save_checkpoint
 from ddpm_demo.models.load import load_checkpoint
 from ddpm_demo.training.trainer import Trainer
-from ddpm_demo.ui.finetune import results
-from ddpm_demo.ui.finetune import tuning as tab
-from ddpm_demo.ui.generate.tab import ModelChoice
+from ddpm_demo.ui.components.model_choice import ModelChoice, find
+from ddpm_demo.ui.finetune import asked, plans, results, session
+from ddpm_demo.ui.finetune import handlers as tab
+from ddpm_demo.ui.finetune.turns import Turns
 from ddpm_demo.ui.server import runtime, work
 
-ALL = tab.ALL
+ALL = asked.ALL
 STEPS = 6
 
 
@@ -42,10 +43,9 @@ def app(zoo: Path, tiny: Callable[..., Checkpoint], monkeypatch: pytest.MonkeyPa
     save_checkpoint(zoo / "large", tiny(size=16))
     save_checkpoint(zoo / "colour", tiny(channels=3))
     fresh = runtime.Models(load_checkpoint, 10**9)
-    monkeypatch.setattr("ddpm_demo.ui.generate.tab.model", fresh)
     monkeypatch.setattr(runtime, "model", fresh)
-    monkeypatch.setattr(tab, "EVERY", 0.0)  # every step is told
-    monkeypatch.setattr(tab, "turns", tab.Turns())
+    monkeypatch.setattr(session, "EVERY", 0.0)  # every step is told
+    monkeypatch.setattr(tab, "turns", Turns())
     work._load.cache_clear()
     pictures = zoo.parent / "pictures"
     pictures.mkdir()
@@ -164,9 +164,9 @@ def test_in_chunks_of_a_gpus_time_it_is_as_unbroken(
 
         return run
 
-    for name in ("_timed", "_before", "_chunk"):
-        monkeypatch.setattr(tab, name, elsewhere(getattr(tab, name)))
-    monkeypatch.setattr(tab, "CHUNK", 0.0)  # over after a step
+    for name in ("_before", "_chunk"):
+        monkeypatch.setattr(session, name, elsewhere(getattr(session, name)))
+    monkeypatch.setattr(session, "CHUNK", 0.0)  # over after a step
     said = list(tune("parts"))
     assert resumed == [False] + [True] * (STEPS - 1)
     assert same(tmp_path / "parts", tmp_path / "whole")
@@ -175,7 +175,7 @@ def test_in_chunks_of_a_gpus_time_it_is_as_unbroken(
 
 def test_a_run_at_its_end_has_nothing_to_continue(tune: Callable[..., Any]) -> None:
     list(tune())
-    with pytest.raises(gr.Error, match="steps is 6; allowed is more than this run has had"):
+    with pytest.raises(gr.Error, match="This run has had its 6 steps"):
         list(tune(resume=True))
     assert lines(list(tune(resume=True, steps=8)))[-1].startswith("“tiny-all-8 (yours)”")
 
@@ -193,7 +193,7 @@ def test_too_little_memory_halves_the_batch_and_says_so(
         return advance(self, lr)
 
     monkeypatch.setattr(Trainer, "advance", short)
-    monkeypatch.setattr(tab, "CHUNK", chunk)
+    monkeypatch.setattr(session, "CHUNK", chunk)
     said = lines(list(tune(batch=16, steps=1)))
     halved = [line for line in said if "does not fit" in line]
     assert halved == [
@@ -222,9 +222,7 @@ def test_memory_that_runs_out_later_loses_nothing(
     monkeypatch.setattr(Trainer, "advance", short)
     said = lines(list(tune()))
     assert sum("going on with 2" in line for line in said) == 1
-    timed, run = seen[:3], seen[3:]
-    assert timed == [0, 4, 8]
-    assert run == [0, 4, 8, 12, 12, 14, 16, 18, 20, 22]  # from the state after step 3 on
+    assert seen == [0, 4, 8, 12, 12, 14, 16, 18, 20, 22]  # from the state after step 3 on
     assert said[-1].startswith("“tiny-all-9 (yours)”")
 
 
@@ -263,7 +261,7 @@ def test_a_full_disk_keeps_what_was_reached(
         ({"lr": 10}, "lr is 10"),
         ({"lr": None}, "lr is None"),
         ({"batch": 21}, "batch_size is 21; allowed is a whole number from 1 to 20, the number of"),
-        ({"batch": tab.BATCH_MOST + 1}, "batch size is 2049"),
+        ({"batch": plans.BATCH_MOST + 1}, "batch size is 2049"),
         ({"steps": 0}, "steps is 0"),
         ({"steps": 1.5}, "steps is 1.5"),
         ({"grids": 0}, "grids is 0"),
@@ -277,7 +275,7 @@ def test_a_full_disk_keeps_what_was_reached(
         ({"local": False}, "allowed is mnist, fashion_mnist, cifar10 for visitors"),
         ({"base": "nobody"}, "model is 'nobody'"),
         ({"base": "/etc/passwd"}, "model is '/etc/passwd'"),
-        ({"resume": True}, "run to continue is None; allowed is one of yours: Start"),
+        ({"resume": True}, "Nothing to continue yet. Press Start first."),
     ],
 )
 def test_bad_values_get_one_sentence(
@@ -306,9 +304,10 @@ def test_pictures_are_fitted_to_a_base_of_another_shape(
 def test_data_of_another_shape_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     grey = d.Images(torch.zeros(20, 1, 8, 8, dtype=torch.uint8), torch.zeros(20).long())
     monkeypatch.setattr(d, "load", lambda *_args, **_options: grey)
+    values = asked.Asked("mnist", ALL, 1, "steps", 4, 1e-3, 1, "auto")
     for base in ("large", "colour"):
         with pytest.raises(ValueError, match="shape of the pictures is"):
-            list(tab.plan(True, {}, base, "mnist", ALL, 1, "steps", 4, 1e-3, 1, "auto"))
+            list(plans.plan(True, find(base, {}), values))
 
 
 def test_a_second_one_of_a_visitor_waits_for_no_queue(tune: Callable[..., Any]) -> None:
@@ -325,12 +324,12 @@ def test_one_that_waits_is_the_only_one(tmp_path: Path) -> None:
     """Gradio's queue has it, and would have the next one as well."""
     folder, ticket, line = tab.ask(str(tmp_path))
     assert line == "Waiting for its turn…"
-    with pytest.raises(gr.Error, match="is waiting for its turn already; Stop takes it back"):
+    with pytest.raises(gr.Error, match="is already waiting for its turn"):
         tab.ask(folder)
-    assert tab.stop(folder) == ("Taken back: it had not begun.", 1)
+    assert tab.stop(folder) == ("Cancelled before it started.", 1)
     _, again, _ = tab.ask(folder)
     assert list(tab.run(True, False, folder, ticket, {}, "tiny")) == []  # the old one: nothing
-    assert not (tmp_path / tab.STOP).exists()
+    assert not (tmp_path / session.STOP).exists()
     with tab.turns.begun(folder, again) as there:
         assert there
         with pytest.raises(gr.Error, match="still running"):
@@ -343,7 +342,7 @@ def test_stop_before_the_first_step(tune: Callable[..., Any], tmp_path: Path) ->
     said = []
     for message in tune():
         said.append(message)
-        if lines([message]) == ["Timing two steps…"]:
+        if lines([message]) == [session.DRAWING]:
             tab.stop(str(tmp_path / "a"))
     assert lines(said)[-1] == "Stopped before the first step."
     assert not list((tmp_path / "a").glob("*.safetensors"))
@@ -370,7 +369,7 @@ def test_continue_with_other_settings_is_refused(tune: Callable[..., Any], tmp_p
         with pytest.raises(gr.Error) as caught:
             list(tune(resume=True, **changes))
         said = html.unescape(caught.value.message)
-        assert said == f"Continue needs the settings of before: {what}."
+        assert said == f"Continue needs the same settings as before: {what}."
     list(tune(resume=True, steps=2))
 
 
@@ -385,7 +384,7 @@ def test_a_result_that_found_no_room_is_kept_by_continue(
         with pytest.raises(gr.Error, match="No space left on device"):
             list(tune())
     assert lines(list(tune(resume=True)))[-1].startswith("“tiny-all-6 (yours)”")
-    with pytest.raises(gr.Error, match="it is at its end"):
+    with pytest.raises(gr.Error, match="This run has had its 6 steps"):
         list(tune(resume=True))
 
 
@@ -401,7 +400,7 @@ def test_a_run_ends_with_its_turn_and_can_be_continued(
     monkeypatch.setenv(runtime.LANE_MINUTES, "0")
     said = list(tune())
     assert lines(said)[-1].startswith("“tiny-all-2 (yours)”")  # the step after is its last
-    why = "Stopped at step 2, after the 0.01 s that a run may take here; Continue goes on."
+    why = "Stopped at step 2, after the limit of 0.01 s. Continue goes on."
     assert any(why in screen for screen, *_ in said if isinstance(screen, str))
     monkeypatch.delenv(runtime.LANE_MINUTES)
     assert lines(list(tune(resume=True)))[-1].startswith("“tiny-all-6 (yours)”")
@@ -527,7 +526,7 @@ def test_the_meter_counts_what_the_judge_says(
         counts = torch.bincount(judge.extract(pixels)[1].argmax(1), minlength=3)
         wanted += [f"{100 * int(count) / 32:.1f} %" for count in counts]
     assert got == wanted
-    with pytest.raises(gr.Error, match="result is None; allowed is a fine-tuning of yours: Start"):
+    with pytest.raises(gr.Error, match="Nothing to compare yet"):
         list(results.forgetting(None))
 
 
@@ -536,8 +535,8 @@ def test_a_visitor_can_not_push(tune: Callable[..., Any], monkeypatch: pytest.Mo
     monkeypatch.setattr(results.publish, "push", lambda path, repo: f"https://hub/{repo}")
     assert list(results.push(True, made, " me/x "))[-1] == "Pushed to https://hub/me/x"
     for local, result, repo, message in (
-        (False, made, "me/x", "Only an app for its owner alone pushes"),
-        (True, None, "me/x", "result is None; allowed is a fine-tuning of yours: Start"),
+        (False, made, "me/x", "Visitors can't push"),
+        (True, None, "me/x", "There is no model of yours yet. Press Start first."),
         (True, made, "  ", "repository is ''; allowed is such as YOU/cifar10-ship"),
         (True, made, None, "repository is ''"),
     ):

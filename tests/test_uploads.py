@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 from PIL import Image, ImageOps
 
-from ddpm_demo.ui.forward import tab as forward
+from ddpm_demo.ui.forward import handlers as forward
 
 SIZE = 32
 FIRST, CONTROLS = "the first example", (SIZE, "gaussian", 0)
@@ -192,7 +192,7 @@ def test_a_thousand_uploads(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
         said.clear()
         start = time.thread_time()
         given = {"path": str(path)}
-        message, picture, kept = forward._set_picture(FIRST, given, "", *CONTROLS)
+        message, picture, kept = forward.set_picture(FIRST, given, "", *CONTROLS)
         assert time.thread_time() - start < 5, name
         if said:
             assert wanted is None, (name, said)
@@ -208,7 +208,7 @@ def test_a_thousand_uploads(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
         if wanted is not None:
             assert np.abs(x_0.reshape(wanted.shape).astype(int) - wanted).mean() <= off, name
         path.unlink()  # what is kept needs no file
-        again, *_ = forward._set_picture(FIRST, {"url": picture["url"]}, kept, *CONTROLS)
+        again, *_ = forward.set_picture(FIRST, {"url": picture["url"]}, kept, *CONTROLS)
         assert again == message, name
         shown += 1
     assert shown + refused >= 1000
@@ -221,6 +221,6 @@ def test_a_forged_picture_is_refused_in_one_sentence(
 ) -> None:
     said: list[str] = []
     monkeypatch.setattr(gr, "Warning", said.append)
-    message, *_ = forward._set_picture(FIRST, None, kept, *CONTROLS)
+    message, *_ = forward.set_picture(FIRST, None, kept, *CONTROLS)
     assert message == GONE
     assert len(said) == 1

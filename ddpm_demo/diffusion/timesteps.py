@@ -34,5 +34,5 @@ def parse_timesteps(text: str, T: int) -> list[int]:
 
 
 def default_timesteps(T: int) -> list[int]:
-    """Ten timesteps spread over 1..T: 100, 200, ..., 900, 999 for T = 1000."""
-    return sorted({round(T * k / 10) for k in range(1, 10)} | {T - 1})
+    """Ten timesteps spread over 1..T: 100, 200, ..., 900, 1000 for T = 1000."""
+    return sorted({round(T * k / 10) for k in range(1, 11)})

@@ -13,7 +13,7 @@ import copy
 import dataclasses
 import json
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -42,6 +42,18 @@ HELD_OUT = 1024  # pictures of the held-out loss
 
 class DivergedError(FloatingPointError):
     """The loss became NaN or infinite; the message names step, learning rate and last good file."""
+
+
+class OtherRunError(CheckpointError):
+    """A folder holds a run with other settings.
+
+    Attributes:
+        changes: a phrase for each setting that is not what it was.
+    """
+
+    def __init__(self, folder: Path, changes: Sequence[str]) -> None:
+        super().__init__(f"{folder} holds another run: {'; '.join(changes)}.")
+        self.changes = changes
 
 
 def generator(device: torch.device, *key: int) -> torch.Generator:
@@ -283,7 +295,8 @@ class Trainer:
         """Go on from the state in `out`; the configurations have to be those of the run.
 
         Raises:
-            CheckpointError: no such state, or one of another run; the message lists what differs.
+            CheckpointError: no such state.
+            OtherRunError: a state of another run; it lists what differs.
         """
         file = RunFolder(out).state
         state, about = load_tensors(file)
@@ -295,7 +308,7 @@ class Trainer:
             for key, old in about["configs"].get(group, {}).items()
             if json.loads(json.dumps(new[key])) != old
         ]:
-            raise CheckpointError(f"{out} holds another run: {'; '.join(differ)}.")
+            raise OtherRunError(out, differ)
         for prefix, net in (("model.", self.model), ("ema.", self.ema)):
             part = {k.removeprefix(prefix): v for k, v in state.items() if k.startswith(prefix)}
             net.load_state_dict(part)

@@ -18,7 +18,7 @@ from ddpm_demo.ui.server import settings
 from ddpm_demo.ui.server.guard import Guard, Page
 
 if TYPE_CHECKING:
-    from ddpm_demo.ui.generate.tab import ModelChoice
+    from ddpm_demo.ui.components.model_choice import ModelChoice
 
 TITLE = "DDPM, live"
 INTRO = """# DDPM, live
@@ -85,7 +85,8 @@ def _finetune(shared: Shared) -> None:
 
 def _measure(shared: Shared) -> None:
     assert shared.choice
-    build_measure_tab(shared.choice, local=shared.local)
+    assert shared.tab
+    build_measure_tab(shared.choice, shared.tab, local=shared.local)
 
 
 TABS = (

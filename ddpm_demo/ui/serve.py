@@ -77,7 +77,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 def _serve(o: argparse.Namespace) -> None:
-    from ddpm_demo.ui.generate.tab import first_model
+    from ddpm_demo.ui.components.model_choice import first_model
     from ddpm_demo.ui.server import disk, runtime
 
     disk.own_temporary_folder()

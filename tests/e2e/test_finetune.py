@@ -63,7 +63,6 @@ def url(place: Path, serve: Callable[..., str]) -> Iterator[str]:
     patch = pytest.MonkeyPatch()
     patch.setenv("DDPM_DEMO_MODELS", str(place / "zoo"))
     fresh = runtime.Models(lambda name: load_checkpoint(name), 10**9)
-    patch.setattr("ddpm_demo.ui.generate.tab.model", fresh)
     patch.setattr(runtime, "model", fresh)
     fixed = ("ssr_mode", "run_history")
     yield serve(app.build_app(), **{k: v for k, v in app.LAUNCH.items() if k not in fixed})
@@ -144,6 +143,9 @@ def test_a_recorded_run_is_there_at_once(page: Any, url: str) -> None:
     page.wait_for_function(f"() => {FRAMES} === 3 && {STEP} === 20")
     assert page.locator("#tune-curve polyline").count() == 1
     last = page.evaluate(NOW)
+    for button in ("tune-on", "tune-meter"):  # nothing to continue or to compare
+        assert page.locator(f"#{button}").is_disabled()
+        assert page.locator(f"#{button}").get_attribute("title").endswith("Press Start first.")
     page.locator("#tuner .ddpm-player").press("Home")
     page.wait_for_function(f"last => {STEP} === 0 && ({NOW})() !== last", arg=last)
     page.get_by_role("tab", name="Generate").click()
@@ -158,7 +160,7 @@ def test_a_copy_is_tuned_filmed_and_samples(
     before = digest(place / "zoo" / "plain")
     tab.locator("#tune").click()
     said(tab, "“plain-all-20 (yours)” is in the model list of Generate.")
-    tab.locator("#tuner").get_by_text("plain goes to folder:").wait_for()
+    tab.locator("#tuner").get_by_text("plain, fine-tuned on folder:").wait_for()
     tab.wait_for_function(f"() => {FRAMES} === 8 && {STEP} === 20")
     assert tab.locator("#tune-curve polyline").count() == 1
     points = tab.locator("#tune-curve polyline").get_attribute("points").split()
@@ -199,15 +201,19 @@ def test_stopped_and_continued_is_as_unbroken(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    from ddpm_demo.ui.finetune import tuning
+    from ddpm_demo.ui.components.model_choice import find
+    from ddpm_demo.ui.finetune import handlers as tuning
     from ddpm_demo.ui.server import disk
 
-    for module in ("train", "finetune"):  # in bfloat16, another number of cores changes more
+    for module in (
+        "training.train",
+        "training.finetune",
+    ):  # in bfloat16, another number of cores changes more
         monkeypatch.setattr(f"ddpm_demo.training.{module}.bf16_pays", lambda _device: False)
     tab.locator("#tune").click()
     said(tab, TRAINS)
-    tab.locator("#tune").click()  # a second one while the first runs
-    tab.get_by_text("Your fine-tuning is still running").first.wait_for()
+    assert not tab.locator("#tune").is_visible()  # nor a second one while the first runs
+    assert not tab.locator("#tune-on").is_visible()
     tab.locator("#tune-stop").click()
     until(lambda: bool(list(disk.folder().glob(f"*/{tuning.STOP}"))))
     held.set()
@@ -220,7 +226,7 @@ def test_stopped_and_continued_is_as_unbroken(
     continued = downloaded(tab, tmp_path / "continued.safetensors")
 
     asked = (f"folder:{place / 'pictures'}", tuning.ALL, STEPS, "steps", 8, 0.005, 8, "auto")
-    plan = tuning.plan(True, {}, "plain", *asked)
+    plan = tuning.plan(True, find("plain", {}), tuning.Asked(*asked))
     with pytest.raises(StopIteration) as end:
         next(plan)
     p = end.value.value
@@ -240,10 +246,9 @@ def test_one_waits_for_another_visitors_and_can_be_taken_back(
     said(tab, TRAINS)
     other.locator("#tune").click()
     said(other, "Waiting for its turn…")
-    other.locator("#tune").click()
-    other.get_by_text("is waiting for its turn already; Stop takes it back").first.wait_for()
+    assert not other.locator("#tune").is_visible()
     other.locator("#tune-stop").click()
-    said(other, "Taken back: it had not begun.")
+    said(other, "Cancelled before it started.")
     number(other, "tune-length", 3)
     other.locator("#tune").click()
     said(other, "Waiting for its turn…")
@@ -253,7 +258,7 @@ def test_one_waits_for_another_visitors_and_can_be_taken_back(
 
 
 def test_closing_the_tab_stops_the_work(other: Any) -> None:
-    from ddpm_demo.ui.finetune import tuning
+    from ddpm_demo.ui.finetune import handlers as tuning
 
     number(other, "tune-length", 100_000)
     other.locator("#tune").click()

@@ -44,7 +44,6 @@ def url(published: Path, serve: Callable[..., str]) -> Iterator[str]:
     save_checkpoint(published.parent / "mnist", Checkpoint(UNet(config), DiffusionConfig()))
     patch, fresh = pytest.MonkeyPatch(), runtime.Models(load_checkpoint, 10**9)
     patch.setenv("DDPM_DEMO_MODELS", str(published.parent))
-    patch.setattr("ddpm_demo.ui.generate.tab.model", fresh)
     patch.setattr(runtime, "model", fresh)
     patch.setattr(runtime, "_seconds", {"google/ddpm-cifar10-32": {1: 0.02, 4: 0.05, 16: 0.1}})
     patch.setattr(hub, "snapshot_download", snapshot_download)

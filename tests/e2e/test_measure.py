@@ -58,7 +58,6 @@ def url(zoo: Path, serve: Callable[..., str]) -> Iterator[str]:
 
     patch = pytest.MonkeyPatch()
     fresh = runtime.Models(load_checkpoint, 10**9)
-    patch.setattr("ddpm_demo.ui.generate.tab.model", fresh)
     patch.setattr(runtime, "model", fresh)
     patch.setattr(runtime, "_seconds", {})
     fixed = ("ssr_mode", "run_history")
@@ -70,7 +69,7 @@ def url(zoo: Path, serve: Callable[..., str]) -> Iterator[str]:
 def tab(page: Any, url: str) -> Any:
     page.goto(url)
     page.get_by_role("tab", name="Measure").click()
-    page.locator("#measure-pace").get_by_text("on this machine").wait_for()
+    page.locator("#measure-pace").get_by_text("on this computer").wait_for()
     return page
 
 
@@ -81,16 +80,21 @@ def number(tab: Any, elem_id: str, value: int) -> None:
 
 
 def test_samples_are_counted_judged_and_plotted(tab: Any) -> None:
-    assert tab.locator("#measure-n input").input_value() == "10"  # twice the features
+    assert tab.locator("#measure-n input").input_value() == "128"
     number(tab, "measure-n", 40)
     tab.locator("#measure").click()
     tab.locator("#measure-line").get_by_text("Done: mnist.").wait_for(timeout=60_000)
     tab.wait_for_function(f"() => {FRAMES} === 3")
     tab.locator("#measured").get_by_text("picture 40 / 40").wait_for()
     result = tab.locator("#measure-result")
-    for text in ("fd-mnist", "40 samples", "60 test pictures", "It is not FID"):
+    for text in (
+        "Distance from real digits",
+        "with 40 samples",
+        "60 test pictures",
+        "It is not FID",
+    ):
         result.get_by_text(text).first.wait_for()
-    assert float(result.locator("td b").first.inner_text()) > 0
+    assert float(result.locator("p b").first.inner_text()) > 0
     bars = result.locator("svg rect.bar")
     shares = [float(bars.nth(i).get_attribute("width")) for i in range(bars.count())]
     assert len(shares) == 4
@@ -104,7 +108,7 @@ def test_stop_keeps_nothing_half_and_the_next_one_runs(tab: Any) -> None:
     tab.locator("#measure-line progress").wait_for()
     tab.wait_for_function(f"() => {FRAMES} >= 1", timeout=60_000)
     tab.locator("#measure-stop").click()
-    tab.locator("#measure-line").get_by_text("Stopped: nothing was kept.").wait_for()
+    tab.locator("#measure-line").get_by_text("Stopped. Nothing was kept.").wait_for()
     assert tab.locator("#measure-result table").count() == 0
     number(tab, "measure-n", 10)
     number(tab, "measure-steps", 2)
@@ -123,7 +127,7 @@ def test_too_few_are_refused_with_the_reason(tab: Any) -> None:
 def test_a_model_without_a_judge_has_bits_per_dim(tab: Any) -> None:
     tab.locator("#measure-model input").click()
     tab.get_by_role("option", name="own").click()
-    tab.locator("#measure-why").get_by_text("No Fréchet distance: data of the model").wait_for()
+    tab.locator("#measure-why").get_by_text("No distance: data of the model").wait_for()
     boxes = tab.locator("#measure-metrics input[type=checkbox]")
     assert boxes.count() == 1
     tab.locator("#measure").click()

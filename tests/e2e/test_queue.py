@@ -39,9 +39,9 @@ def url(serve: Any, gates: Gates) -> Iterator[str]:
     """The app for one run at a time. Runs are held after their first frame, and what goes on in
     Fine-tune is held at its beginning and then fails."""
     from ddpm_demo.ui.app import LAUNCH, build_app
-    from ddpm_demo.ui.finetune import tuning
-    from ddpm_demo.ui.generate import tab
-    from ddpm_demo.ui.server import runtime
+    from ddpm_demo.ui.finetune import handlers as tuning
+    from ddpm_demo.ui.generate import handlers as tab
+    from ddpm_demo.ui.server import settings
 
     real = tab.generate
 
@@ -57,7 +57,7 @@ def url(serve: Any, gates: Gates) -> Iterator[str]:
         raise ValueError("This was held.")
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(runtime, "RUNS", 1)
+        patch.setattr(settings, "RUNS", 1)
         patch.setattr(tab, "generate", held)
         patch.setattr(tuning, "plan", fail)
         fixed = ("ssr_mode", "run_history")  # `serve` sets these
@@ -119,7 +119,7 @@ def test_who_must_wait_is_told_the_place(visit: Any, gates: Gates) -> None:
 
     first.locator("#go").click()  # now over the pictures of the last run
     wait_in_queue(first, "2nd")
-    status(first, "step 2 / 2")
+    status(first, "Starting…")
     third.locator("#stop").click()  # leaves the queue
     status(third, "Stopped.")
     said(third).get_by_text("Press Generate to start.").wait_for()

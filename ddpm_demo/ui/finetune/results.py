@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import functools
 import html
 import shutil
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,13 +21,13 @@ from ddpm_demo.media.plots import bar_plot
 from ddpm_demo.models.checkpoint import save_file
 from ddpm_demo.models.load import load_checkpoint
 from ddpm_demo.publishing import push as publish
-from ddpm_demo.ui.generate.tab import ModelChoice
+from ddpm_demo.ui.components.model_choice import ModelChoice
+from ddpm_demo.ui.finetune.asked import NOTHING_TO_COMPARE, NOTHING_YET
 from ddpm_demo.ui.server import disk, runtime
-from ddpm_demo.ui.server.runtime import friendly
-from ddpm_demo.ui.server.work import existing, give_way, own_folder
+from ddpm_demo.ui.server.runtime import bar, friendly
+from ddpm_demo.ui.server.work import existing, give_way
 
 JUDGED, PAGE = 64, 16  # samples on each side of the forgetting meter, and at once
-NONE = "a fine-tuning of yours: Start"
 
 
 @dataclass(frozen=True)
@@ -72,11 +71,13 @@ def _added(choice: ModelChoice, own: Mapping[str, str], path: Path) -> tuple[Any
 
 
 def listed(choice: ModelChoice, own: Mapping[str, str], made: Result | None) -> tuple[Any, ...]:
-    """Updates after a run: line, download button, list of models, and no more to be listed."""
+    """Updates after a run: line, list of models, download, meter and push buttons, the result, and
+    no more to be listed."""
     if made is None:
-        return (gr.skip(),) * 6
+        return (gr.skip(),) * 8
     line, *lists = _added(choice, own, made.path)
-    return line, gr.update(value=str(made.path), interactive=True), *lists, made, None
+    on = gr.update(interactive=True)
+    return line, *lists, gr.update(value=str(made.path), interactive=True), on, on, made, None
 
 
 def add_file(
@@ -105,8 +106,8 @@ def forgetting(result: Result | None) -> Iterator[str]:
     Raises:
         ValueError: there is no result yet, or no classifier for its pictures.
     """
-    require(result is not None, "result", None, NONE)
-    assert result
+    if result is None:
+        raise ValueError(NOTHING_TO_COMPARE)
     dataset = runtime.model(result.base).info.get("dataset") or "cifar10"
     judge = load_classifier(dataset)
     shares = {}
@@ -115,7 +116,7 @@ def forgetting(result: Result | None) -> Iterator[str]:
         config = SampleConfig(steps=min(25, model.diffusion.T), n=JUDGED)
         for page in pages(config, PAGE):
             done = (k + summary.n / JUDGED) / 2
-            said = runtime.bar(f"Samples {word}: {summary.n} of {JUDGED}", done)
+            said = bar(f"Samples {word}: {summary.n} of {JUDGED}", done)
             yield f'<div class="said">{said}</div>'
             for _ in give_way():
                 yield gr.skip()
@@ -124,8 +125,8 @@ def forgetting(result: Result | None) -> Iterator[str]:
                     summary.add(*judge.extract(torch.from_numpy(pictures).permute(0, 3, 1, 2)))
         shares[word] = (summary.counts / summary.n).tolist()
     yield (
-        f'<div class="said">What {JUDGED} samples without a class are, says a classifier of this '
-        f"repository:{bar_plot(list(judge.config.classes), shares)}</div>"
+        f'<div class="said">{JUDGED} samples drawn without a class, and what our classifier sees '
+        f"in them:{bar_plot(list(judge.config.classes), shares)}</div>"
     )
 
 
@@ -137,68 +138,10 @@ def push(local: bool, result: Result | None, repo: Any) -> Iterator[str]:
         ValueError: why it can't be.
     """
     if not local:
-        raise ValueError("Only an app for its owner alone pushes: the login is theirs.")
-    require(result is not None, "result", None, NONE)
-    assert result
+        raise ValueError("Visitors can't push: it would use the login of this app's owner.")
+    if result is None:
+        raise ValueError(NOTHING_YET)
     repo = str(repo or "").strip()
     require(bool(repo), "repository", repo, publish.NAME)
     yield "Uploading…"
     yield f"Pushed to {html.escape(publish.push(result.path, repo))}"
-
-
-def build_results(
-    choice: ModelChoice, folder: gr.State, line: gr.HTML, local: bool
-) -> tuple[gr.State, Callable[[Any], Any]]:
-    """Lay out the entry "Result".
-
-    Args:
-        folder: the visitor's own.
-        line: for a sentence on what was done.
-
-    Returns:
-        Where a run leaves its `Result`, and what to call with the event of a run.
-    """
-    made, last = gr.State(None), gr.State(None)
-    with gr.Accordion("Result", open=True):
-        download = gr.DownloadButton(
-            "Download weights", interactive=False, size="sm", elem_id="tune-download"
-        )
-        meter = gr.Button("What did it forget?", size="sm", elem_id="tune-meter")
-        table = gr.HTML(elem_id="tune-table", padding=False)
-        upload = gr.UploadButton("Load a .safetensors file", file_types=[".safetensors"], size="sm")
-        with gr.Column(visible=local):
-            repo = gr.Textbox(
-                label="Push to the Hub",
-                info="A repository; with the login of this machine.",
-                placeholder="YOU/cifar10-ship",
-                elem_id="tune-repo",
-            )
-            send = gr.Button("Push", size="sm", elem_id="tune-push")
-
-    quiet: dict[str, Any] = {"show_progress": "hidden", "api_visibility": "private"}
-    meter.click(
-        forgetting,
-        last,
-        table,
-        concurrency_id="model",  # it samples, as Generate does
-        concurrency_limit=runtime.RUNS,
-        **quiet,
-    )
-    upload.upload(own_folder, folder, folder, **quiet).success(
-        functools.partial(add_file, choice),
-        [folder, choice.own, upload],
-        [line, choice.own, choice.name],
-        preprocess=False,
-        **quiet,
-    )
-    send.click(functools.partial(push, local), [last, repo], line, **quiet)
-
-    def follow(run: Any) -> Any:
-        return run.success(
-            functools.partial(listed, choice),
-            [choice.own, made],
-            [line, download, choice.own, choice.name, last, made],
-            **quiet,
-        )
-
-    return made, follow

@@ -1,69 +1,137 @@
-"""The tab "Fine-tune": a copy of a model goes to one class while one watches."""
+"""The tab "Fine-tune": a copy of a model learns one class while one watches. What it does is in
+`handlers` and `results`."""
 
 from __future__ import annotations
 
 import functools
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 import gradio as gr
-import numpy as np
-from PIL import Image, ImageSequence
 
-from ddpm_demo.config import one_of
-from ddpm_demo.devices import here
-from ddpm_demo.inference.timing import spoken
-from ddpm_demo.media import images
-from ddpm_demo.models.zoo import available, models_folder
-from ddpm_demo.training import finetune as core
-from ddpm_demo.training.run_folder import RunFolder
-from ddpm_demo.ui.components import player
-from ddpm_demo.ui.finetune.results import build_results
-from ddpm_demo.ui.finetune.tuning import (
-    ALL,
-    PANELS,
-    UNITS,
-    ask,
-    classes_of,
-    header,
-    joined,
-    loss_curve,
-    run,
-    show_estimate,
-    stop,
-)
-from ddpm_demo.ui.generate.tab import ModelChoice, find
-from ddpm_demo.ui.server import runtime, work
-from ddpm_demo.ui.server.runtime import friendly
+from ddpm_demo.models.zoo import available, facts
+from ddpm_demo.ui.components import controls, player
+from ddpm_demo.ui.components.controls import QUIET
+from ddpm_demo.ui.components.model_choice import FIRST, ModelChoice
+from ddpm_demo.ui.finetune import asked as words
+from ddpm_demo.ui.finetune.asked import ALL, PANELS, UNITS, Asked, recorded
+from ddpm_demo.ui.server import settings, work
+from ddpm_demo.ui.server.lazy import called, streamed
 from ddpm_demo.ui.server.work import LANE
 
+HANDLERS = "ddpm_demo.ui.finetune.handlers"
+RESULTS = "ddpm_demo.ui.finetune.results"
+EMPTY = "Press Start to see 16 pictures change while the model learns."
+WHY = {
+    "tune-on": words.NOTHING_TO_CONTINUE,
+    "tune-meter": words.NOTHING_TO_COMPARE,
+    "tune-download": words.NOTHING_YET,
+    "tune-push": words.NOTHING_YET,
+}
 
-def recorded() -> list[str]:
-    """Shipped models that were fine-tuned, and whose way there was recorded."""
-    return [name for name in available() if RunFolder(models_folder() / name).film.is_file()]
 
+@dataclass(frozen=True)
+class Stage:
+    """What shows a run.
 
-@friendly
-def show_recorded(name: Any) -> Iterator[tuple[str, str]]:
-    """Player and loss curve of a shipped run; nothing is computed.
-
-    Raises:
-        ValueError: there is no such run.
+    Attributes:
+        folder: the visitor's own.
+        ticket: with which a run begins. No gr.State, whose value would be the one at the time when
+            the queue comes to it.
+        made: where a run leaves its `Result`, and `last` where it stays.
     """
-    one_of("recorded run", name, tuple(recorded()))
-    run = RunFolder(models_folder() / name)
-    with Image.open(run.film) as film:
-        sheets = [np.asarray(frame.convert("RGB")) for frame in ImageSequence.Iterator(film)]
-    log = run.rows()
-    grids = [np.ascontiguousarray(images.cut(sheet, 16, scale=4)) for sheet in sheets]
-    last, info = log[-1], runtime.model(name).info
-    words = f"{name}: {last['step']} steps of {info['train']['batch_size']} pictures"
-    title = f"{words}, recorded on another machine in {spoken(last['seconds'])}"
-    about = {"model": name, "lr": info["train"]["lr"]}
-    opening = header(grids[0], last["step"], len(log), title, about)
-    at = zip([0, *(row["step"] for row in log)], [0, *(row["seconds"] for row in log)], grids)  # noqa: B905
-    frames = [player.frame(step, None, grids[0], grid, seconds=s) for step, s, grid in at]
-    yield joined(opening, *frames), loss_curve([(row["step"], row["train"]) for row in log])
+
+    screen: gr.HTML
+    curve: gr.HTML
+    line: gr.HTML
+    folder: gr.State
+    ticket: gr.Number
+    made: gr.State
+    last: gr.State
+
+
+@dataclass(frozen=True)
+class Results:
+    """What can be done with a result."""
+
+    download: gr.DownloadButton
+    meter: gr.Button
+    table: gr.HTML
+    upload: gr.UploadButton
+    repo: gr.Textbox
+    send: gr.Button
+
+
+def _length() -> tuple[gr.Number, gr.Radio, gr.Number]:
+    with gr.Group():
+        length = gr.Number(
+            words.STEPS,
+            label="Length",
+            info="How long to train. An epoch sees each picture once.",
+            elem_id="tune-length",
+        )
+        unit = gr.Radio(
+            UNITS, value="steps", label="Unit of the length", show_label=False, elem_id="tune-unit"
+        )
+    batch = gr.Number(
+        words.BATCH,
+        precision=0,
+        label="Batch size",
+        info="How many pictures each step learns from.",
+        elem_id="tune-batch",
+    )
+    return length, unit, batch
+
+
+def _more(local: bool) -> dict[str, Any]:
+    """What few change, in a box that is closed at first: the fields of `Asked` that are left."""
+    with gr.Accordion("More settings", open=False, elem_id="tune-more"):
+        lr = gr.Number(
+            2e-4,
+            label="Learning rate",
+            info="How far each step goes. Above 0, up to 0.01.",
+            step=1e-5,
+            elem_id="tune-lr",
+        )
+        grids = gr.Slider(
+            1, 40, 8, step=1, label="Grids", info="How often 16 pictures are drawn on the way."
+        )
+        device = gr.Dropdown(
+            ["auto"],
+            value="auto",
+            label="Device",
+            info="“auto” takes a GPU if there is one.",
+            elem_id="tune-device",
+            visible=not settings.ZERO,
+        )
+        dataset = gr.Textbox(
+            "",
+            label="Data",
+            info="Empty: what the base was trained on. Or cifar10, or folder:PATH.",
+            elem_id="tune-data",
+            visible=local,
+        )
+    return {"lr": lr, "grids": grids, "device": device, "dataset": dataset}
+
+
+def _results(local: bool) -> Results:
+    with gr.Accordion("Result", open=True):
+        download = gr.DownloadButton(
+            "Download weights", interactive=False, size="md", elem_id="tune-download"
+        )
+        meter = gr.Button("What did it forget?", interactive=False, size="md", elem_id="tune-meter")
+        table = gr.HTML(elem_id="tune-table", padding=False)
+        upload = gr.UploadButton("Load a .safetensors file", file_types=[".safetensors"], size="md")
+        with gr.Column(visible=local):
+            repo = gr.Textbox(
+                label="Push to the Hub",
+                info="Name of the new repository. Uses your Hugging Face login.",
+                placeholder="YOU/cifar10-ship",
+                elem_id="tune-repo",
+            )
+            send = gr.Button("Push", interactive=False, size="md", elem_id="tune-push")
+    return Results(download, meter, table, upload, repo, send)
 
 
 def build_finetune_tab(choice: ModelChoice, tab: gr.Tab, local: bool) -> None:
@@ -73,146 +141,162 @@ def build_finetune_tab(choice: ModelChoice, tab: gr.Tab, local: bool) -> None:
         local: the app is for the owner of this machine alone, who may train on folders of its disk
             and push to the Hub with its login.
     """
-    gpu = runtime.has_gpu()
-    usual = core.GPU_USUAL if gpu else core.CPU_USUAL
-    names, films = available(), recorded()
-    first = "cifar10" if "cifar10" in names else names[0]
-    classes = classes_of(runtime.model(first))
-    folder = gr.State(None, time_to_live=6 * 3600, delete_callback=work.forget)
-    seen = gr.State(not films)
-    # No gr.State, whose value would be the one at the time when the queue comes to it.
-    ticket = gr.Number(0, precision=0, visible="hidden")
+    names = available()
+    first = FIRST if FIRST in names else names[0]
+    classes = facts(first).classes
     with gr.Row(elem_classes="stage-and-controls"):
         with gr.Column(scale=3, min_width=320):
-            screen = player.Player(
-                elem_id="tuner",
-                panels=PANELS,
-                empty="Press Start: sixteen seeds before, and the same seeds as training goes on.",
-            )
+            replays = _replays()
+            screen = player.Player(elem_id="tuner", panels=PANELS, empty=EMPTY)
             curve = gr.HTML(elem_id="tune-curve", padding=False)
-            with gr.Row(visible=bool(films), elem_id="tune-recorded"):
-                gr.HTML("Runs that this project recorded; their models are in the list.")
-                replays = [gr.Button(f"Show {name}", size="sm", min_width=130) for name in films]
-        with gr.Column(scale=1, min_width=280):
+        with gr.Column(scale=1, min_width=280, elem_classes="settings"):
             with gr.Row(elem_id="tune-act"):
-                start = gr.Button(
-                    "Start", variant="primary", size="lg", elem_id="tune", min_width=90
+                buttons = controls.RunButtons.build("Start", "tune", "tune-stop", "tuner")
+                onward = gr.Button(
+                    "Continue", size="lg", interactive=False, elem_id="tune-on", min_width=90
                 )
-                halt = gr.Button("Stop", size="lg", elem_id="tune-stop", min_width=70)
-                onward = gr.Button("Continue", size="lg", elem_id="tune-on", min_width=90)
-                line = gr.HTML(
-                    "Runs on this machine's GPU."
-                    if gpu
-                    else "Runs on this machine's CPU: small numbers, some minutes.",
-                    elem_id="tune-line",
-                    min_width=240,
-                    padding=False,
-                )
+                line = controls.line(words.CPU, "tune-line")
             base = gr.Dropdown(
                 names,
                 value=first,
                 label="Base model",
-                info="θ: a copy of it is trained; the base itself stays as it is.",
+                info="Train a copy of this one. It stays as it is.",
                 elem_id="tune-base",
             )
             only = gr.Dropdown(
                 [ALL, *classes],
                 value="ship" if "ship" in classes else ALL,
                 label="Class",
-                info="y: which pictures the copy sees from now on.",
+                info="Train the copy on these pictures only.",
                 elem_id="tune-class",
                 allow_custom_value=True,
             )
-            with gr.Group():
-                length = gr.Number(
-                    usual.get("epochs") or usual["steps"],
-                    label="Length",
-                    info="How long to train; an epoch sees each picture once.",
-                    elem_id="tune-length",
-                )
-                unit = gr.Radio(
-                    UNITS,
-                    value="epochs" if "epochs" in usual else "steps",
-                    label="Unit of the length",
-                    show_label=False,
-                    elem_id="tune-unit",
-                )
-            batch = gr.Number(
-                usual["batch_size"],
-                precision=0,
-                label="Batch size",
-                info="Pictures in a step, one update of θ.",
-                elem_id="tune-batch",
-            )
-            guess = gr.Button("How long will it take?", size="sm", elem_id="tune-estimate")
-            with gr.Accordion("More settings", open=False, elem_id="tune-more"):
-                lr = gr.Number(
-                    2e-4,
-                    label="Learning rate",
-                    info="Above 0, up to 0.01.",
-                    step=1e-5,
-                    elem_id="tune-lr",
-                )
-                grids = gr.Slider(
-                    1, 40, 8, step=1, label="Grids", info="How often samples are drawn on the way."
-                )
-                device = gr.Dropdown(
-                    ["auto", *here()],
-                    value="auto",
-                    label="Device",
-                    info="“auto” takes a GPU if there is one.",
-                    elem_id="tune-device",
-                    visible=not runtime.ZERO,
-                )
-                source = gr.Textbox(
-                    "",
-                    label="Data",
-                    info="Empty: what the base was trained on. Or cifar10, or folder:PATH.",
-                    elem_id="tune-data",
-                    visible=local,
-                )
-            made, follow = build_results(choice, folder, line, local)
+            length, unit, batch = _length()
+            guess = gr.Button("How long will it take?", size="md", elem_id="tune-estimate")
+            rest, results = _more(local), _results(local)
+            controls.reasons(WHY)
+    asked = Asked(only=only, length=length, unit=unit, batch=batch, **rest)
+    folder = gr.State(None, time_to_live=6 * 3600, delete_callback=work.forget)
+    ticket = gr.Number(0, precision=0, visible="hidden")
+    stage = Stage(screen, curve, line, folder, ticket, gr.State(None), gr.State(None))
+    what = [choice.own, base, *asked.all()]
+    listed = functools.partial(_list_result, choice, results, stage)
+    _connect_runs(stage, buttons, onward, what, local, listed)
+    _connect_results(choice, results, stage, local)
+    _connect_base(choice, base, only)
+    estimate = functools.partial(streamed(f"{HANDLERS}:show_estimate"), local)
+    guess.click(estimate, what, line, **_long(screen))
+    for name, replay in replays.items():
+        shown = functools.partial(streamed(f"{HANDLERS}:show_recorded"), name)
+        replay.click(shown, None, [screen, curve], **QUIET)
+    seen = gr.State(False)
+    found = [screen, curve, seen, line, length, unit, batch, rest["device"]]
+    tab.select(streamed(f"{HANDLERS}:first_look"), seen, found, **QUIET)
 
-    quiet: dict[str, Any] = {"show_progress": "hidden", "api_visibility": "private"}
-    controls = [source, only, length, unit, batch, lr, grids, device]
-    long = {**quiet, **LANE, **player.PROGRESS, "show_progress_on": screen}
+
+def _long(screen: gr.HTML) -> dict[str, Any]:
+    """Options of what takes its turn in the lane of all visitors."""
+    return {**QUIET, **LANE, **player.PROGRESS, "show_progress_on": screen}
+
+
+def _replays() -> dict[str, gr.Button]:
+    """A button for each recorded run, by the name of its model."""
+    films = recorded()
+    with gr.Row(visible=bool(films), elem_id="tune-recorded"):
+        gr.HTML("No time? Watch a recorded run:", padding=False, min_width=120)
+        return {name: gr.Button(name, size="md", min_width=110) for name in films}
+
+
+def _connect_runs(
+    stage: Stage,
+    buttons: controls.RunButtons,
+    onward: gr.Button,
+    what: list[Any],
+    local: bool,
+    results: Callable[[Any], None],
+) -> None:
+    """What Start, Stop and Continue do.
+
+    Args:
+        what: the base and the controls of a run.
+        results: is called with the event of a run.
+    """
+    three = [*buttons.both, onward]
+    shown = [stage.screen, stage.line, stage.curve, stage.made]
+    rest = (called(f"{HANDLERS}:rest"), stage.folder, three)
     runs = []
-    for button, resume in ((start, False), (onward, True)):
-        asked = button.click(ask, folder, [folder, ticket, line], concurrency_limit=None, **quiet)
-        runs.append(
-            asked.success(
-                functools.partial(run, local, resume),
-                [folder, ticket, choice.own, base, *controls],
-                [screen, line, curve, made],
-                trigger_mode="multiple",  # one that was taken back does not stop the next one
-                **long,
-            )
+    for button, resume in ((buttons.go, False), (onward, True)):
+        buttons.begin(stage.screen, button, hide=[onward])
+        asked = button.click(
+            called(f"{HANDLERS}:ask"),
+            stage.folder,
+            [stage.folder, stage.ticket, stage.line],
+            concurrency_limit=None,
+            **QUIET,
         )
-        follow(runs[-1])
+        asked.failure(*rest, **QUIET)
+        event = asked.success(
+            functools.partial(streamed(f"{HANDLERS}:run"), local, resume),
+            [stage.folder, stage.ticket, *what],
+            shown,
+            trigger_mode="multiple",  # one that was cancelled does not stop the next one
+            **_long(stage.screen),
+        )
+        event.then(*rest, **QUIET)
+        results(event)
+        runs.append(event)
+    buttons.ending()
     left = gr.Number(0, visible="hidden")  # not a State: without the queue, they do not change
-    halt.click(stop, [folder, left], [line, left], queue=False, **quiet)
-    left.change(lambda: player.note("Stopped."), outputs=screen, cancels=runs, queue=False, **quiet)
-    guess.click(
-        functools.partial(show_estimate, local), [choice.own, base, *controls], line, **long
+    stop = called(f"{HANDLERS}:stop")
+    buttons.stop.click(stop, [stage.folder, left], [stage.line, left], queue=False, **QUIET)
+    gone = left.change(
+        lambda: player.note("Cancelled."), None, stage.screen, cancels=runs, queue=False, **QUIET
     )
-    shown = [screen, curve]
-    for name, replay in zip(films, replays, strict=True):
-        replay.click(functools.partial(show_recorded, name), None, shown, **quiet)
+    gone.then(*rest, **QUIET)
 
-    def first_look(seen: bool) -> Iterator[Any]:
-        """A recorded run, when the tab is opened for the first time."""
-        if not seen:
-            for said in show_recorded("cifar10-ship" if "cifar10-ship" in films else films[0]):
-                yield *said, True
 
-    tab.select(first_look, seen, [*shown, seen], **quiet)
-
-    @friendly
-    def chosen(own: Mapping[str, str], name: Any) -> Iterator[Any]:
-        names = classes_of(find(name, own))
-        yield gr.update(choices=[ALL, *names], value=names[0] if names else ALL)
-
-    base.change(chosen, [choice.own, base], only, **quiet)
-    choice.own.change(
-        lambda own: gr.update(choices=[*available(), *own]), choice.own, base, **quiet
+def _list_result(choice: ModelChoice, results: Results, stage: Stage, event: Any) -> None:
+    """After a run: its model is in the list, and can be downloaded, judged and pushed."""
+    event.success(
+        functools.partial(called(f"{RESULTS}:listed"), choice),
+        [choice.own, stage.made],
+        [
+            stage.line,
+            choice.own,
+            choice.name,
+            results.download,
+            results.meter,
+            results.send,
+            stage.last,
+            stage.made,
+        ],
+        **QUIET,
     )
+
+
+def _connect_results(choice: ModelChoice, results: Results, stage: Stage, local: bool) -> None:
+    """What the buttons of the box "Result" do."""
+    results.meter.click(
+        streamed(f"{RESULTS}:forgetting"),
+        stage.last,
+        results.table,
+        concurrency_id="model",  # it samples, as Generate does
+        concurrency_limit=settings.RUNS,
+        **QUIET,
+    )
+    kept = results.upload.upload(work.own_folder, stage.folder, stage.folder, **QUIET)
+    kept.success(
+        functools.partial(called(f"{RESULTS}:add_file"), choice),
+        [stage.folder, choice.own, results.upload],
+        [stage.line, choice.own, choice.name],
+        preprocess=False,
+        **QUIET,
+    )
+    push = functools.partial(streamed(f"{RESULTS}:push"), local)
+    results.send.click(push, [stage.last, results.repo], stage.line, **QUIET)
+
+
+def _connect_base(choice: ModelChoice, base: gr.Dropdown, only: gr.Dropdown) -> None:
+    """A base has its own classes, and what a visitor makes can be one."""
+    base.change(streamed(f"{HANDLERS}:chosen"), [choice.own, base], only, **QUIET)
+    choice.follow(base)

@@ -2,7 +2,7 @@
 const data = { views: [], strip: [] };
 const VIEWS = ["linear", "cosine"];
 // The histogram: BINS bins of WIDTH from LOW on, and densities up to TOP.
-const LOW = -4, BINS = 80, WIDTH = 0.1, TOP = 1.2;
+const LOW = -4, BINS = 80, WIDTH = 0.1, TOP = 0.8;
 const FILM_FRAMES = 100, FILM_CHARS = 32e6; // the server takes 128 frames and 48e6 characters
 const DB = 60; // the SNR plot shows -DB..DB
 const q = (selector) => element.querySelector(selector);
@@ -138,6 +138,7 @@ function receive() {
     all(".outline").forEach((path) => path.setAttribute("d", density(data.noise)));
     q(".kind").textContent = kind;
     q(".laplace").hidden = data.noise !== "laplace";
+    q(".gaussian").hidden = data.noise === "laplace";
   }
   if (schedules) {
     const part = t === null ? 0.4 : t / data.T;
@@ -267,6 +268,19 @@ async function save(kind) {
     buttons.forEach((button) => { button.disabled = false; });
   }
 }
+
+q(".own").addEventListener("click", () => {
+  document.querySelector("#forward-picture input[type=file]")?.click();
+});
+
+// Gradio's buttons with example pictures have no names.
+function nameExamples() {
+  document.querySelectorAll("#forward-examples button").forEach((button, i) => {
+    if (props.names[i]) button.setAttribute("aria-label", props.names[i]);
+  });
+}
+new MutationObserver(nameExamples).observe(document.body, { subtree: true, childList: true });
+nameExamples();
 
 all("[data-save]").forEach((button) => {
   button.addEventListener("click", () => save(button.dataset.save));

@@ -1,145 +1,176 @@
-"""The tab "Measure": its layout. What it does is in `measuring`."""
+"""The tab "Measure": how good a model's pictures are. What it does is in `handlers`."""
 
 from __future__ import annotations
 
 import functools
-from collections.abc import Iterator, Mapping
 from typing import Any
 
 import gradio as gr
 
-from ddpm_demo.config import SAMPLER_NAMES
+from ddpm_demo.config import SampleConfig
 from ddpm_demo.inference.labels import ANY, EACH
-from ddpm_demo.models.zoo import available
-from ddpm_demo.ui.components import player
-from ddpm_demo.ui.generate.tab import SAMPLERS, ModelChoice, find, first_model
-from ddpm_demo.ui.measure.measuring import ALL, IMAGES_MOST, PANELS, how_long, offer, run
-from ddpm_demo.ui.server import runtime
-from ddpm_demo.ui.server.runtime import friendly
+from ddpm_demo.inference.spec import defaults
+from ddpm_demo.models.zoo import Facts, available, facts
+from ddpm_demo.ui.components import controls, player
+from ddpm_demo.ui.components.controls import QUICK, QUIET, text
+from ddpm_demo.ui.components.model_choice import ModelChoice, first_model
+from ddpm_demo.ui.measure.asked import (
+    ALL,
+    FD,
+    IMAGES,
+    IMAGES_MOST,
+    METRICS,
+    PANELS,
+    TERMS,
+    Asked,
+    N,
+)
+from ddpm_demo.ui.server.lazy import called, streamed
 from ddpm_demo.ui.server.work import LANE
 
+HANDLERS = "ddpm_demo.ui.measure.handlers"
+EMPTY = "Press Measure. The model draws new pictures here, and a classifier judges them."
+STOPPED = "Stopped. Nothing was kept."
+# The class of the data follows the class that is drawn, if that is one.
+SAME = f"""(words) =>
+  words.length === 1 && ![{EACH!r}, {ANY!r}].includes(words[0]) ? words[0] : {ALL!r}"""
 
-def build_measure_tab(choice: ModelChoice, local: bool) -> None:
-    """Lay out the tab; call it inside `with gr.Tab(...)`.
+
+def _sampling(model: Facts, best: SampleConfig) -> dict[str, Any]:
+    """The controls of the samples."""
+    n = gr.Number(
+        N,
+        precision=0,
+        label="Samples",
+        info="More samples measure more exactly, and take longer.",
+        elem_id="measure-n",
+    )
+    sampler = controls.sampler_list(best.sampler, "measure-sampler")
+    steps = controls.steps_slider(model, best, "measure-steps")
+    labels = controls.class_list(model, best.labels, "measure-class")
+    classes = bool(model.classes)
+    guidance = controls.guidance_slider(best.guidance, labels, classes, "measure-guidance")
+    against = gr.Dropdown(
+        [ALL, *model.classes],
+        value=ALL,
+        visible=classes,
+        label="Compared with real pictures of",
+        elem_id="measure-against",
+    )
+    return {
+        "n": n,
+        "sampler": sampler,
+        "steps": steps,
+        "labels": labels,
+        "guidance": guidance,
+        "against": against,
+    }
+
+
+def _bits(model: Facts) -> dict[str, Any]:
+    """The controls of bits/dim."""
+    T = model.diffusion.T
+    with gr.Accordion("Settings of bits/dim", open=False):
+        images = gr.Number(
+            IMAGES,
+            precision=0,
+            label="Test pictures",
+            info=f"1 to {IMAGES_MOST}.",
+            elem_id="measure-images",
+        )
+        terms = gr.Slider(
+            2,
+            T,
+            value=min(TERMS, T),
+            step=1,
+            label="Terms",
+            info="How many steps of the way are measured. T = all of them.",
+        )
+    return {"images": images, "terms": terms}
+
+
+def build_measure_tab(choice: ModelChoice, tab: gr.Tab, local: bool) -> None:
+    """Lay out the tab; call it inside of it.
 
     Args:
         local: folders of this disk are allowed.
     """
-    names, default = available(), first_model()
-    first = offer(runtime.model(default or names[0]))
+    names = available()
+    first = first_model() or names[0]
+    model = facts(first)
     with gr.Row(elem_classes="stage-and-controls"):
         with gr.Column(scale=3, min_width=320):
-            screen = player.Player(
-                elem_id="measured",
-                panels=PANELS,
-                empty="Press Measure: samples are drawn, counted and judged.",
-            )
+            screen = player.Player(elem_id="measured", panels=PANELS, empty=EMPTY)
             result = gr.HTML(elem_id="measure-result", padding=False)
-        with gr.Column(scale=1, min_width=280):
+        with gr.Column(scale=1, min_width=280, elem_classes="settings"):
             with gr.Row(elem_id="measure-act"):
-                start = gr.Button(
-                    "Measure", variant="primary", size="lg", elem_id="measure", min_width=120
+                buttons = controls.RunButtons.build(
+                    "Measure", "measure", "measure-stop", "measured"
                 )
-                halt = gr.Button("Stop", size="lg", elem_id="measure-stop", min_width=80)
                 pace = gr.HTML(elem_id="measure-pace", min_width=240, padding=False)
-                line = gr.HTML(
-                    "Samples are drawn here and now, then judged.",
-                    elem_id="measure-line",
-                    min_width=240,
-                    padding=False,
-                )
-            name = gr.Dropdown(
-                names,
-                value=default,
-                label="Model",
-                info="ε_θ: yours are in the list, too.",
-                elem_id="measure-model",
+                line = controls.line("", "measure-line")
+            name = gr.Dropdown(names, value=first, elem_id="measure-model", **text("model"))
+            wanted = gr.CheckboxGroup(
+                [(words, metric) for metric, words in METRICS.items()],
+                value=[FD],
+                label="What to measure",
+                elem_id="measure-metrics",
             )
-            wanted = gr.CheckboxGroup(label="Metrics", elem_id="measure-metrics", **first[0])
-            why = gr.HTML(elem_id="measure-why", padding=False, **first[1])
-            n = gr.Number(
-                precision=0,
-                label="Samples",
-                info="n: at least twice the features of the classifier.",
-                elem_id="measure-n",
-                **first[2],
-            )
-            sampler = gr.Dropdown(
-                [(SAMPLERS[k], k) for k in SAMPLER_NAMES],
-                label="Sampler",
-                info="How x_s follows from x_t.",
-                elem_id="measure-sampler",
-                **first[3],
-            )
-            steps = gr.Slider(
-                1,
-                step=1,
-                label="Steps",
-                info="How many of the T steps to take.",
-                elem_id="measure-steps",
-                **first[4],
-            )
-            label = gr.Dropdown(
-                label="Class",
-                info="y: what to draw. With “any”, the model decides, and guidance does nothing.",
-                elem_id="measure-class",
-                **first[5],
-            )
-            guidance = gr.Slider(
-                0,
-                8,
-                step=0.5,
-                label="Guidance",
-                info="w: how strongly the class is insisted on.",
-                **first[6],
-            )
-            against = gr.Dropdown(
-                label="Compared with",
-                info="Which test pictures.",
-                elem_id="measure-against",
-                **first[7],
-            )
-            with gr.Accordion("Settings of bits/dim", open=False):
-                pictures = gr.Number(
-                    8,
-                    precision=0,
-                    label="Test pictures",
-                    info=f"1 to {IMAGES_MOST}.",
-                    elem_id="measure-images",
-                )
-                terms = gr.Slider(
-                    2,
-                    step=1,
-                    label="Terms",
-                    info="Calls of the network for each picture; T is the whole bound.",
-                    **first[8],
-                )
+            why = gr.HTML(elem_id="measure-why", padding=False, visible=False)
+            settings = _sampling(model, defaults(model)) | _bits(model)
+    asked = Asked(wanted=wanted, **settings)
+    shown = [screen, line, result, gr.State(None)]
+    _connect_run([choice.own, name, *asked.all()], buttons, shown, local)
+    _connect_settings(choice, name, asked, [pace, why], tab)
 
-    quiet: dict[str, Any] = {"show_progress": "hidden", "api_visibility": "private"}
-    asked = [wanted, n, sampler, steps, label, guidance, against, pictures, terms]
-    controls = [choice.own, name, *asked]
-    long = {**quiet, **LANE, **player.PROGRESS, "show_progress_on": screen}
-    waits = start.click(lambda: "Waiting for its turn…", outputs=line, queue=False, **quiet)
-    event = waits.success(functools.partial(run, local), controls, [screen, line, result], **long)
-    halt.click(
-        lambda: (player.note("Stopped."), "Stopped: nothing was kept.", ""),
-        outputs=[screen, line, result],
+
+def _connect_run(
+    what: list[Any], buttons: controls.RunButtons, shown: list[Any], local: bool
+) -> None:
+    """What Measure and Stop do.
+
+    Args:
+        what: the model and the controls of a run.
+        shown: player, line, result, and the report of the run before.
+    """
+    screen, line, result, kept = shown
+    buttons.begin(screen)
+    waits = buttons.go.click(None, None, line, js="() => 'Waiting for its turn…'", **QUIET)
+    event = waits.success(
+        functools.partial(streamed(f"{HANDLERS}:run"), local),
+        [kept, *what],
+        shown,
+        **{**QUIET, **LANE, **player.PROGRESS, "show_progress_on": screen},
+    )
+    buttons.restore_after(event)
+    buttons.ending()
+    buttons.stop.click(
+        lambda: (*controls.over(), player.note("Stopped."), STOPPED, ""),
+        outputs=[*buttons.both, screen, line, result],
         cancels=[event],
         queue=False,
-        **quiet,
+        **QUIET,
     )
-    offered = [wanted, why, n, sampler, steps, label, guidance, against, terms]
-    quick: dict[str, Any] = {**quiet, "queue": False, "trigger_mode": "always_last"}
 
-    @friendly
-    def chosen(own: Mapping[str, str], model: Any) -> Iterator[Any]:
-        yield [gr.update(**options) for options in offer(find(model, own))]
 
-    name.change(chosen, [choice.own, name], offered, **quiet)
-    label.input(lambda y: ALL if y in (EACH, ANY) else y, label, against, **quiet)
-    choice.own.change(
-        lambda own: gr.update(choices=[*available(), *own]), choice.own, name, **quiet
-    )
-    # At each change, and when the page is loaded. What Gradio would check are the choices, and
-    # between the change of a model and that of its choices they are of two models.
-    gr.on(None, how_long, controls, pace, preprocess=False, **quick)
+def _connect_settings(
+    choice: ModelChoice, name: gr.Dropdown, asked: Asked, lines: list[gr.HTML], tab: gr.Tab
+) -> None:
+    """How long it takes, and what a model changes.
+
+    Args:
+        lines: of the time, and of what the model can't have.
+    """
+    pace, why = lines
+    what, offered, seen = [choice.own, name], [*asked.all(), why], gr.State(False)
+    chosen = streamed(f"{HANDLERS}:chosen")
+    name.change(chosen, what, offered, **QUIET)
+    first = tab.select(chosen, [*what, seen], [*offered, seen], **QUIET)
+    asked.labels.input(None, asked.labels, asked.against, js=SAME, **QUIET)
+    choice.follow(name)
+    # What Gradio would check are the choices, and between the change of a model and that of its
+    # choices they are of two models.
+    timed = (called(f"{HANDLERS}:how_long"), [*what, *asked.all()], pace)
+    changes = [name.change, *(control.change for control in asked.all())]
+    gr.on(changes, *timed, preprocess=False, **QUICK)
+    first.then(*timed, preprocess=False, **QUICK)

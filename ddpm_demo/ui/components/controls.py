@@ -1,0 +1,212 @@
+"""Controls that several tabs have, and buttons that say what state a run is in."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import gradio as gr
+
+from ddpm_demo.config import SAMPLER_NAMES, SEED_MAX, SampleConfig
+from ddpm_demo.inference.labels import ANY, EACH, class_words
+from ddpm_demo.models.zoo import Facts
+
+HERE = Path(__file__).parent
+QUIET: dict[str, Any] = {"show_progress": "hidden", "api_visibility": "private"}
+QUICK: dict[str, Any] = {**QUIET, "queue": False, "trigger_mode": "always_last"}
+DICE = f"() => Math.floor(Math.random() * {SEED_MAX})"
+
+# What the controls say: a label, and a sentence below it.
+SAMPLERS = {
+    "ddpm": "DDPM",
+    "ddim": "DDIM",
+    "dpmpp_2m": "DPM-Solver++",
+    "dpmpp_2m_sde": "SDE-DPM-Solver++",
+    "heun": "Heun",
+    "unipc": "UniPC",
+}
+TEXTS = {
+    "model": ("Model", "The network and the data it learned from."),
+    "labels": ("Class", "What to draw. With “any”, the model chooses and guidance does nothing."),
+    "guidance": (
+        "Guidance",
+        "How strictly to follow the class. 1 = normal, higher = clearer but less varied.",
+    ),
+    "sampler": (
+        "Sampler",
+        "The rule for the next step. DDPM and SDE add fresh noise each time; the others follow one "
+        "path from each noise.",
+    ),
+    "steps": ("Steps", "How many of the T steps to take: more is slower and finer."),
+    "seed": ("Seed", "Same seed, same starting noise. Picture k uses seed + k."),
+}
+# Of a list of classes, where several can be chosen: "each" and "any" stand alone.
+ALONE = """(words) => {
+  const last = words.at(-1), alone = ["each", "any"];
+  if (!words.length) return [["any"]];
+  return [alone.includes(last) ? [last] : words.filter((word) => !alone.includes(word))];
+}"""
+
+
+def text(name: str) -> dict[str, str]:
+    """Label and sentence of a control, as options of a component."""
+    label, info = TEXTS[name]
+    return {"label": label, "info": info}
+
+
+# --- classes --------------------------------------------------------------------------------------
+
+
+def class_options(facts: Facts, labels: tuple[int, ...] | None) -> dict[str, Any]:
+    """What the list of classes offers for a model, as options of the component."""
+    classes = facts.classes
+    names = [(name, class_words((k,), classes)) for k, name in enumerate(classes)]
+    each = [("each in turn", EACH)] if len(classes) > 1 else []
+    return {
+        "choices": [*each, *names, ("any (no class)", ANY)],
+        "value": class_words(labels, classes).split(",") if classes else [ANY],
+        "visible": bool(classes),
+    }
+
+
+def class_list(facts: Facts, labels: tuple[int, ...] | None, elem_id: str) -> gr.Dropdown:
+    """A list of classes, of which several can be chosen."""
+    options = class_options(facts, labels)
+    control = gr.Dropdown(multiselect=True, elem_id=elem_id, **text("labels"), **options)
+    control.input(None, control, control, js=ALONE, **QUIET)
+    return control
+
+
+def words_of(chosen: Any) -> str:
+    """What `parse_classes` reads, of what was chosen in a list of classes."""
+    return ",".join(map(str, chosen)) if isinstance(chosen, list) and chosen else str(chosen)
+
+
+def guidance_slider(value: float, chosen: gr.Dropdown, visible: bool, elem_id: str) -> gr.Slider:
+    """How strictly the class is followed; it can't be moved where no class is chosen."""
+    control = gr.Slider(
+        0, 8, value=value, step=0.5, visible=visible, elem_id=elem_id, **text("guidance")
+    )
+    js = "(words) => ({__type__: 'update', interactive: !words.includes('any')})"
+    chosen.change(None, chosen, control, js=js, **QUIET)
+    return control
+
+
+# --- sampler and seed -----------------------------------------------------------------------------
+
+
+def sampler_list(value: str, elem_id: str) -> gr.Dropdown:
+    choices = [(SAMPLERS[name], name) for name in SAMPLER_NAMES]
+    return gr.Dropdown(choices, value=value, elem_id=elem_id, **text("sampler"))
+
+
+def steps_slider(facts: Facts, best: SampleConfig, elem_id: str) -> gr.Slider:
+    most = best.start or facts.diffusion.T
+    return gr.Slider(1, most, value=best.steps, step=1, elem_id=elem_id, **text("steps"))
+
+
+def seed_box(elem_id: str) -> gr.Number:
+    """A number with a button that draws another one."""
+    with gr.Row(elem_classes="seed"):
+        value = SampleConfig.seed
+        box = gr.Number(value, precision=0, elem_id=elem_id, scale=3, min_width=120, **text("seed"))
+        dice = gr.Button("New seed", size="md", elem_id="dice", scale=1, min_width=90)
+    dice.click(None, outputs=box, js=DICE, **QUIET)
+    return box
+
+
+# --- lines and buttons ----------------------------------------------------------------------------
+
+
+def line(value: str, elem_id: str, **options: Any) -> gr.HTML:
+    """A line below buttons that changes while something runs; screen readers are told it, too."""
+    script = (HERE / "line.js").read_text(encoding="utf-8")
+    style = (HERE / "controls.css").read_text(encoding="utf-8")
+    usual: dict[str, Any] = {"elem_id": elem_id, "min_width": 240, "padding": False}
+    return gr.HTML(value, js_on_load=script, head=f"<style>{style}</style>", **usual | options)
+
+
+def reasons(why: Mapping[str, str]) -> None:
+    """Say why a button can't be pressed, in its title.
+
+    Args:
+        why: a sentence for each button that may be disabled, by its id.
+    """
+    script = (HERE / "reasons.js").read_text(encoding="utf-8")
+    gr.HTML("", js_on_load=script, why=dict(why), elem_classes="unseen", padding=False)
+
+
+@dataclass(frozen=True)
+class RunButtons:
+    """A main button that is replaced by Stop while a run is on.
+
+    Attributes:
+        go: begins a run.
+        stop: ends it.
+        screen: the id of the player, which is scrolled into view.
+    """
+
+    go: gr.Button
+    stop: gr.Button
+    screen: str
+
+    @classmethod
+    def build(cls, words: str, go: str, stop: str, screen: str) -> RunButtons:
+        """Lay them out.
+
+        Args:
+            words: on the main button.
+            go, stop: their ids.
+        """
+        main = gr.Button(words, variant="primary", size="lg", elem_id=go, min_width=120)
+        halt = gr.Button("Stop", size="lg", elem_id=stop, min_width=80, visible="hidden")
+        return cls(main, halt, screen)
+
+    @property
+    def both(self) -> list[gr.Button]:
+        return [self.go, self.stop]
+
+    def begin(
+        self, player: gr.HTML, pressed: gr.Button | None = None, hide: Sequence[gr.Button] = ()
+    ) -> None:
+        """At the press: Stop takes the place of the main button, and the player says so.
+
+        Args:
+            pressed: the button that begins a run; the main one if not given.
+            hide: buttons that are not there while a run is on.
+        """
+        hidden = _update(visible="hidden")
+        js = f"""() => {{
+          const note = JSON.stringify({{note: "Starting…", at: Date.now()}});
+          document.getElementById({self.screen!r})?.scrollIntoView({{block: "nearest"}});
+          setTimeout(() => document.getElementById({self.stop.elem_id!r})?.focus(), 100);
+          return [{hidden}, {_update(**STOP)}, note{f", {hidden}" * len(hide)}];
+        }}"""
+        changed = [*self.both, player, *hide]
+        (pressed or self.go).click(None, None, changed, js=js, **QUIET)
+
+    def ending(self, words: str = "Stopping…") -> None:
+        """At the press of Stop."""
+        js = f"() => {_update(value=words, interactive=False)}"
+        self.stop.click(None, None, self.stop, js=js, **QUIET)
+
+    def restore_after(self, event: Any) -> None:
+        """Once the run is over, however it ended, the main button is back."""
+        js = f"() => [{_update(visible=True)}, {_update(visible='hidden')}]"
+        event.then(None, None, self.both, js=js, **QUIET)
+
+
+STOP: dict[str, Any] = {"visible": True, "value": "Stop", "interactive": True}
+
+
+def over() -> Sequence[Any]:
+    """Updates of `RunButtons.both` once a run is over."""
+    return gr.update(visible=True), gr.update(visible="hidden")
+
+
+def _update(**changes: Any) -> str:
+    """An update of a component, in JavaScript."""
+    return json.dumps({"__type__": "update", **changes})

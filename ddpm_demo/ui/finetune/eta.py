@@ -1,0 +1,58 @@
+"""How long a fine-tuning takes: its steps, and the grids of samples that are drawn on the way."""
+
+from __future__ import annotations
+
+import time
+from collections import deque
+from collections.abc import Callable
+
+from ddpm_demo.config import TrainConfig
+
+GRID_PICTURES, GRID_STEPS = 16, 25  # as `trainer.preview` draws them
+WINDOW = 30  # steps whose time is averaged
+
+
+def grids_left(config: TrainConfig, images: int, total: int) -> int:
+    """Grids still to come: one at each `preview_every` pictures, and one at the end.
+
+    Args:
+        images, total: pictures seen so far, and in the end.
+    """
+    every = config.preview_every
+    return total // every - images // every + (total % every > 0) if images < total else 0
+
+
+class Eta:
+    """The seconds to go, from the times of the steps and grids so far.
+
+    Args:
+        grid: seconds of a grid, as far as that is known before the first.
+        clock: tells the time in seconds.
+    """
+
+    def __init__(self, grid: float, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock, self._last = clock, clock()
+        self._steps: deque[float] = deque(maxlen=WINDOW)
+        self._first: float | None = None  # of the steps: it also warms up
+        self._grids = [grid]
+
+    def saw(self, grid: bool) -> None:
+        """A step is over, with a grid or without."""
+        now = self._clock()
+        took, self._last = now - self._last, now
+        if grid:
+            self._grids.append(max(0.0, took - self._step()))
+        elif self._first is None:
+            self._first = took
+        else:
+            self._steps.append(took)
+
+    def _step(self) -> float:
+        if self._steps:
+            return sum(self._steps) / len(self._steps)
+        return self._first or 0.0
+
+    def to_go(self, steps: int, grids: int) -> float:
+        """Seconds for so many steps and grids."""
+        known = self._grids[1:] or self._grids
+        return steps * self._step() + grids * sum(known) / len(known)

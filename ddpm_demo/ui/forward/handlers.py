@@ -1,0 +1,186 @@
+"""What the tab "Forward noising" sends to the page: a picture, one noise, and tables of alpha_bar.
+
+The browser mixes them, q(x_t | x_0) of Ho et al. 2020, eq. 4, so that the slider over t answers at
+once.
+"""
+
+from __future__ import annotations
+
+import base64
+import functools
+import html
+import io
+import json
+from pathlib import Path
+from typing import Any
+
+import gradio as gr
+import numpy as np
+from gradio.utils import get_upload_folder
+
+from ddpm_demo.config import SEED_MAX, T_MAX, T_MIN, DiffusionConfig, number, one_of, require
+from ddpm_demo.diffusion.noise import Noise
+from ddpm_demo.diffusion.schedule import Schedule
+from ddpm_demo.diffusion.timesteps import default_timesteps, parse_timesteps
+from ddpm_demo.media.images import ImageError, open_image, square
+from ddpm_demo.ui.forward.asked import EXAMPLES, SIZE, SIZES, VIEWS, words_of
+
+PNG = "data:image/png;base64,"
+
+
+def _base64(array: np.ndarray) -> str:
+    return base64.b64encode(np.ascontiguousarray(array).tobytes()).decode()
+
+
+def picture_message(source: str | bytes, size: int, noise: str, seed: int) -> dict[str, Any]:
+    """x_0 (uint8) and eps (int16, times `scale`), both (size, size, 3).
+
+    Raises:
+        ValueError: a file that is no picture (`ImageError`), or a bad size, noise or seed.
+    """
+    require(size in SIZES, "resolution", size, "32, 64, 128 or 256")
+    number("seed", seed, 0, SEED_MAX, whole=True)
+    x_0 = np.asarray(square(open_image(source, at_least=size), size))
+    eps = Noise(noise, [seed]).draw((1, 3, size, size))[0].permute(1, 2, 0).numpy()
+    scale = float(np.abs(eps).max()) / 32767
+    return {
+        "size": size,
+        "noise": noise,
+        "seed": seed,
+        "x0": _base64(x_0),
+        "eps": _base64(np.rint(eps / scale).astype("<i2")),
+        "scale": scale,
+    }
+
+
+def schedules_message(
+    view: str, T: int, beta_start: float, beta_end: float, timesteps: str
+) -> dict[str, Any]:
+    """Tables of beta and alpha_bar (float64, T + 1 entries) of both schedules, and the strip's t.
+
+    Raises:
+        ValueError: a bad T, beta or list of timesteps.
+    """
+    one_of("schedule", view, tuple(VIEWS))
+    tables = {"linear": Schedule.linear(T, beta_start, beta_end), "cosine": Schedule.cosine(T)}
+    return {
+        "T": T,
+        "views": VIEWS[view],
+        "about": {
+            "linear": f"linear, beta {beta_start:g} to {beta_end:g}",
+            "cosine": "cosine, s = 0.008",
+        },
+        "strip": parse_timesteps(timesteps, T),
+        "tables": {
+            name: {
+                "beta": _base64(schedule.beta.numpy()),
+                "alpha_bar": _base64(schedule.alpha_bar.numpy()),
+            }
+            for name, schedule in tables.items()
+        },
+    }
+
+
+@functools.cache
+def first_message() -> str:
+    """What a new page shows: the first example and both schedules."""
+    process = DiffusionConfig()
+    strip = words_of(default_timesteps(process.T))
+    shape = ("both", process.T, process.beta_start, process.beta_end, strip)
+    picture = picture_message(EXAMPLES[0], SIZE, process.noise, 0)
+    return json.dumps({"picture": picture, "schedules": schedules_message(*shape)})
+
+
+def fit(timesteps: Any, T: object) -> str:
+    """The list for a new T: an own list stays as long as it is valid, the default follows T."""
+    if not isinstance(T, int) or not T_MIN <= T <= T_MAX:
+        return str(timesteps)
+    try:
+        own = parse_timesteps(timesteps, T)
+    except ValueError:
+        own = []
+    if own and own != default_timesteps(own[-1]):
+        return timesteps
+    return words_of(default_timesteps(T))
+
+
+def _warn(error: ValueError) -> None:
+    gr.Warning(html.escape(str(error)))
+
+
+def uploaded(payload: Any) -> str | None:
+    """The path of an upload, if there is one.
+
+    Gradio looks where a file lies only if the payload says that it is a file, which a forged one
+    need not say; so we look again.
+
+    Raises:
+        ImageError: a file that nobody uploaded.
+    """
+    path = payload.get("path") if isinstance(payload, dict) else None
+    if not path:
+        return None
+    if not Path(str(path)).resolve().is_relative_to(Path(get_upload_folder()).resolve()):
+        raise ImageError("the picture is not among the uploads")
+    return str(path)
+
+
+def _keep(path: str) -> str:
+    """Of an upload, as much as is ever shown, as an address that holds a PNG: the page keeps it, so
+    that the server need not."""
+    side = max(SIZES)
+    image, png = open_image(path, at_least=side), io.BytesIO()
+    if min(image.size) > side:
+        image = square(image, side)
+    image.save(png, "PNG")
+    return PNG + base64.b64encode(png.getvalue()).decode()
+
+
+def _source(kept: Any) -> str | bytes:
+    """What x_0 is cut from: what `_keep` made, or the first example.
+
+    Raises:
+        ImageError: it is something else.
+    """
+    if not kept:
+        return EXAMPLES[0]
+    try:
+        require(isinstance(kept, str) and kept.startswith(PNG), "picture", "…", "an upload")
+        return base64.b64decode(kept[len(PNG) :])
+    except ValueError as error:
+        raise ImageError(f"the picture can't be read: {error}") from None
+
+
+def set_picture(
+    first: Any, upload: Any, kept: Any, size: int, noise: str, seed: int
+) -> tuple[Any, ...]:
+    """Message, picture shown in the input, and the last good picture, which outlives a bad one.
+
+    Args:
+        first: what the input shows at first.
+    """
+    try:
+        path = uploaded(upload)
+        chosen = _keep(path) if path else kept
+        message = json.dumps({"picture": picture_message(_source(chosen), size, noise, seed)})
+    except ImageError as error:
+        _warn(error)
+        return gr.skip(), {"path": None, "url": kept} if kept else first, gr.skip()
+    except ValueError as error:
+        _warn(error)
+        return gr.skip(), gr.skip(), gr.skip()
+    return message, {"path": None, "url": chosen} if path else gr.skip(), chosen
+
+
+def set_schedules(view: str, T: int, start: float, end: float, timesteps: str) -> Any:
+    try:
+        return json.dumps({"schedules": schedules_message(view, T, start, end, timesteps)})
+    except ValueError as error:
+        _warn(error)
+        return gr.skip()
+
+
+def set_length(view: str, T: int, start: float, end: float, timesteps: str) -> tuple[Any, str]:
+    """As `set_schedules`, and the list of timesteps that goes with the new T."""
+    timesteps = fit(timesteps, T)
+    return set_schedules(view, T, start, end, timesteps), timesteps

@@ -1,0 +1,149 @@
+"""What the tab "Generate" does: runs, how long they take, and what a model's controls are."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import gradio as gr
+
+from ddpm_demo.config import SampleConfig, number
+from ddpm_demo.inference import timing
+from ddpm_demo.inference.generate import generate, metadata
+from ddpm_demo.inference.labels import class_words, parse_classes
+from ddpm_demo.ui.components import controls, player
+from ddpm_demo.ui.components.model_choice import MOST, Selected, about, find, most_pictures
+from ddpm_demo.ui.generate.asked import TIMES, Asked
+from ddpm_demo.ui.server import runtime, settings
+from ddpm_demo.ui.server.errors import friendly
+from ddpm_demo.ui.server.settings import GPU
+
+REFUSED = (ValueError, OSError, FloatingPointError, gr.Error)
+SKIP = gr.skip()
+
+
+def sample_config(selected: Selected, asked: Asked) -> SampleConfig:
+    """The run that the controls, or a raw API call, ask for.
+
+    Raises:
+        ValueError: a value that the app doesn't allow.
+    """
+    number("number of pictures", asked.n, 1, most_pictures(selected.facts), whole=True)
+    best = selected.best
+    start = best.start if asked.start == _start(selected) else asked.start
+    return best.but(
+        sampler=asked.sampler,
+        steps=asked.steps,
+        n=asked.n,
+        seed=asked.seed,
+        spacing=asked.spacing,
+        variance=asked.variance,
+        eta=asked.eta,
+        clip=bool(asked.clip),
+        labels=parse_classes(controls.words_of(asked.labels), selected.checkpoint.classes),
+        guidance=asked.guidance,
+        start=start,
+    )
+
+
+def _start(selected: Selected) -> int:
+    """The t at which a run begins, if it is as the model is sampled best."""
+    return selected.best.start or selected.checkpoint.diffusion.T
+
+
+def most_seconds() -> float:
+    """What one run may take: there is no limit for the host of the app alone."""
+    return settings.most_seconds(settings.RUN_MINUTES, 5 if settings.strangers else math.inf)
+
+
+def _seconds(selected: Selected, config: SampleConfig) -> float:
+    return timing.estimate(config, runtime.seconds(selected.source))
+
+
+def _require_time(selected: Selected, config: SampleConfig) -> None:
+    """Raise `ValueError` if a run takes longer than one may."""
+    most = most_seconds()
+    if most == math.inf or settings.ZERO:  # that has a limit of its own
+        return
+    seconds = _seconds(selected, config)
+    if seconds > most:
+        raise ValueError(
+            f"This run would take about {timing.spoken(seconds)}, and the limit here is "
+            f"{timing.spoken(most)}. Take fewer steps or pictures."
+        )
+
+
+@GPU
+@friendly
+def run(own: Mapping[str, str], name: Any, *values: Any) -> Iterator[Any]:
+    """Stream a run to the player."""
+    selected = find(name, own)
+    config = sample_config(selected, Asked(*values))
+    _require_time(selected, config)
+    steps = generate(selected.checkpoint, config, bf16=runtime.bf16(), denoiser=runtime.denoiser)
+    sparing = not runtime.has_gpu()  # on a CPU, messages take their time from the network
+    title, meta = _title(selected, config), metadata(selected.name, config)
+    yield from player.stream(steps, title=title, meta=meta, sparing=sparing)
+
+
+def _title(selected: Selected, config: SampleConfig) -> str:
+    words = class_words(config.labels, selected.checkpoint.classes)
+    class_ = {"any": "", "each": "each class in turn"}.get(words, words.replace(",", ", "))
+    parts = [selected.name, class_, controls.SAMPLERS[config.sampler], f"{config.steps} steps"]
+    if config.labels is not None and config.guidance != 1:
+        parts.append(f"guidance {config.guidance:g}")
+    return " · ".join(filter(None, [*parts, f"seed {config.seed}"]))
+
+
+def how_long(own: Mapping[str, str], name: Any, *values: Any) -> str:
+    """The line below the button; nothing if there is no such run."""
+    try:
+        selected = find(name, own)
+        config = sample_config(selected, Asked(*values))
+        seconds, most = _seconds(selected, config), most_seconds()
+    except REFUSED:
+        return ""
+    said = f"About {timing.spoken(seconds)}"
+    if seconds > most:
+        return f"{said}: more than the limit of {timing.spoken(most)}."
+    counted = (
+        f"{k} {w}{'s' * (k > 1)}" for k, w in ((config.n, "picture"), (config.steps, "step"))
+    )
+    return f"{said} for {' in '.join(counted)}."
+
+
+def fit(own: Mapping[str, str], name: Any, seconds: Any, *values: Any) -> tuple[Any, Any]:
+    """The sampler and the steps for the time that was picked; as they are if there is none."""
+    try:
+        if not (isinstance(seconds, int) and seconds > 0 and TIMES.get(seconds)):
+            return SKIP, SKIP
+        selected, asked = find(name, own), Asked(*values)
+        number("start", asked.start, 1, selected.checkpoint.diffusion.T, whole=True)
+        config = sample_config(selected, asked)
+        each = timing.per_call(runtime.seconds(selected.source), timing.pictures(config))
+        return timing.plan(seconds, 1000 * each, asked.start, selected.best)
+    except REFUSED:
+        return SKIP, SKIP
+
+
+@friendly
+def chosen(own: Mapping[str, str], name: Any, n: Any) -> Iterator[Any]:
+    """What changes with the model: its line, how it is sampled best, its classes, and how many
+    pictures there can be."""
+    selected = find(name, own)
+    facts, best, T = selected.facts, selected.best, selected.checkpoint.diffusion.T
+    most = most_pictures(facts)
+    fewer = min(n, max(1, most // 4)) if most < MOST else n
+    yield (
+        about(facts),
+        best.sampler,
+        gr.update(maximum=best.start or T, value=best.steps),
+        best.spacing,
+        best.variance,
+        best.clip,
+        gr.update(maximum=T, value=best.start or T),
+        gr.update(**controls.class_options(facts, best.labels)),
+        gr.update(value=best.guidance, visible=bool(facts.classes)),
+        gr.update(maximum=most, value=fewer),
+    )

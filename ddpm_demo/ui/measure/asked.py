@@ -1,0 +1,38 @@
+"""What a visitor asks for in Measure, and what the page and its handlers both know."""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass
+from typing import Any
+
+FD, BPD = "fd", "bpd"
+METRICS = {FD: "Distance from real pictures", BPD: "Bits per number (bits/dim)"}
+ALL = "all classes"
+PANELS = ("The latest samples",)
+N, IMAGES, TERMS = 128, 8, 50  # usual: samples, test pictures and terms of bits/dim
+N_MOST, IMAGES_MOST = 2000, 200
+
+
+@dataclass(frozen=True)
+class Asked:
+    """Values as they came from a page, not yet checked; or the controls that they come from.
+
+    Attributes:
+        wanted: which of `METRICS`.
+        against: the class of the test pictures that samples are compared with, or `ALL`.
+        images, terms: of bits/dim.
+    """
+
+    wanted: Any
+    n: Any
+    sampler: Any
+    steps: Any
+    labels: Any
+    guidance: Any
+    against: Any
+    images: Any
+    terms: Any
+
+    def all(self) -> list[Any]:
+        return [getattr(self, field.name) for field in dataclasses.fields(self)]

@@ -1,0 +1,183 @@
+"""What the tab "Measure" does: the distance of some samples from a model's data, and bits/dim."""
+
+from __future__ import annotations
+
+import html
+import time
+from collections.abc import Generator, Iterator, Mapping
+from typing import Any
+
+import gradio as gr
+import numpy as np
+import torch
+
+from ddpm_demo.config import require
+from ddpm_demo.evaluation.bounds import Bound, model_bound
+from ddpm_demo.evaluation.metrics import Summary
+from ddpm_demo.inference.generate import metadata
+from ddpm_demo.inference.timing import spoken
+from ddpm_demo.ui.components import player
+from ddpm_demo.ui.components.controls import SAMPLERS
+from ddpm_demo.ui.components.model_choice import find
+from ddpm_demo.ui.measure import report
+from ddpm_demo.ui.measure.asked import PANELS, Asked
+from ddpm_demo.ui.measure.plans import PAGE, Judged, Plan, offer, plan
+from ddpm_demo.ui.measure.report import Report
+from ddpm_demo.ui.server import runtime, settings
+from ddpm_demo.ui.server.runtime import GPU, bar, friendly
+from ddpm_demo.ui.server.work import EVERY, give_way, loading, shown
+
+Said = tuple[Any, Any, Any, Any]  # for player, line, result, and the report that is kept
+
+
+def say(screen: Any = None, line: Any = None, result: Any = None, kept: Any = None) -> Said:
+    """What is not given stays as it is."""
+    screen, line, result, kept = (
+        gr.skip() if part is None else part for part in (screen, line, result, kept)
+    )
+    return screen, line, result, kept
+
+
+IDLE = say()  # where Stop may take effect
+
+
+def most_seconds() -> float:
+    """What one measurement may take: the lane is for all visitors."""
+    return settings.most_seconds(settings.LANE_MINUTES, 60)
+
+
+def how_long(own: Mapping[str, str], name: Any, *values: Any) -> str:
+    """The line below the button: the time it takes, or why there is no such measurement."""
+    try:
+        seconds, most = plan(find(name, own), Asked(*values)).seconds(), most_seconds()
+    except (ValueError, OSError, FloatingPointError) as error:
+        return html.escape(str(error))
+    if seconds > most:
+        return f"About {spoken(seconds)}: more than the limit of {spoken(most)}."
+    return f"About {spoken(seconds)} on this computer."
+
+
+@friendly
+def chosen(own: Mapping[str, str], name: Any, *seen: bool) -> Iterator[Any]:
+    """Updates of the controls for a model, and of the line that says what it can't have.
+
+    Args:
+        seen: whether the tab was open before; then nothing changes.
+    """
+    if any(seen):
+        return
+    options, why = offer(find(name, own))
+    yield [*(gr.update(**o) for o in options.all()), gr.update(**why), *(True for _ in seen)]
+
+
+@GPU
+@friendly
+def _bound(source: str, x_0: torch.Tensor, terms: int) -> Iterator[Bound]:
+    options: dict[str, Any] = {"bf16": runtime.bf16(), "denoiser": runtime.denoiser}
+    yield from model_bound(runtime.model(source), x_0, steps=terms, batch_size=PAGE, **options)
+
+
+def run(local: bool, before: Report | None, own: Mapping[str, str], *asked: Any) -> Iterator[Said]:
+    """Measure, and stream player, line of progress, result, and the report that is kept.
+
+    Args:
+        local: folders of this disk are allowed.
+        before: the run before, which is shown beside.
+        asked: the name of the model, and the fields of `Asked`.
+
+    Raises:
+        gr.Error: a bad value, or data that can't be had; the line says so, too.
+    """
+    try:
+        yield from friendly(_run)(local, before, own, *asked)
+    except gr.Error as error:
+        yield say(line=error.message)
+        raise
+
+
+def _run(
+    local: bool, before: Report | None, own: Mapping[str, str], name: Any, *values: Any
+) -> Iterator[Said]:
+    p = plan(find(name, own), Asked(*values))
+    yield say(line="Getting ready…", result="")
+    seconds, most = p.seconds(), most_seconds()
+    if seconds > most:
+        raise ValueError(
+            f"This would take about {spoken(seconds)}, and the limit is {spoken(most)}. "
+            "Take fewer samples or steps."
+        )
+    x_0 = yield from _test_pictures(p, local)  # what can be refused is refused before the samples
+    figures, details, n = [], [], ""
+    if p.judged:
+        summary = yield from _sample(p)
+        figures += report.judged_figures(p, p.judged, summary)
+        details.append(report.judged_details(p, p.judged, summary))
+        n = f", {summary.n:,} samples"
+    if x_0 is not None:
+        bound = yield from _bounded(p, x_0)
+        figures.append(report.bound_figure(bound))
+        details.append(report.bound_details(bound))
+    c = p.config
+    made = Report(f"{name}, {SAMPLERS[c.sampler]}, {c.steps} steps{n}", figures, "\n".join(details))
+    yield say(line=f"Done: {html.escape(str(name))}.", result=made.html(before), kept=made)
+
+
+def _test_pictures(p: Plan, local: bool) -> Generator[Said, None, torch.Tensor | None]:
+    """Those that bits/dim is measured on; None without it."""
+    if not p.images:
+        return None
+    checkpoint = p.selected.checkpoint
+    config = checkpoint.model.config
+    options = {"train": False, "local": local}
+    steps = loading(checkpoint.info["dataset"], config.size, config.channels, **options)
+    found = yield from shown(steps, lambda line: say(line=line))
+    if p.against is not None:
+        found = found.only(p.against)
+    require(len(found) > 0, "number of test pictures in the data", 0, "one or more")
+    return found.batch(torch.arange(min(len(found), p.images)))
+
+
+def _sample(p: Plan) -> Generator[Said, None, Summary]:
+    """Draw and show the samples; returns what the judge says of them."""
+    assert p.judged
+    c, model, window = p.config, p.selected.checkpoint.model.config, p.pages[0].n
+    title = f"{p.selected.name} · {SAMPLERS[c.sampler]}, {c.steps} steps"
+    shape = (window, model.size, model.size, model.channels)
+    about: dict[str, Any] = {"unit": "picture", "title": title}
+    about["meta"] = metadata(p.selected.name, c)
+    yield say(player.header(shape, c.n, panels=PANELS, **about), bar("Sampling…", 0))
+    summary, latest = Summary(), np.empty((0, *shape[1:]), np.uint8)
+    begun, sent = time.monotonic(), 0.0
+    for page in p.pages:
+        for _ in give_way():
+            yield IDLE
+        for step, pictures in runtime.draw(p.selected.source, page):
+            now, frame, done = time.monotonic(), None, summary.n + page.n * step / c.steps
+            if pictures is not None:
+                _add(summary, p.judged, pictures)
+                latest = np.concatenate([latest, pictures])[-window:]
+                frame = player.frame(summary.n, None, latest, seconds=now - begun)
+            elif now - sent < EVERY:
+                yield IDLE
+                continue
+            sent, left = now, (now - begun) * (c.n / done - 1) if done else 0
+            words = f"{summary.n} of {c.n} pictures"
+            words += f", about {spoken(left)} to go" if left else ""
+            yield say(frame, bar(words, done / c.n))
+    return summary
+
+
+def _add(summary: Summary, judged: Judged, pictures: np.ndarray) -> None:
+    summary.add(*judged.judge.extract(torch.from_numpy(pictures).permute(0, 3, 1, 2)))
+
+
+def _bounded(p: Plan, x_0: torch.Tensor) -> Generator[Said, None, Bound]:
+    """Walk through the bound; returns it."""
+    sent = 0.0
+    for bound in _bound(p.selected.source, x_0, p.terms):
+        if time.monotonic() - sent >= EVERY:
+            sent = time.monotonic()
+            yield say(line=bar(f"Bits/dim: {bound.n} of {len(x_0)} test pictures", bound.done))
+        else:
+            yield IDLE
+    return bound

@@ -1,0 +1,159 @@
+"""What is to be measured: the visitor's values, checked against the model, and what it offers."""
+
+from __future__ import annotations
+
+import html
+from dataclasses import dataclass
+from typing import Any
+
+from ddpm_demo import data
+from ddpm_demo.config import SampleConfig, number, one_of, require
+from ddpm_demo.evaluation import metrics, references
+from ddpm_demo.evaluation.classifier import Classifier
+from ddpm_demo.evaluation.samples import judge_of, pages
+from ddpm_demo.inference import timing
+from ddpm_demo.inference.labels import parse_classes, tuned_to
+from ddpm_demo.models.checkpoint import Checkpoint
+from ddpm_demo.ui.components import controls
+from ddpm_demo.ui.components.model_choice import Selected, most_pictures
+from ddpm_demo.ui.measure.asked import ALL, BPD, FD, IMAGES_MOST, METRICS, N_MOST, TERMS, Asked, N
+from ddpm_demo.ui.server import runtime
+
+PAGE = 16  # pictures drawn, or calls of the bound, at once: Stop and the pictures shown are as fine
+
+
+@dataclass(frozen=True)
+class Judged:
+    """The part of a plan that draws samples.
+
+    Attributes:
+        reference: what the judge says of the test pictures.
+    """
+
+    judge: Classifier
+    reference: metrics.Summary
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A measurement that can be made, as far as that is known before it begins.
+
+    Attributes:
+        config: of the samples; `n` of them.
+        against: the class of the data that is compared with; None: all of them.
+        judged: for the distance; None without it.
+        images, terms: of the bound; 0 without it.
+    """
+
+    selected: Selected
+    config: SampleConfig
+    against: str | None
+    judged: Judged | None
+    images: int
+    terms: int
+
+    @property
+    def pages(self) -> list[SampleConfig]:
+        most = min(PAGE, most_pictures(self.selected.facts))
+        return pages(self.config, most) if self.judged else []
+
+    def seconds(self) -> float:
+        """About how long it takes here."""
+        each = runtime.seconds(self.selected.source)
+        found = sum(timing.estimate(page, each) for page in self.pages)
+        return found + self.images * self.terms / PAGE * timing.per_call(each, PAGE)
+
+
+def _judged(checkpoint: Checkpoint, against: str | None) -> Judged:
+    judge = judge_of(checkpoint)
+    k = None if against is None else judge.config.classes.index(against)
+    return Judged(judge, references.read(judge, "test", k))
+
+
+def classes_of(checkpoint: Checkpoint) -> list[str]:
+    """The classes that samples can be compared with, each alone."""
+    try:
+        return list(judge_of(checkpoint).config.classes)
+    except ValueError:
+        return checkpoint.classes
+
+
+def _require_bound(checkpoint: Checkpoint) -> None:
+    noise, dataset = checkpoint.diffusion.noise, checkpoint.info.get("dataset")
+    require(noise == "gaussian", "noise of the model", noise, "gaussian: Gaussians are compared")
+    known = isinstance(dataset, str) and (dataset in data.NAMES or dataset.startswith("folder:"))
+    require(known, "data of the model", dataset, f"{', '.join(data.NAMES)} or folder:PATH")
+
+
+def why_not(checkpoint: Checkpoint) -> dict[str, str]:
+    """The metrics that a model can't have, and why."""
+    reasons = {}
+    try:
+        _judged(checkpoint, None)
+    except ValueError as error:
+        reasons[FD] = f"No distance: {error}"
+    try:
+        _require_bound(checkpoint)
+    except ValueError as error:
+        reasons[BPD] = f"No bits/dim: {error}"
+    return reasons
+
+
+def plan(selected: Selected, asked: Asked) -> Plan:
+    """What the controls, or a raw API call, ask for; no data is read yet.
+
+    Raises:
+        ValueError: a value that is not allowed, or a metric that this model can't have.
+    """
+    checkpoint, wanted = selected.checkpoint, asked.wanted
+    require(isinstance(wanted, list) and len(wanted) > 0, "metrics", wanted, "one or more of them")
+    for metric in wanted:
+        one_of("metric", metric, tuple(METRICS))
+    labels = parse_classes(controls.words_of(asked.labels), checkpoint.classes)
+    one_of("class of the data", asked.against, (ALL, *classes_of(checkpoint)))
+    against = None if asked.against == ALL else asked.against
+    judged, config, images, terms = None, selected.best, 0, 0
+    if FD in wanted:
+        judged = _judged(checkpoint, against)
+        number("number of pictures", asked.n, 1, N_MOST, whole=True)
+        metrics.require_enough(asked.n, judged.judge.dim)
+        config = config.but(
+            n=asked.n,
+            sampler=asked.sampler,
+            steps=asked.steps,
+            labels=labels,
+            guidance=asked.guidance,
+        )
+        number("steps", asked.steps, 1, config.start or checkpoint.diffusion.T, whole=True)
+    if BPD in wanted:
+        _require_bound(checkpoint)
+        number("test pictures", asked.images, 1, IMAGES_MOST, whole=True)
+        number("terms", asked.terms, 2, checkpoint.diffusion.T, whole=True)
+        images, terms = asked.images, asked.terms
+    return Plan(selected, config, against, judged, images, terms)
+
+
+def offer(selected: Selected) -> tuple[Asked, dict[str, Any]]:
+    """What the controls are for a model: options of a component for each field, and those of the
+    line that says which metrics it can't have."""
+    checkpoint, best = selected.checkpoint, selected.best
+    missing, only, known = why_not(checkpoint), tuned_to(checkpoint), classes_of(checkpoint)
+    offered = [(text, metric) for metric, text in METRICS.items() if metric not in missing]
+    T, classes = checkpoint.diffusion.T, checkpoint.classes
+    options = Asked(
+        wanted={"choices": offered, "value": [metric for _, metric in offered][:1]},
+        n={"value": N if FD in missing else max(N, 2 * judge_of(checkpoint).dim)},
+        sampler={"value": best.sampler},
+        steps={"value": best.steps, "maximum": best.start or T},
+        labels=controls.class_options(selected.facts, best.labels),
+        guidance={"value": best.guidance, "visible": bool(classes)},
+        against={
+            "value": only if only in known else ALL,
+            "choices": [ALL, *known],
+            "visible": bool(known),
+        },
+        images={},
+        terms={"value": min(TERMS, T), "maximum": T},
+    )
+    why = {"value": " ".join(map(html.escape, missing.values())), "visible": bool(missing)}
+    return options, why

@@ -1,0 +1,151 @@
+"""What was measured, in sentences that need no legend."""
+
+from __future__ import annotations
+
+import html
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from ddpm_demo.evaluation import metrics
+from ddpm_demo.evaluation.bounds import Bound
+from ddpm_demo.evaluation.samples import bound_plots, bound_sentence
+from ddpm_demo.media.plots import bar_plot
+from ddpm_demo.ui.measure.plans import Judged, Plan
+
+LOWER, HIGHER = "↓ lower is better", "↑ higher is better"
+REAL = {"mnist": "digits", "fashion_mnist": "clothes", "cifar10": "photos"}
+ONE = {"mnist": "a digit", "fashion_mnist": "a piece of clothing"}
+
+
+@dataclass(frozen=True)
+class Figure:
+    """One number of a measurement.
+
+    Attributes:
+        name: what it is, as a reader would say it.
+        value: the number.
+        text: the same as it is shown.
+        goal: which way is better: `LOWER` or `HIGHER`.
+        said: HTML of the sentence after the number.
+    """
+
+    name: str
+    value: float
+    text: str
+    goal: str
+    said: str
+
+    def sentence(self) -> str:
+        number = f'<b title="{self.value:.6g}">{self.text}</b>'
+        return f'{self.name}: {number}{self.said} <span class="goal">{self.goal}</span>'
+
+
+@dataclass(frozen=True)
+class Report:
+    """One measurement.
+
+    Attributes:
+        title: model, sampler and number of samples.
+        figures: what is compared with another run's, by name.
+        details: HTML below.
+    """
+
+    title: str
+    figures: Sequence[Figure]
+    details: str
+
+    def html(self, before: Report | None) -> str:
+        """The whole of it, and the run before beside it."""
+        lines = "".join(f'<p class="said">{figure.sentence()}</p>' for figure in self.figures)
+        return f"{lines}{self._beside(before) if before else ''}{self.details}"
+
+    def _beside(self, before: Report) -> str:
+        old = {figure.name: figure for figure in before.figures}
+        both = [(new, old[new.name]) for new in self.figures if new.name in old]
+        if not both:
+            return ""
+        rows = "".join(
+            f"<tr><th>{new.name}</th><td>{new.text}</td><td>{was.text}</td>"
+            f"<td>{_verdict(new, was)}</td></tr>"
+            for new, was in both
+        )
+        heads = "".join(
+            f"<th>{words}: {html.escape(report.title)}</th>"
+            for words, report in (("This run", self), ("The run before", before))
+        )
+        return f"<table><tr><th></th>{heads}<th></th></tr>{rows}</table>"
+
+
+def _verdict(new: Figure, was: Figure) -> str:
+    if new.text == was.text:
+        return "the same"
+    better = (new.value < was.value) == (new.goal == LOWER)
+    arrow = "↓" if new.value < was.value else "↑"
+    return f"{arrow} {'better' if better else 'worse'}"
+
+
+def judged_figures(p: Plan, judged: Judged, summary: metrics.Summary) -> list[Figure]:
+    """The distance of the samples, and how many of them the judge is sure of."""
+    dataset = str(p.selected.checkpoint.info["dataset"])
+    said = metrics.judge(summary, judged.reference, list(judged.judge.config.classes))
+    floor = metrics.floor(judged.reference, summary.n)
+    real = f"real {REAL.get(dataset, 'pictures')}"
+    real += "" if p.against is None else f" of class {html.escape(p.against)}"
+    perfect = f'<span title="{floor:.6g}">{floor:#.2g}</span>'
+    return [
+        Figure(
+            f"Distance from {real}",
+            said["fd"],
+            f"{said['fd']:#.2g}",
+            LOWER,
+            f". Perfect would be about {perfect} with {summary.n:,} samples.",
+        ),
+        Figure(
+            f"Clearly {ONE.get(dataset, 'one class')}",
+            100 * said["sure"],
+            f"{100 * said['sure']:.0f} %",
+            HIGHER,
+            f' (real ones: <span title="{100 * said["sure_data"]:.6g}">'
+            f"{100 * said['sure_data']:.0f} %</span>)",
+        ),
+    ]
+
+
+def judged_details(p: Plan, judged: Judged, summary: metrics.Summary) -> str:
+    """The classes that the judge sees, and what the distance is."""
+    classes = list(judged.judge.config.classes)
+    said = metrics.judge(summary, judged.reference, classes)
+    histogram = bar_plot(
+        classes,
+        {
+            "samples": list(said["classes"].values()),
+            "test pictures": list(said["classes_data"].values()),
+        },
+    )
+    which = "" if p.against is None else f" of class {html.escape(p.against)}"
+    return f"""<figure>What our classifier sees in them{histogram}</figure>
+<p>The distance is Fréchet's, from {judged.reference.n:,} test pictures{which}, in the
+{judged.judge.dim} features of this project's own classifier ({judged.judge.name}). It is not FID.
+It falls with the number of samples, so compare it only with the same number. Clearly: the
+classifier gives one class more than 90 %.</p>"""
+
+
+def bound_figure(bound: Bound) -> Figure:
+    spread = f" ± {bound.error:.3f}" if math.isfinite(bound.error) else ""
+    said = ": the bits that the model needs for each number of a picture."
+    return Figure("Bits/dim", bound.total, f"{bound.total:.3f}{spread}", LOWER, said)
+
+
+def bound_details(bound: Bound) -> str:
+    """The parts of the bound, and its plots."""
+    plots, rest = bound_plots(bound), float(bound.terms[1:].sum())
+    return f"""<table aria-label="{html.escape(bound_sentence(bound))}">
+<tr><th>L<sub>T</sub>, the end</th><th>L<sub>1</sub> … L<sub>T−1</sub>, on the way</th>
+<th>L<sub>0</sub>, the picture</th></tr>
+<tr><td>{bound.prior:.4f}</td><td>{rest:.3f}</td><td>{float(bound.terms[0]):.3f}</td></tr>
+</table>
+<p>The variational bound of Ho et al. 2020, eq. 5, on {bound.n:,} test pictures with
+{len(bound.terms):,} terms.</p>
+<figure>Each term{plots["terms"]}</figure>
+<figure>Rate and distortion (their fig. 5){plots["rate-distortion"]}</figure>"""
