@@ -27,7 +27,7 @@ from ddpm_demo.config import DiffusionConfig, ModelConfig, TrainConfig
 from ddpm_demo.data import Images
 from ddpm_demo.devices import bf16_pays, keep_memory
 from ddpm_demo.nn.unet import UNet
-from ddpm_demo.training.trainer import Trainer
+from ddpm_demo.training.trainer import Machine, Trainer
 
 try:
     from denoising_diffusion_pytorch import GaussianDiffusion, Unet
@@ -50,7 +50,7 @@ def ours(batch: int) -> tuple[float, Callable[[], object]]:
     data = Images(pictures, torch.zeros(len(pictures), dtype=torch.long))
     net, device = UNet(ModelConfig()), torch.device("cpu")
     config = TrainConfig(batch_size=batch)
-    run = Trainer(net, DiffusionConfig(), config, data, None, device, bf16_pays(device))
+    run = Trainer(net, DiffusionConfig(), config, data, None, Machine(device, bf16_pays(device)))
     cost = gflop(net, torch.randn(1, 3, SIZE, SIZE), torch.zeros(1, dtype=torch.long))
     return cost, lambda: run.advance(config.lr)
 

@@ -59,3 +59,20 @@ def require_writable(folder: Path) -> None:
         raise ValueError(
             f"Nothing can be written in {folder}: {reason}. Name another folder."
         ) from None
+
+
+def cache_folder(name: str, instead: str) -> Path:
+    """A folder of this program in the user's cache; it is looked up only when it is needed.
+
+    Args:
+        instead: the option or variable that names another place.
+
+    Raises:
+        ValueError: the user has no home folder.
+    """
+    try:
+        return Path.home() / ".cache" / "ddpm_demo" / name
+    except RuntimeError:
+        raise ValueError(
+            f"No home folder is known, so there is no place for {name}: name one ({instead})."
+        ) from None

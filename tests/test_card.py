@@ -10,14 +10,22 @@ import pytest
 import torch
 from PIL import Image
 
-from ddpm_demo.cli import parser
+from ddpm_demo.cli import main, parser
 from ddpm_demo.cli.training import configs, network
 from ddpm_demo.config import DiffusionConfig, ModelConfig, TrainConfig
 from ddpm_demo.inference.generate import defaults
 from ddpm_demo.models.checkpoint import Checkpoint, save_checkpoint
 from ddpm_demo.models.load import load_checkpoint
 from ddpm_demo.nn.unet import UNet
-from ddpm_demo.publishing import card
+from ddpm_demo.publishing import cards
+from ddpm_demo.publishing.cards import Story
+from ddpm_demo.publishing.ship import ship
+
+STORY = Story("abc123", "It is tiny.", "Stopped once.")
+ROWS = [
+    {"sampler": "unipc", "spacing": "trailing", "steps": 8, "calls": 8, "distance": 1.25, "n": 500},
+    {"sampler": "ddpm", "spacing": "uniform", "steps": 50, "calls": 50, "distance": 0.5, "n": 500},
+]
 
 
 @pytest.fixture
@@ -39,16 +47,15 @@ def run(tmp_path: Path, tiny: Callable[..., Checkpoint]) -> Path:
 
 
 def test_ship(run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(card, "SHOWN", 4)
+    monkeypatch.setattr(cards, "SHOWN", 4)
     folder = tmp_path / "tiny"
-    shipped = card.ship(
-        run, folder, commit="abc123", limits="It is tiny.", sample={"start": 7, "steps": 2}
-    )
+    shipped = ship(run, folder, STORY, sample={"start": 7, "steps": 2}, samplers=ROWS)
 
     trained = load_checkpoint(run).model.state_dict()
     for name, weight in shipped.model.state_dict().items():
         assert torch.equal(weight, trained[name].half().float()), name
     assert defaults(load_checkpoint(folder)).start == 7
+    assert load_checkpoint(folder).info["samplers"] == ROWS
     text = (folder / "README.md").read_text()
     for said in ("12,345", "0.50 hours", "--lr 0.0005", "--minutes 30", "abc123", "It is tiny."):
         assert said in text
@@ -60,19 +67,86 @@ def test_ship(run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Non
 def test_a_fine_tuned_copy_names_its_base_and_shows_its_film(
     run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, tiny: Callable[..., Checkpoint]
 ) -> None:
-    monkeypatch.setattr(card, "SHOWN", 4)
+    monkeypatch.setattr(cards, "SHOWN", 4)
     tuned = tiny(num_classes=3)
     tuned.info |= load_checkpoint(run).info | {"base": "net", "images": 640}
+    tuned.info["train"] |= {"only": "cat"}
     save_checkpoint(run, tuned)
     Image.new("RGB", (8, 8)).save(run / "morph.gif")
     folder = tmp_path / "net-cat"
-    card.ship(run, folder, commit="abc123", limits="It is tiny.", sample={"steps": 2})
+    ship(run, folder, STORY, sample={"steps": 2})
     text = (folder / "README.md").read_text()
     assert "[`net`](../net/README.md)" in text
     assert "ddpm_demo finetune --model net --class cat --steps 10 --batch-size 64" in text
     assert "(morph.gif)" in text
     assert (folder / "morph.gif").read_bytes() == (run / "morph.gif").read_bytes()
     assert "a row each" not in text
+
+
+def files(folder: Path) -> dict[str, bytes]:
+    return {p.name: p.read_bytes() for p in folder.iterdir()}
+
+
+def test_the_card_is_made_again_from_the_shipped_files(
+    run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(cards, "SHOWN", 4)
+    zoo = tmp_path / "zoo"
+    monkeypatch.setenv("DDPM_DEMO_MODELS", str(zoo))
+    ship(run, zoo / "tiny", STORY, sample={"steps": 2}, samplers=ROWS)
+    card = zoo / "tiny" / "README.md"
+    assert "| unipc | trailing | 8 | 8 | 1.25 | 500 |" in card.read_text()
+    assert "Stopped once." in card.read_text()
+    card.write_text(card.read_text() + "\n## Evaluation\n\nMeasured: 1.234\n")
+    before = files(zoo / "tiny")
+    for name in ("samples.png", "loss.svg"):
+        (zoo / "tiny" / name).unlink()
+    assert main(["ship", "--all"]) == 0
+    assert str(zoo / "tiny") in capsys.readouterr().out
+    assert files(zoo / "tiny") == before
+    ship(run, zoo / "tiny", STORY, sample={"steps": 2})  # maybe of other weights than the numbers
+    assert "1.234" not in card.read_text()
+
+
+@pytest.mark.parametrize(
+    ("words", "says"),
+    [
+        ("ship", "RUN is None; allowed is a folder"),
+        ("ship run", "FOLDER is None"),
+        ("ship run x", "--commit is None"),
+        ("ship run x --commit a", "--limits is None"),
+        ("ship run x --commit a --limits b --sample {", "--sample is not JSON"),
+        ("ship run x --commit a --limits b --sample []", "--sample is '[]'"),
+        ('ship run x --commit a --limits b --sample {"stepps":3}', "no stepps"),
+        (
+            "ship run x --commit a --limits b --samplers rows.json",
+            "row of samplers is {",
+        ),
+        (
+            "ship nowhere x --commit a --limits b",
+            "RUN is 'nowhere'; allowed is the folder",
+        ),
+        ("ship run file --commit a --limits b", "FOLDER is 'file'"),
+        ("ship --all", "log of the model is '"),
+    ],
+)
+def test_what_cannot_be_shipped_is_one_sentence(
+    words: str,
+    says: str,
+    run: Path,
+    tmp_path: Path,
+    zoo: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("file").write_text("")
+    Path("rows.json").write_text('[{"steps": 3}]')
+    assert main(words.split()) == 2
+    error = capsys.readouterr().err
+    assert says in error
+    assert error.count("\n") == 1
+    assert not Path("x").exists()
 
 
 SETTINGS = (
@@ -98,6 +172,6 @@ def test_the_command_on_a_card_trains_the_same(line: str) -> None:
     with torch.device("meta"):
         net = UNet(model)
     info = {"train": dataclasses.asdict(train)}
-    said = shlex.split(card.command(Checkpoint(net, process, info), "x"))
+    said = shlex.split(cards.command(Checkpoint(net, process, info), "x"))
     assert said[:3] == ["python", "-m", "ddpm_demo"]
     assert asked(said[3:]) == wanted

@@ -10,7 +10,7 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import save_file
 
-from ddpm_demo.data import Images
+from ddpm_demo.data import DATASETS, Images
 from ddpm_demo.evaluation import classifier as k
 from ddpm_demo.evaluation.metrics import reference, require_enough
 from ddpm_demo.models.checkpoint import CheckpointError, load_tensors, save_tensors
@@ -245,18 +245,19 @@ def test_wrong_configurations_are_refused(kind, bad):
         kind(**bad)
 
 
-@pytest.mark.parametrize("name", k.SHAPES)
+@pytest.mark.parametrize("name", DATASETS)
 def test_the_ones_we_ship_are_small_and_need_few_pictures(name):
     size, channels = (32, 3) if name == "cifar10" else (28, 1)
+    shape = dict(DATASETS[name].judge)
+    assert shape.pop("epochs") > 0
     names = tuple(map(str, range(10)))
-    model = made(k.ClassifierConfig(names, size, channels, **k.SHAPES[name]))
+    model = made(k.ClassifierConfig(names, size, channels, **shape))
     assert 2 * sum(v.numel() for v in k.weights(model).values()) < 5_000_000  # bytes
     assert 64 <= model.dim <= 128
     require_enough(256, model.dim)
     features, logits = model.extract(torch.zeros(2, channels, size, size, dtype=torch.uint8))
     assert features.shape == (2, model.dim)
     assert logits.shape == (2, 10)
-    assert k.EPOCHS[name] > 0
 
 
 def test_it_is_an_extractor_of_the_metrics(trained, tmp_path):
@@ -334,4 +335,4 @@ def test_help(capsys):
         k.main(["--help"])
     text = " ".join(capsys.readouterr().out.split())
     assert "--data-dir" in text
-    assert f"default: {k.EPOCHS['mnist']} for mnist" in text
+    assert f"default: {DATASETS['mnist'].judge['epochs']} for mnist" in text

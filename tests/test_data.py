@@ -13,10 +13,25 @@ import numpy as np
 import pytest
 import torch
 from filelock import FileLock
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from PIL import Image
 from torchvision import datasets
 
-from ddpm_demo.data import DataError, Images, arrived, load
+from ddpm_demo.cli import main
+from ddpm_demo.data import (
+    DATASETS,
+    DataError,
+    DataSet,
+    Images,
+    arrived,
+    data_dir,
+    load,
+    named,
+    shown,
+)
+from ddpm_demo.data.folder import held_out
+from ddpm_demo.ui.server.work import data_of
 
 
 def picture(seed: int, size: tuple[int, int] = (40, 30)) -> Image.Image:
@@ -60,15 +75,17 @@ def test_a_folder_of_all_sorts(tmp_path: Path) -> None:
     got = load(f"folder:{tmp_path}", size=8)
     assert got.pixels.shape == (5, 3, 8, 8)
     assert (got.pixels.dtype, got.pixels.is_contiguous()) == (torch.uint8, True)
-    assert (got.labels.tolist(), got.classes, got.flip) == ([0] * 5, (), True)
+    assert (got.labels.tolist(), got.classes, got.flip) == ([-1] * 5, (), True)
     wanted = [red, grey, (255, 0, 0), clear, grey]  # by path: 1, 5, then those deeper down
     for pixels, colour in zip(got.pixels, wanted, strict=True):
         gap = (pixels.int() - torch.tensor(colour).view(3, 1, 1)).abs().max()
         assert gap <= 3  # JPEG
-    assert [line.split(":")[0] for line in got.skipped] == [
+    other, *broken = got.skipped
+    assert other == "files whose names are not those of pictures: 1 .txt"
+    assert [line.split(":")[0] for line in broken] == [
         str(tmp_path / name) for name in ("6.png", "7.jpg", "8.jpeg")
     ]
-    for line, reason in zip(got.skipped, ("empty", "not a picture", "damaged"), strict=True):
+    for line, reason in zip(broken, ("empty", "not a picture", "damaged"), strict=True):
         assert reason in line
 
 
@@ -141,11 +158,156 @@ def test_that_none_happens_to_be_held_out_is_no_error(tmp_path: Path) -> None:
     assert len(load(f"folder:{tmp_path}", size=8)) == 50
 
 
+KINDS = ("png", "jpg", "jpeg", "jfif", "JPG", "webp", "bmp", "tif", "tiff", "gif", "avif", "ppm")
+
+
+@pytest.mark.parametrize("suffix", KINDS)
+def test_what_pillow_reads_is_read(suffix: str, tmp_path: Path) -> None:
+    kind = {"jpg": "JPEG", "jfif": "JPEG", "tif": "TIFF"}.get(suffix.lower(), suffix.upper())
+    flat((200, 10, 10), "RGB", (16, 16)).save(tmp_path / f"a.{suffix}", kind)
+    got = load(f"folder:{tmp_path}", size=8)
+    assert (len(got), got.skipped) == (1, ())
+    assert (got.pixels[0].float().mean((1, 2)) - torch.tensor([200.0, 10, 10])).abs().max() < 6
+
+
+def test_what_is_left_out_is_counted(tmp_path: Path) -> None:
+    picture(0).save(tmp_path / "a.png")
+    for name in ("a.txt", "b.txt", "film.mp4", "README", ".DS_Store"):
+        (tmp_path / name).write_text("x")
+    (tmp_path / "gone.png").symlink_to(tmp_path / "nowhere.png")
+    lost, others = load(f"folder:{tmp_path}", size=8).skipped
+    assert lost == f"{tmp_path / 'gone.png'}: No such file or directory"
+    assert others.startswith("files whose names are not those of pictures: ")
+    for part in ("2 .txt", "1 .mp4", "2 without a suffix"):
+        assert part in others
+
+
+def test_links_are_followed_once(tmp_path: Path) -> None:
+    root, away = tmp_path / "root", tmp_path / "away"
+    for folder in (root / "real", away / "deep"):
+        folder.mkdir(parents=True)
+    picture(0).save(root / "real" / "a.png")
+    picture(1).save(away / "b.png")
+    picture(2).save(away / "deep" / "c.png")
+    (root / "again").symlink_to(root / "real")  # seen already, under its own path
+    (root / "also.png").symlink_to(root / "real" / "a.png")
+    (root / "linked").symlink_to(away)
+    (root / "twice").symlink_to(away / "deep")
+    (root / "real" / "up").symlink_to(root)  # a loop
+    (away / "deep" / "round").symlink_to(away)
+    seen: list[Path] = []
+    got = load(f"folder:{root}", size=8, progress=lambda files: seen.extend(files) or files)
+    assert (len(got), got.skipped) == (3, ())
+    assert seen[-1] == root / "real" / "a.png"
+    assert {p.name for p in seen} == {"a.png", "b.png", "c.png"}
+
+
+SEGMENT = st.text(st.characters(exclude_characters="/\0", codec="utf-8"), min_size=1, max_size=8)
+
+
+@settings(max_examples=200, deadline=None, derandomize=True)
+@given(
+    name=SEGMENT,
+    folders=st.lists(SEGMENT, min_size=1, max_size=3),
+    where=st.sampled_from([("/data",), ("/mnt/x", "../y"), ("relative",)]),
+)
+def test_one_in_twenty_is_held_out_whatever_the_names(
+    name: str, folders: list[str], where: tuple[str, ...]
+) -> None:
+    """Names that are all alike in numbered folders, and numbered names in folders that are alike;
+    the same below every root."""
+    for paths in (
+        [Path(*folders, str(i), f"{name}.png") for i in range(1000)],
+        [Path(*folders, f"{name}{i}.png") for i in range(1000)],
+    ):
+        held = [held_out(Path(where[0]) / p, Path(where[0])) for p in paths]
+        assert 20 <= sum(held) <= 90
+        other = Path(*where, "moved")
+        assert held == [held_out(other / p, other) for p in paths]
+
+
+def test_pictures_of_one_name_in_many_folders(tmp_path: Path) -> None:
+    for i in range(60):
+        (tmp_path / str(i)).mkdir()
+        picture(i, (8, 8)).save(tmp_path / str(i) / "photo.webp", lossless=True)
+    train, held = (load(f"folder:{tmp_path}", size=8, train=t) for t in (True, False))
+    assert len(train) + len(held) == 60
+    assert len(train) >= 50
+
+
+def test_digests_are_of_the_pictures_and_not_of_their_names(tmp_path: Path) -> None:
+    for i in range(6):
+        picture(i, (8, 8)).save(tmp_path / f"{i}.png")
+    before = load(f"folder:{tmp_path}", size=8).digests()
+    assert len(before.unique()) == 6
+    moved = tmp_path.rename(tmp_path.with_name("moved"))
+    (moved / "0.png").rename(moved / "9.png")
+    after = load(f"folder:{moved}", size=8).digests()
+    assert torch.equal(after, before.roll(-1))
+    assert not torch.equal(load(f"folder:{moved}", size=16).digests(), after)
+
+
+def test_a_home_is_looked_up_when_it_is_needed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    (tmp_path / "pics").mkdir()
+    picture(0).save(tmp_path / "pics" / "a.png")
+    assert len(load("folder:~/pics", size=8)) == 1
+    assert data_dir() == tmp_path / ".cache" / "ddpm_demo" / "data"
+    monkeypatch.setenv("DDPM_DEMO_DATA", "~/sets")
+    assert data_dir() == tmp_path / "sets"
+    monkeypatch.delenv("DDPM_DEMO_DATA")
+
+    def homeless(_: object = None) -> Path:
+        raise RuntimeError("Could not determine home directory.")
+
+    monkeypatch.setattr(Path, "home", homeless)
+    monkeypatch.setattr(Path, "expanduser", homeless)
+    with pytest.raises(
+        ValueError, match=r"No home folder is known.* \(--data-dir or DDPM_DEMO_DATA"
+    ):
+        load("mnist")
+    assert arrived("mnist") == (0, 11_594_722)
+    with pytest.raises(ValueError, match="no home folder for its ~"):
+        load("folder:~/pics")
+
+
+def test_a_data_set_is_one_row(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Made here, outside of the package."""
+
+    def loader(folder: Path, train: bool) -> Images:
+        n = 4 if train else 2
+        return Images(torch.full((n, 1, 8, 8), 7).byte(), torch.arange(n) % 2, ("a", "b"), True)
+
+    monkeypatch.setitem(DATASETS, "stripes", DataSet(loader, 8, 1, "Stripes, made by a test."))
+    got = load("stripes", tmp_path, train=False, size=16, channels=3)
+    assert (got.pixels.shape, got.classes, got.flip) == ((2, 3, 16, 16), ("a", "b"), True)
+    with pytest.raises(SystemExit):
+        main(["train", "--help"])
+    assert "stripes" in capsys.readouterr().out
+    assert "stripes" in named()
+    assert arrived("stripes") == (0, 0)
+    assert len(data_of("stripes", 8, 1, local=False)) == 4  # what the app trains on
+    with pytest.raises(DataError, match="mnist, fashion_mnist, cifar10, stripes, folder:PATH"):
+        load("imagenet")
+
+
+@pytest.mark.parametrize(
+    "words", ["folder:/home/me/mnist", "folder:/home/me/mnist/", "folder:mnist"]
+)
+def test_of_a_folder_only_its_own_name_is_shown(words: str) -> None:
+    assert shown(words) == "folder:mnist"
+    assert shown("mnist") == "mnist"
+
+
 @pytest.mark.parametrize(
     ("files", "says"),
     [
         ({}, "but it has none"),
-        ({"a.txt": b"x"}, "but it has none"),
+        ({"a.txt": b"x"}, r"but it has none \(files whose names are not .*: 1 .txt\)"),
         ({"a.png": b"x", "b.jpg": b""}, "but none of its 2 pictures can be read"),
     ],
 )
@@ -342,7 +504,7 @@ def test_data_in_a_folder_that_can_only_be_read(
 
 
 def test_an_unknown_data_set() -> None:
-    with pytest.raises(DataError, match=r"dataset is 'imagenet'; allowed is mnist, .* or folder:P"):
+    with pytest.raises(DataError, match=r"dataset is 'imagenet'; allowed is mnist, .*, folder:P"):
         load("imagenet")
 
 

@@ -16,7 +16,8 @@ from ddpm_demo.diffusion.schedule import Schedule
 from ddpm_demo.inference.generate import defaults, generate, timesteps_of
 from ddpm_demo.models.checkpoint import load_tensors, save_checkpoint
 from ddpm_demo.models.load import load_checkpoint
-from ddpm_demo.publishing import card
+from ddpm_demo.publishing import cards
+from ddpm_demo.publishing.ship import ship
 from ddpm_demo.training import trajectories as tr
 from ddpm_demo.training.distill import Distiller, distill, plan, settings, stops
 
@@ -243,12 +244,12 @@ def test_a_bad_argument_is_one_line_and_code_2(shell, tiny, words, message, tmp_
 
 
 def test_a_student_is_shipped_as_its_run_says(learn, tmp_path, monkeypatch):
-    monkeypatch.setattr(card, "SHOWN", 4)
+    monkeypatch.setattr(cards, "SHOWN", 4)
     learn("out", 4)
-    said = {"commit": "abc123", "limits": "It is tiny."}
-    shipped = card.ship(tmp_path / "out", tmp_path / "student", **said)
+    story = cards.Story("abc123", "It is tiny.")
+    shipped = ship(tmp_path / "out", tmp_path / "student", story)
     assert defaults(shipped).steps == 2
     text = (tmp_path / "student" / "README.md").read_text()
     assert "distill --model tiny --steps 2,1 --trajectories 40 --batch-size 8" in text
     assert "--iterations 4 --out runs/student" in text
-    assert "distilled by this project from\n[`tiny`](../tiny/README.md)" in text
+    assert "distilled by this project from [`tiny`](../tiny/README.md)" in text

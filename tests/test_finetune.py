@@ -21,8 +21,9 @@ from ddpm_demo.models.checkpoint import Checkpoint, load_tensors, save_checkpoin
 from ddpm_demo.models.load import load_checkpoint
 from ddpm_demo.nn.unet import UNet
 from ddpm_demo.training.finetune import before, estimate, finetune, pictures, settings
+from ddpm_demo.training.preview import preview
 from ddpm_demo.training.run_folder import pace
-from ddpm_demo.training.trainer import Trainer, preview
+from ddpm_demo.training.trainer import Trainer
 
 NAMES = ("dark", "bright")
 

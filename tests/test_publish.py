@@ -86,6 +86,23 @@ def test_weights_and_card_go_in_one_commit(hub: type[Hub], file: Path, tmp_path:
     assert "sample --model me/net-kind -n" in text
 
 
+def test_only_names_leave_this_machine(
+    hub: type[Hub], tiny: Callable[..., Checkpoint], tmp_path: Path
+) -> None:
+    tuned = tiny(num_classes=3)
+    place = str(tmp_path)
+    train = {"dataset": f"folder:{place}/secret/cats", "batch_size": 16, "lr": 2e-4}
+    tuned.info |= {"base": f"{place}/models/net", "dataset": train["dataset"], "train": train}
+    save_file(tmp_path / "a.safetensors", tuned)
+    publish.push(tmp_path / "a.safetensors", "me/net")
+    files = hub.asked[-1][2]
+    for content in files.values():
+        assert place.encode() not in content
+        assert b"secret" not in content
+    assert b"folder:cats" in files["README.md"]
+    assert b"fine-tuned from `net`" in files["README.md"]
+
+
 def test_the_token_is_in_nothing(
     hub: type[Hub],
     file: Path,

@@ -79,8 +79,7 @@ def trainer(
         torch.manual_seed(0)
         net = UNet(model)
     process = process or DiffusionConfig(20)
-    cpu = torch.device("cpu")
-    return Trainer(net, process, settings(**changes), data or pictures(), None, cpu, False)
+    return Trainer(net, process, settings(**changes), data or pictures())
 
 
 def state(out: Path) -> dict[str, Tensor]:

@@ -25,6 +25,7 @@ from ddpm_demo.inference.generate import generate
 from ddpm_demo.media.images import to_uint8
 from ddpm_demo.models.checkpoint import Checkpoint, load_tensors, save_checkpoint
 from ddpm_demo.models.load import load_checkpoint
+from ddpm_demo.training.run_folder import RunFolder
 from ddpm_demo.training.trainer import Trainer
 from ddpm_demo.ui.components.model_choice import ModelChoice, find
 from ddpm_demo.ui.finetune import asked, plans, results, session
@@ -118,6 +119,25 @@ def test_stopped_and_continued_is_as_unbroken(tune: Callable[..., Any], tmp_path
     assert lines(said)[-1] == "“tiny-all-6 (yours)” is in the model list of Generate."
     assert same(tmp_path / "parts", tmp_path / "whole")
     assert frames(said) == sorted({0, steps, 3, 6})  # the film has both parts
+
+
+def test_a_run_of_the_app_is_shipped_like_one_of_the_command_line(
+    tune: Callable[..., Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from ddpm_demo.publishing import cards
+    from ddpm_demo.publishing.ship import ship
+
+    monkeypatch.setattr(cards, "SHOWN", 2)
+    list(tune())
+    run, folder = RunFolder(tmp_path / "a" / "run"), tmp_path / "tiny-all"
+    assert [row["step"] for row in run.rows()] == [3, 6]
+    assert [p.name for p in run.previews()] == [f"preview-{n:09d}.png" for n in (0, 12, 24)]
+    shipped = ship(run.path, folder, cards.Story("abc", "It is tiny."), sample={"steps": 2})
+    assert shipped.info["base"] == "tiny"
+    with Image.open(folder / "morph.gif") as film:
+        assert getattr(film, "n_frames", 1) in (2, 3)  # equal frames are one
+    text = (folder / "README.md").read_text()
+    assert "finetune --model tiny --dataset folder:pictures --steps 6 --batch-size 4" in text
 
 
 def test_no_step_is_made_while_somebody_waits_for_pictures(
@@ -484,7 +504,7 @@ def test_no_network_is_one_sentence(
         raise OSError("<urlopen error: no network>")
 
     monkeypatch.setattr(datasets.cifar, "download_and_extract_archive", fail)
-    monkeypatch.setattr(d, "DATA_DIR", tmp_path / "data")
+    monkeypatch.setenv("DDPM_DEMO_DATA", str(tmp_path / "data"))
     with pytest.raises(gr.Error) as caught:
         list(tune(source="cifar10"))
     said = html.unescape(caught.value.message)

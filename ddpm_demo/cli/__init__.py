@@ -23,7 +23,7 @@ EXAMPLES = """examples:
   python -m ddpm_demo sample --model mnist --steps 100 -n 16 --out film.mp4
   python -m ddpm_demo noise --image face.png --schedule cosine --t 100,200,999 --out strip.png
   python -m ddpm_demo train --dataset mnist --minutes 40 --out runs/mnist
-  python -m ddpm_demo train --dataset folder:photos --size 64 --images 1M --out runs/photos
+  python -m ddpm_demo train --dataset folder:photos --norm group --images 1M --out runs/photos
   python -m ddpm_demo finetune --model cifar10 --class ship --steps 400 --out runs/ship
   python -m ddpm_demo distill --model cifar10 --steps 4,2,1 --out runs/cifar10-fast
   python -m ddpm_demo evaluate --model mnist --metrics fd-mnist,bpd -n 5000

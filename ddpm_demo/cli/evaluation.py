@@ -20,6 +20,7 @@ from ddpm_demo.cli.common import (
     suffix,
 )
 from ddpm_demo.cli.options import count, dataset_name, model_name, numbers, path
+from ddpm_demo.data import shown
 
 if TYPE_CHECKING:
     from ddpm_demo.data import Images
@@ -139,8 +140,7 @@ def _evaluate(o: argparse.Namespace) -> None:
         c.number("steps", setting.steps, 1, T, whole=True)
 
     def load(train: bool) -> Images:
-        folder = o.data_dir or d.DATA_DIR
-        found = d.load(dataset, folder, train=train, size=config.size, channels=config.channels)
+        found = d.load(dataset, o.data_dir, train=train, size=config.size, channels=config.channels)
         return found.only(only) if only else found
 
     tested = load(False) if "bpd" in wanted and not rank else None
@@ -305,7 +305,7 @@ def _command(o: argparse.Namespace) -> str:
         "--data-class": o.data_class,
         "--guidance": o.guidance,
         "--seed": o.seed or None,
-        "--dataset": o.dataset,
+        "--dataset": o.dataset and shown(o.dataset),
         "--split": o.split if o.split != "train" else None,
         "--bpd-images": o.bpd_images,
         "--bpd-steps": o.bpd_steps,
@@ -325,8 +325,8 @@ def _into_card(card: Path, result: dict[str, Any], judges: list[str], command: s
     if result["samples"]:
         lines += [
             f"{result['n']:,} samples (seeds from {result['seed']}, class: {result['class']}) "
-            f"against {result['n_data']:,} pictures: {result['dataset']}, {result['split']} split, "
-            f"class: {result['data_class']}.",
+            f"against {result['n_data']:,} pictures: {shown(result['dataset'])}, "
+            f"{result['split']} split, class: {result['data_class']}.",
             "",
         ]
         names = [k for k, v in result["samples"][0].items() if isinstance(v, float)]

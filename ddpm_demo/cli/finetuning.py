@@ -13,6 +13,7 @@ from ddpm_demo import config as c
 from ddpm_demo.cli.common import device_argument, film_frames, reading
 from ddpm_demo.cli.options import dataset_name, model_name, path
 from ddpm_demo.cli.training import follow_until_stopped
+from ddpm_demo.data import named
 
 
 def finetune_arguments(p: argparse.ArgumentParser) -> None:
@@ -26,7 +27,7 @@ def finetune_arguments(p: argparse.ArgumentParser) -> None:
     p.add_argument(
         "--dataset",
         type=dataset_name,
-        help="mnist, fashion_mnist, cifar10, folder:PATH; default: base's",
+        help=f"{named()}; default: base's",
     )
     p.add_argument("--data-dir", type=path, help="where the data sets are or are downloaded to")
     length = p.add_mutually_exclusive_group()
@@ -73,8 +74,7 @@ def _finetune(o: argparse.Namespace) -> None:
     base = load_checkpoint(o.model, device)
     dataset = o.dataset or base.info.get("dataset", "cifar10")
     size, channels = base.model.config.size, base.model.config.channels
-    place = o.data_dir or d.DATA_DIR
-    data = d.load(dataset, place, size=size, channels=channels, progress=reading)
+    data = d.load(dataset, o.data_dir, size=size, channels=channels, progress=reading)
     if o.only:
         data = data.only(o.only)
     batch = min(len(data), usual["batch_size"]) if o.batch_size is None else o.batch_size
@@ -109,7 +109,7 @@ def _finetune(o: argparse.Namespace) -> None:
         o.out,
     )
     kept = film_frames(len(folder.previews()), len(first), size, SCALE)
-    folder.write_film(folder.film, {"program": "ddpm_demo", "model": o.model}, kept)
+    folder.write_film({"program": "ddpm_demo", "model": base.name}, kept)
     print(o.out)
     if o.push is not None and not stopped:
         with tempfile.TemporaryDirectory() as place:

@@ -10,16 +10,18 @@ import sys
 from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from ddpm_demo import config as c
 from ddpm_demo.cli.common import device_argument, own_device, progress_bar, reading
 from ddpm_demo.cli.options import add_settings, dataset_name, model_name, path
 from ddpm_demo.cli.tracking import tracked, tracker
+from ddpm_demo.data import named, shown
 
 if TYPE_CHECKING:
+    from ddpm_demo.data import Images
+    from ddpm_demo.models.checkpoint import Checkpoint
     from ddpm_demo.training.train import Progress
-
 
 NETWORK = ("width", "multipliers", "blocks", "attention", "norm", "dropout")
 LENGTH = ("images", "epochs", "minutes")
@@ -27,12 +29,13 @@ OPTIMISATION = (
     *("loss", "weighting", "batch_size", "lr", "warmup", "decay"),
     *("weight_decay", "beta2", "grad_clip", "ema"),
 )
-PROCESS = ("noise", "schedule", "beta_start", "beta_end", "T", "predict")
+PROCESS = ("noise", "beta_start", "beta_end", "T", "predict")
+FRESH = c.DiffusionConfig(schedule="cosine")  # without --init
 
 
 def train_arguments(p: argparse.ArgumentParser) -> None:
     g = p.add_argument_group("data")
-    add_settings(g, c.TrainConfig, ["dataset"], changes={"dataset": {"type": dataset_name}})
+    add_settings(g, c.TrainConfig, ["dataset"], changes={"dataset": {"type": dataset_name, "help": named()}})
     g.add_argument("--data-dir", type=path, help="where the data sets are or are downloaded to")
     g.add_argument(
         "--size", type=int, help="pixels a side (default: the data's own; 32 for folders)"
@@ -48,7 +51,7 @@ def train_arguments(p: argparse.ArgumentParser) -> None:
         "--init",
         type=model_name,
         metavar="MODEL",
-        help="start from its weights, with its network and process",
+        help="start from its weights and network, and its process where none is asked for",
     )
     metavar = {"preview_every": {"metavar": "IMAGES"}}
     add_settings(g, c.TrainConfig, [*LENGTH, "preview_every", "seed"], changes=metavar)
@@ -56,8 +59,12 @@ def train_arguments(p: argparse.ArgumentParser) -> None:
     device_argument(p)
     g.add_argument("--compile", action="store_true", help="torch.compile the steps, for a GPU")
     add_settings(p.add_argument_group("optimisation"), c.TrainConfig, OPTIMISATION)
-    cosine = {"schedule": {"default": "cosine"}}
-    add_settings(p.add_argument_group("process"), c.DiffusionConfig, PROCESS, changes=cosine)
+    g = p.add_argument_group("process")
+    own = "that of --init, or "  # None where it isn't given, so that --init may say it
+    add_settings(g, c.DiffusionConfig, PROCESS, unset=own)
+    g.add_argument(
+        "--schedule", choices=c.SCHEDULES, help=f"of beta_t (default: {own}{FRESH.schedule})"
+    )
     g = p.add_argument_group("network")
     g.add_argument(
         "--paper", action="store_true", help="Ho et al.'s 35.7 M network as the defaults"
@@ -68,12 +75,16 @@ def train_arguments(p: argparse.ArgumentParser) -> None:
     p.set_defaults(run_command=_train)
 
 
-def configs(o: argparse.Namespace) -> tuple[c.DiffusionConfig, c.TrainConfig]:
-    """The process and the run that the arguments ask for."""
+def configs(
+    o: argparse.Namespace, base: c.DiffusionConfig = FRESH
+) -> tuple[c.DiffusionConfig, c.TrainConfig]:
+    """The process and the run that the arguments ask for; what they don't say, `base` does."""
     names = {f.name for f in dataclasses.fields(c.TrainConfig)}
     config = c.TrainConfig(**{k: v for k, v in vars(o).items() if k in names})
     config.require_length()
-    return c.DiffusionConfig(**{name: getattr(o, name) for name in PROCESS}), config
+    asked = {name: getattr(o, name) for name in (*PROCESS, "schedule")}
+    said = {name: value for name, value in asked.items() if value is not None}
+    return dataclasses.replace(base, **said), config
 
 
 def network(o: argparse.Namespace, size: int, channels: int, classes: int) -> c.ModelConfig:
@@ -90,69 +101,96 @@ def network(o: argparse.Namespace, size: int, channels: int, classes: int) -> c.
 def _train(o: argparse.Namespace) -> None:
     import torch
 
-    from ddpm_demo import data as d
     from ddpm_demo.devices import keep_memory, pick
     from ddpm_demo.models.load import load_checkpoint
     from ddpm_demo.training.run_folder import RunFolder
     from ddpm_demo.training.train import train
 
-    process, config = configs(o)
+    _, config = configs(o)
     RunFolder(o.out).check(o.resume)
     leader = os.environ.get("RANK", "0") == "0"
     trackio = tracker() if o.track and leader else None
     keep_memory()
     torch.backends.cudnn.benchmark = True  # all steps have the same shapes
-    folder = o.data_dir or d.DATA_DIR
     init = load_checkpoint(o.init) if o.init else None
     if init:
-        process, o.size, o.grey = (
-            init.diffusion,
-            init.model.config.size,
-            init.model.config.channels == 1,
-        )
-    sets = []
-    for train_split in (True, False):
-        images = d.load(
-            o.dataset,
-            folder,
-            train=train_split,
-            size=o.size,
-            channels=1 if o.grey else None,
-            progress=partial(reading, quiet=not leader),
-        )
-        sets.append(images.only(o.only) if o.only else images)
-    n, channels, size = *sets[0].pixels.shape[:2], sets[0].pixels.shape[2]
-    classes = len(sets[0].classes) if o.class_conditional else 0
-    c.require(
-        not o.class_conditional or classes > 0, "class-conditional", True, "data that has classes"
-    )
-    model = init or network(o, size, channels, classes)
-    run = partial(
-        train,
-        model,
-        process,
-        config,
-        sets[0],
-        o.out,
-        held_out=sets[1],
-        resume=o.resume,
-        device=own_device(pick(o.device)),
-        bf16=o.bf16,
-        compiled=o.compile,
-    )
-    if leader:
-        for reason in dict.fromkeys(sets[0].skipped + sets[1].skipped):
-            print(f"skipped {reason}", file=sys.stderr)
-        print(f"{n:,} pictures of {channels} x {size} x {size}", file=sys.stderr)
+        _fits(o, init)
+    images, held_out = _pictures(o, init, leader)
+    process, _ = configs(o, init.diffusion if init else FRESH)
+    model: Checkpoint | c.ModelConfig = init or _fresh(o, images)
+    if leader and isinstance(model, c.ModelConfig):
+        _say_if_not_exportable(model, process)
+    run = partial(train, model, process, config, images, o.out, held_out=held_out, origin="init")
+    options = {"resume": o.resume, "device": own_device(pick(o.device))}
+    options |= {"bf16": o.bf16, "compiled": o.compile}
 
     def start(should_stop: Callable[[], bool]) -> Iterator[Progress]:
-        progress = run(should_stop=should_stop)
+        progress = run(should_stop=should_stop, **options)
         if not trackio:
             return progress
-        settings = {k: str(v) for k, v in vars(o).items() if k != "run_command"}
-        return tracked(progress, trackio, o.track, o.out.name, settings)
+        return tracked(progress, trackio, o.track, o.out.name, _tracked_settings(o))
 
     follow_until_stopped(start, o.out)
+
+
+def _fits(o: argparse.Namespace, init: Checkpoint) -> None:
+    """Raise `ValueError` where the arguments ask for another network than that of --init."""
+    model = init.model.config
+    said = [k for k in (*NETWORK, "paper") if getattr(o, k) not in (None, False)]
+    c.require(
+        not said, "with --init", ", ".join(said), "no option of the network: it is the base's"
+    )
+    c.require(o.size in (None, model.size), "--size with --init", o.size, f"{model.size}")
+    c.require(not o.grey or model.channels == 1, "--grey with --init", True, "for a grey base")
+    ok = not o.class_conditional or model.num_classes > 0
+    c.require(ok, "--class-conditional with --init", True, "for a base that knows classes")
+
+
+def _pictures(
+    o: argparse.Namespace, init: Checkpoint | None, leader: bool
+) -> tuple[Images, Images]:
+    """Pictures to train on and held-out ones, with what was left out said."""
+    from ddpm_demo import data as d
+
+    size, channels = o.size, 1 if o.grey else None
+    if init:
+        size, channels = init.model.config.size, init.model.config.channels
+    look: dict[str, Any] = {"size": size, "channels": channels}
+    look["progress"] = partial(reading, quiet=not leader)
+    both = [d.load(o.dataset, o.data_dir, train=split, **look) for split in (True, False)]
+    if leader:
+        for reason in dict.fromkeys(both[0].skipped + both[1].skipped):
+            print(f"skipped {reason}", file=sys.stderr)
+    images, held_out = (found.only(o.only) if o.only else found for found in both)
+    if leader:
+        shape = " x ".join(map(str, images.pixels.shape[1:]))
+        print(f"{len(images):,} pictures of {shape}", file=sys.stderr)
+    return images, held_out
+
+
+def _fresh(o: argparse.Namespace, images: Images) -> c.ModelConfig:
+    classes = len(images.classes) if o.class_conditional else 0
+    ok = not o.class_conditional or classes > 0
+    c.require(ok, "class-conditional", True, "data that has classes")
+    return network(o, images.pixels.shape[2], images.pixels.shape[1], classes)
+
+
+def _say_if_not_exportable(model: c.ModelConfig, process: c.DiffusionConfig) -> None:
+    """Say before the run that diffusers won't run its model, and which option changes that."""
+    from ddpm_demo.models.diffusers_config import published
+
+    try:
+        published(model, process, c.SampleConfig())
+    except ValueError as error:
+        hint = " --norm group makes one that it can write." if model.norm == "layer" else ""
+        print(f"`export` won't write this model for diffusers: {error}{hint}", file=sys.stderr)
+
+
+def _tracked_settings(o: argparse.Namespace) -> dict[str, str]:
+    """The arguments, for a tracker that may be a public one: names, but no places on the disk."""
+    settings = {k: v.name if isinstance(v, Path) else str(v) for k, v in vars(o).items()}
+    del settings["run_command"]
+    return settings | {"dataset": shown(o.dataset)}
 
 
 def follow_until_stopped(

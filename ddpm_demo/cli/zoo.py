@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import json
+from typing import Any
 
 from ddpm_demo import config as c
 from ddpm_demo.cli.options import model_name, path
@@ -16,11 +17,20 @@ def models_arguments(p: argparse.ArgumentParser) -> None:
 
 
 def ship_arguments(p: argparse.ArgumentParser) -> None:
-    p.add_argument("run", type=path, metavar="RUN", help="the folder of a training run")
-    p.add_argument("folder", type=path, metavar="FOLDER", help="such as checkpoints/mnist")
-    p.add_argument("--commit", required=True, help="of the code that trained it")
-    p.add_argument("--limits", required=True, help="a sentence on what the model can't do")
-    p.add_argument("--sample", default="{}", help='how to sample it, as JSON: {"start": 940}')
+    p.add_argument("run", type=path, nargs="?", metavar="RUN", help="the folder of a training run")
+    p.add_argument(
+        "folder", type=path, nargs="?", metavar="FOLDER", help="such as checkpoints/mnist"
+    )
+    p.add_argument("--all", action="store_true", help="make the cards of all shipped models again")
+    p.add_argument("--commit", help="of the code that trained it")
+    p.add_argument("--limits", help="a sentence on what the model can't do")
+    p.add_argument("--sample", help='how to sample it, as JSON: {"start": 940}')
+    p.add_argument(
+        "--samplers",
+        type=path,
+        metavar="FILE",
+        help="JSON: a list of rows with sampler, spacing, steps, calls and distance",
+    )
     p.add_argument("--history", default="", help="a sentence on interruptions")
     p.set_defaults(run_command=_ship)
 
@@ -62,19 +72,35 @@ def _models(o: argparse.Namespace) -> None:
 
 
 def _ship(o: argparse.Namespace) -> None:
-    from ddpm_demo.publishing.card import ship
+    from ddpm_demo.models.zoo import available, models_folder
+    from ddpm_demo.publishing.cards import Story
+    from ddpm_demo.publishing.ship import make_card, ship
 
-    try:
-        sample = json.loads(o.sample)
-    except json.JSONDecodeError as error:
-        raise ValueError(f"--sample is not JSON: {error}.") from None
-    c.require(isinstance(sample, dict), "--sample", o.sample, 'like {"start": 940}')
-    c.from_dict(c.SampleConfig, sample)
-    log = o.run / "log.jsonl"
-    c.require(log.is_file(), "RUN", str(o.run), "the folder of a run, with log.jsonl in it")
-    c.require(not o.folder.is_file(), "FOLDER", str(o.folder), "a folder")
-    ship(o.run, o.folder, commit=o.commit, limits=o.limits, history=o.history, sample=sample)
+    if o.all:
+        c.require(o.run is None, "RUN", str(o.run), "none with --all")
+        for name in available():
+            make_card(models_folder() / name)
+            print(models_folder() / name)
+        return
+    for name, value in (("RUN", o.run), ("FOLDER", o.folder)):
+        c.require(value is not None, name, None, "a folder: `ship RUN FOLDER`, or `ship --all`")
+    for name in ("commit", "limits"):
+        c.require(bool(getattr(o, name)), f"--{name}", getattr(o, name), "a text")
+    sample = None if o.sample is None else _json(o.sample, "--sample")
+    c.require(
+        sample is None or isinstance(sample, dict), "--sample", o.sample, 'like {"start": 940}'
+    )
+    samplers = None if o.samplers is None else _json(o.samplers.read_text("utf-8"), "--samplers")
+    story = Story(o.commit, o.limits, o.history)
+    ship(o.run, o.folder, story, sample=sample, samplers=samplers)
     print(o.folder)
+
+
+def _json(text: str, name: str) -> Any:
+    try:
+        return json.loads(text)
+    except json.JSONDecodeError as error:
+        raise ValueError(f"{name} is not JSON: {error}.") from None
 
 
 def _export(o: argparse.Namespace) -> None:

@@ -25,7 +25,7 @@ from torch import Tensor, nn
 from ddpm_demo import data as d
 from ddpm_demo.config import SEED_MAX, from_dict, number, require, whole_numbers
 from ddpm_demo.devices import bf16_pays, pick
-from ddpm_demo.files import write_atomically
+from ddpm_demo.files import expand, write_atomically
 from ddpm_demo.models.checkpoint import (
     CheckpointError,
     check_parameters,
@@ -76,14 +76,6 @@ class Recipe:
         number("lr", self.lr, 0, 10, above=True)
         number("weight_decay", self.weight_decay, 0, 1)
         number("seed", self.seed, 0, SEED_MAX, whole=True)
-
-
-SHAPES: dict[str, dict[str, Any]] = {
-    "mnist": {"widths": (16, 32, 64, 64), "dim": 64},
-    "fashion_mnist": {"widths": (32, 64, 128, 128), "dim": 64},
-    "cifar10": {"widths": (32, 64, 128, 256), "dim": 128},
-}
-EPOCHS = {"mnist": 3, "fashion_mnist": 12, "cifar10": 20}
 
 
 def _conv(c_in: int, c_out: int, kernel: int = 3, *, halve: bool = False) -> nn.Sequential:
@@ -314,8 +306,6 @@ def assess(model: Classifier, data: d.Images, batch_size: int = 500) -> Report:
 
 def card(name: str, model: Classifier) -> str:
     """The card that lies beside the weights, in Markdown."""
-    from ddpm_demo.publishing.card import DATA
-
     info, config, result = model.info, model.config, model.info["test"]
     rows = "\n".join(f"| {k} | {100 * v:.1f} % |" for k, v in result["by_class"].items())
     parameters = count_parameters(model)
@@ -329,7 +319,7 @@ A classifier of {config.channels} x {config.size} x {config.size} pictures in {l
 classes, trained by this project from scratch to judge samples. It has {parameters / 1e6:.2f} M
 parameters, in half precision, and decides by {config.dim} features.
 
-- Data: {DATA[info["dataset"]]}
+- Data: {d.DATASETS[info["dataset"]].about}
 - Command: `{command}`
 - Training: {info["images"]:,} pictures seen in {info["seconds"] / 60:.1f} minutes
 - **Test accuracy: {100 * result["accuracy"]:.2f} %** of {result["n"]:,} pictures
@@ -352,10 +342,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     p = argparse.ArgumentParser(
         prog="python -m ddpm_demo.evaluation.classifier", description=main.__doc__
     )
-    p.add_argument("--dataset", choices=d.NAMES, default="mnist")
-    p.add_argument("--data-dir", type=Path, default=d.DATA_DIR)
-    p.add_argument("--out", type=Path, required=True, help="*.safetensors; the card is *.md beside")
-    usual = ", ".join(f"{n} for {name}" for name, n in EPOCHS.items())
+    judges = {name: row.judge for name, row in d.DATASETS.items() if row.judge}
+    p.add_argument("--dataset", choices=[*judges], default="mnist")
+    p.add_argument("--data-dir", type=expand)
+    p.add_argument("--out", type=expand, required=True, help="*.safetensors; a card goes beside it")
+    usual = ", ".join(f"{judge['epochs']} for {name}" for name, judge in judges.items())
     p.add_argument("--epochs", type=int, help=f"default: {usual}")
     p.add_argument("--batch-size", type=int, default=default.batch_size)
     p.add_argument("--lr", type=float, default=default.lr)
@@ -365,11 +356,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     o = p.parse_args(arguments)
     try:
         require(o.out.suffix == ".safetensors", "suffix of --out", o.out.suffix, ".safetensors")
-        epochs = EPOCHS[o.dataset] if o.epochs is None else o.epochs
+        shape = dict(judges[o.dataset])
+        usual_epochs = shape.pop("epochs")
+        epochs = usual_epochs if o.epochs is None else o.epochs
         recipe = Recipe(epochs, o.batch_size, o.lr, o.weight_decay, o.seed)
         sets = [d.load(o.dataset, o.data_dir, train=train) for train in (True, False)]
         channels, size = sets[0].pixels.shape[1:3]
-        config = ClassifierConfig(sets[0].classes, size, channels, **SHAPES[o.dataset])
+        config = ClassifierConfig(sets[0].classes, size, channels, **shape)
         with torch.random.fork_rng():
             torch.manual_seed(recipe.seed)
             model = Classifier(config).to(pick(o.device))

@@ -22,7 +22,7 @@ from ddpm_demo import data as d
 from ddpm_demo.config import number, one_of
 from ddpm_demo.evaluation.classifier import Classifier, load_classifier
 from ddpm_demo.evaluation.metrics import Extractor, MetricError, Summary, summarise
-from ddpm_demo.files import write_atomically
+from ddpm_demo.files import expand, write_atomically
 from ddpm_demo.models.zoo import models_folder
 
 SPLITS = ("train", "test")
@@ -106,7 +106,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         prog="python -m ddpm_demo.evaluation.references", description=main.__doc__
     )
     p.add_argument("classifier", help="a shipped one, by name")
-    p.add_argument("--data-dir", type=Path, default=d.DATA_DIR)
+    p.add_argument("--data-dir", type=expand)
     o = p.parse_args(arguments)
     try:
         judge = load_classifier(o.classifier)

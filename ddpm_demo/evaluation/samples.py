@@ -124,8 +124,8 @@ def judge_of(checkpoint: Checkpoint) -> Classifier:
         ValueError: there is none, or the model's pictures are of another shape than its.
     """
     dataset, config = checkpoint.info.get("dataset"), checkpoint.model.config
-    known = f"{', '.join(data.NAMES)}, for which there is a classifier"
-    require(dataset in data.NAMES, "data of the model", dataset, known)
+    known = f"{data.named('')}, for which there is a classifier"
+    require(dataset in data.DATASETS, "data of the model", dataset, known)
     judge = load_classifier(str(dataset))
     wanted, shape = judge.config, (config.channels, config.size)
     require(

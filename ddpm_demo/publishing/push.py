@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import tempfile
 from pathlib import Path
 
 from ddpm_demo.config import require
-from ddpm_demo.models.checkpoint import Checkpoint
+from ddpm_demo.models.checkpoint import Checkpoint, save_file
 from ddpm_demo.models.load import load_checkpoint
+from ddpm_demo.publishing.private import public
 
+WEIGHTS = "model.safetensors"
 NAME = "such as YOU/cifar10-ship"
 
 
@@ -40,16 +43,19 @@ def push(file: Path, repo: str) -> str:
 
     token, repo = login(), repo.strip()
     require(bool(repo), "repository", repo, NAME)
-    checkpoint = load_checkpoint(file)
+    checkpoint = public(load_checkpoint(file))
     try:
         api = HfApi(token=token)
         url = api.create_repo(repo, exist_ok=True)
         text = card(checkpoint, url.repo_id)
-        files = [
-            CommitOperationAdd("model.safetensors", file),
-            CommitOperationAdd("README.md", text.encode()),
-        ]
-        api.create_commit(repo, files, commit_message="Model and card by ddpm_demo")
+        with tempfile.TemporaryDirectory() as folder:
+            weights = Path(folder, WEIGHTS)
+            save_file(weights, checkpoint)  # without the places that its metadata may name
+            files = [
+                CommitOperationAdd(WEIGHTS, weights),
+                CommitOperationAdd("README.md", text.encode()),
+            ]
+            api.create_commit(repo, files, commit_message="Model and card by ddpm_demo")
     except Exception as error:  # httpx's or httpx2's errors by the Hub's version, a full disk
         reason = (str(error).strip() or type(error).__name__).splitlines()[0]
         reason = reason.replace(token, "…")  # whatever the Hub says

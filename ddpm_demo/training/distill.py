@@ -30,7 +30,7 @@ from ddpm_demo.models.checkpoint import Checkpoint
 from ddpm_demo.training import trajectories as tr
 from ddpm_demo.training.run_folder import RunFolder
 from ddpm_demo.training.train import Progress, _steps
-from ddpm_demo.training.trainer import Trainer
+from ddpm_demo.training.trainer import Machine, Trainer
 
 Plans = dict[int, list[int]]  # the student's falling t, by the number of its steps
 USUAL: dict[str, Any] = {"batch_size": 32, "lr": 1e-4, "warmup": 20, "decay": 0.5, "ema": 0.999}
@@ -103,7 +103,7 @@ class Distiller(Trainer):
         labels = torch.zeros(len(x), dtype=torch.long) if y is None else y
         data = Images(pixels, labels, tuple(teacher.classes))
         student = copy.deepcopy(teacher.model).requires_grad_(True)
-        super().__init__(student, teacher.diffusion, config, data, None, device, bf16)
+        super().__init__(student, teacher.diffusion, config, data, None, Machine(device, bf16))
         self.model.eval()  # no dropout: what is learnt has no noise
         self.teacher, self.plans, self.x = teacher, plans, x
         self.taught: Tensor | None = None  # the teacher's pictures of the previews

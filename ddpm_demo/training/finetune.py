@@ -22,9 +22,9 @@ from ddpm_demo.data import Images
 from ddpm_demo.devices import bf16_pays
 from ddpm_demo.diffusion.denoiser import Denoiser
 from ddpm_demo.models.checkpoint import Checkpoint, load_tensors, save_tensors
+from ddpm_demo.training.preview import preview
 from ddpm_demo.training.run_folder import RunFolder
-from ddpm_demo.training.train import Progress, train
-from ddpm_demo.training.trainer import preview
+from ddpm_demo.training.train import Progress, require_classes, train
 
 LR_MOST = 0.01
 LABEL_DROPOUT = 0.5  # half of the steps move "any" class, half the class itself
@@ -52,13 +52,7 @@ def settings(base: Checkpoint, data: Images, **values: Any) -> TrainConfig:
         tuple(data.pixels.shape[1:]),
         f"that of the model, {wanted}",
     )
-    if model.num_classes:
-        require(
-            list(data.classes) in (base.classes, []),
-            "classes of the data",
-            ", ".join(data.classes),
-            f"those of the model, {', '.join(base.classes)}",
-        )
+    require_classes(data, model.num_classes, base.classes)
     require(
         config.batch_size <= len(data),
         "batch_size",

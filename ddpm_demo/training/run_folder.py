@@ -113,22 +113,27 @@ class RunFolder:
         """The sheets of samples, the oldest first."""
         return sorted(self.path.glob("preview-*.png"))
 
-    def write_film(
-        self, path: Path, about: Mapping[str, str], keep: Collection[int] | None = None
-    ) -> bool:
-        """Write the previews as a film. Returns whether there were at least two.
+    def film_bytes(
+        self, about: Mapping[str, str], keep: Collection[int] | None = None
+    ) -> bytes | None:
+        """The film, as a GIF: that of the folder, or else its previews; None if there is neither.
 
         Args:
             about: metadata of the film.
-            keep: numbers of the previews to show; None: all.
+            keep: numbers of the previews to show; None: all. The film is then made anew.
         """
-        files = self.previews()
+        if keep is None and self.film.is_file():
+            return self.film.read_bytes()
+        files = [f for i, f in enumerate(self.previews()) if keep is None or i in keep]
         if len(files) < 2:
-            return False
-        chosen = [file for i, file in enumerate(files) if keep is None or i in keep]
+            return None
         sheets = []
-        for file in chosen:
+        for file in files:
             with Image.open(file) as sheet:
                 sheets.append(np.asarray(sheet.convert("RGB")))
-        images.write(path, sheets, fps=pace(len(sheets) - 1), metadata=about)
-        return True
+        return images.encode(sheets, "gif", fps=pace(len(sheets) - 1), metadata=about)
+
+    def write_film(self, about: Mapping[str, str], keep: Collection[int]) -> None:
+        """Make a film of the previews, if there are two."""
+        if film := self.film_bytes(about, keep):
+            write_atomically(self.film, film)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,7 +19,7 @@ from ddpm_demo.diffusion.denoiser import Denoiser
 from ddpm_demo.models.checkpoint import Checkpoint
 from ddpm_demo.nn.unet import UNet
 from ddpm_demo.training.run_folder import RunFolder
-from ddpm_demo.training.trainer import DivergedError, Trainer
+from ddpm_demo.training.trainer import DivergedError, Machine, Trainer
 
 T_BINS = 10  # of the loss by timestep
 
@@ -70,65 +70,112 @@ class Report:
     preview: Tensor
 
 
+@dataclass(frozen=True)
+class Options:
+    """What may be said of a run besides what it learns from.
+
+    Attributes:
+        held_out: pictures for the held-out loss.
+        resume: go on from the run's folder; without a state there, start.
+        bf16: bfloat16 autocast; None: where this machine gains from it.
+        compiled: run the steps through `torch.compile`, which takes a minute before the first.
+        should_stop: asked after every step; True, on any process, saves and ends the run.
+        denoiser: makes what the previews are drawn with, as in `generate`.
+        origin: what the result's `info` calls the checkpoint that it started from: "base" if it was
+            fine-tuned, "init" if it is a model of its own.
+    """
+
+    held_out: Images | None = None
+    resume: bool = False
+    device: torch.device | str = "cpu"
+    bf16: bool | None = None
+    compiled: bool = False
+    should_stop: Callable[[], bool] = lambda: False
+    denoiser: Callable[..., Denoiser] = Denoiser
+    origin: str = "base"
+
+
 def train(
     model: ModelConfig | Checkpoint,
     diffusion: DiffusionConfig,
     config: TrainConfig,
     data: Images,
     out: Path | None = None,
-    *,
-    held_out: Images | None = None,
-    resume: bool = False,
-    device: torch.device | str = "cpu",
-    bf16: bool | None = None,
-    compiled: bool = False,
-    should_stop: Callable[[], bool] = lambda: False,
-    denoiser: Callable[..., Denoiser] = Denoiser,
+    **options: Any,
 ) -> Iterator[Progress]:
     """Train, and yield `Progress` after every step of optimizer and EMA.
 
     Wrong arguments are refused by the call itself, before the first step is asked for.
 
     Args:
-        model: a configuration to start fresh, or a checkpoint to fine-tune a copy of.
+        model: a configuration to start fresh, or a checkpoint of whose weights a copy goes on.
+        diffusion: the process to train for, whatever a checkpoint's own is.
         out: the run's folder, as in `run_folder`: state, EMA weights, log and samples are written
             at every report and at the end; None writes nothing.
-        held_out: pictures for the held-out loss.
-        resume: go on from `out`; without a state there, start.
-        bf16: bfloat16 autocast; None: where this machine gains from it.
-        compiled: run the steps through `torch.compile`, which takes a minute before the first.
-        should_stop: asked after every step; True, on any process, saves and ends the run.
-        denoiser: makes what the previews are drawn with, as in `generate`.
+        options: the fields of `Options`.
 
     Raises:
         ValueError: the run has no length, or the data doesn't fit the network.
         DivergedError: the loss became NaN or infinite.
         CheckpointError: `out` holds another run.
     """
+    o = Options(**options)
     config.require_length()
-    device = torch.device(device)
-    with torch.random.fork_rng():
-        torch.manual_seed(config.seed)
-        net = UNet(model.model.config if isinstance(model, Checkpoint) else model)
-    if isinstance(model, Checkpoint):
-        net.load_state_dict(model.model.state_dict())
+    net, inherited = _network(model, diffusion, config.seed, o.origin)
+    channels = net.config.channels
     require(
-        data.pixels.shape[1] == net.config.channels,
+        data.pixels.shape[1] == channels,
         "channels of the data",
         data.pixels.shape[1],
-        f"those of the network, {net.config.channels}",
+        f"those of the network, {channels}",
     )
-    bf16 = bf16_pays(device) if bf16 is None else bf16
-    run = Trainer(net, diffusion, config, data, held_out, device, bf16, denoiser, compiled)
-    if isinstance(model, Checkpoint):
-        run.inherited = {"base": model.name}
-        if "sample" in model.info:
-            run.inherited["sample"] = model.info["sample"]
-    if resume and out and RunFolder(out).resumable():
+    require_classes(data, net.config.num_classes, inherited.get("classes", ()))
+    device = torch.device(o.device)
+    bf16 = bf16_pays(device) if o.bf16 is None else o.bf16
+    machine = Machine(device, bf16, o.compiled, o.denoiser)
+    run = Trainer(net, diffusion, config, data, o.held_out, machine)
+    run.inherited = inherited
+    if out and o.resume and RunFolder(out).resumable():
         run.load(out)
     if out:
         out.mkdir(parents=True, exist_ok=True)
-    return _steps(run, out, should_stop)
+    return _steps(run, out, o.should_stop)
+
+
+def _network(
+    model: ModelConfig | Checkpoint, diffusion: DiffusionConfig, seed: int, origin: str
+) -> tuple[UNet, dict[str, Any]]:
+    """The network to train, and what the result's `info` has from where it started."""
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        net = UNet(model.model.config if isinstance(model, Checkpoint) else model)
+    if not isinstance(model, Checkpoint):
+        return net, {}
+    net.load_state_dict(model.model.state_dict())
+    inherited: dict[str, Any] = {origin: model.name}
+    if model.classes:
+        inherited["classes"] = model.classes
+    if "sample" in model.info and diffusion == model.diffusion:  # of another process it may not fit
+        inherited["sample"] = model.info["sample"]
+    return net, inherited
+
+
+def require_classes(data: Images, num_classes: int, names: Sequence[str]) -> None:
+    """Raise `ValueError` unless the labels of the data mean what they mean to the network.
+
+    Data without classes fit every network: no label is the null class.
+
+    Args:
+        names: of the network's classes, if they are known.
+    """
+    if not num_classes or not data.classes:
+        return
+    require(
+        len(data.classes) == num_classes and list(names) in (list(data.classes), []),
+        "classes of the data",
+        ", ".join(data.classes),
+        f"those of the model, {', '.join(names) or num_classes}",
+    )
 
 
 def _steps(run: Trainer, out: Path | None, should_stop: Callable[[], bool]) -> Iterator[Progress]:

@@ -11,9 +11,9 @@ from __future__ import annotations
 import contextlib
 import copy
 import dataclasses
-import json
-import os
-from collections.abc import Callable, Iterator, Sequence
+import functools
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -21,39 +21,23 @@ import torch
 from torch import Tensor, nn
 
 from ddpm_demo.config import DiffusionConfig, TrainConfig, require
-from ddpm_demo.data import Images
+from ddpm_demo.data import NO_LABEL, Images
 from ddpm_demo.diffusion import losses
 from ddpm_demo.diffusion.denoiser import Denoiser
-from ddpm_demo.diffusion.noise import KINDS, Noise
-from ddpm_demo.diffusion.samplers.sampling import ddim
+from ddpm_demo.diffusion.noise import KINDS
 from ddpm_demo.diffusion.schedule import Schedule
-from ddpm_demo.models.checkpoint import (
-    Checkpoint,
-    CheckpointError,
-    load_tensors,
-    save_checkpoint,
-    save_tensors,
-)
+from ddpm_demo.models.checkpoint import Checkpoint, save_checkpoint
 from ddpm_demo.nn.unet import UNet
+from ddpm_demo.training.group import join, mean
+from ddpm_demo.training.preview import preview
 from ddpm_demo.training.run_folder import RunFolder
+from ddpm_demo.training.state import load_state, save_state
 
 HELD_OUT = 1024  # pictures of the held-out loss
 
 
 class DivergedError(FloatingPointError):
     """The loss became NaN or infinite; the message names step, learning rate and last good file."""
-
-
-class OtherRunError(CheckpointError):
-    """A folder holds a run with other settings.
-
-    Attributes:
-        changes: a phrase for each setting that is not what it was.
-    """
-
-    def __init__(self, folder: Path, changes: Sequence[str]) -> None:
-        super().__init__(f"{folder} holds another run: {'; '.join(changes)}.")
-        self.changes = changes
 
 
 def generator(device: torch.device, *key: int) -> torch.Generator:
@@ -83,6 +67,22 @@ class Shuffle:
         return torch.cat(parts)
 
 
+@dataclass(frozen=True)
+class Machine:
+    """Where a run is computed, and how.
+
+    Attributes:
+        bf16: bfloat16 autocast.
+        compiled: run the steps through `torch.compile`, which takes a minute before the first.
+        denoiser: makes what the previews are drawn with, as in `generate`.
+    """
+
+    device: torch.device
+    bf16: bool = False
+    compiled: bool = False
+    denoiser: Callable[..., Denoiser] = Denoiser
+
+
 class Trainer:
     """The state of a run: network, EMA, optimizer, and how far it is."""
 
@@ -92,23 +92,23 @@ class Trainer:
         diffusion: DiffusionConfig,
         config: TrainConfig,
         data: Images,
-        held_out: Images | None,
-        device: torch.device,
-        bf16: bool,
-        denoiser: Callable[..., Denoiser] = Denoiser,
-        compiled: bool = False,
+        held_out: Images | None = None,
+        machine: Machine | None = None,
     ) -> None:
+        machine = machine or Machine(torch.device("cpu"))
+        device = machine.device
         self.model = model.to(device).train()
         self.ema = copy.deepcopy(self.model).eval().requires_grad_(False)
         self.diffusion, self.config = diffusion, config
         self.schedule = Schedule.from_config(diffusion)
         self.data, self.held_out = data.on(device), held_out
-        self.device, self.bf16 = device, bf16
-        self.denoiser = denoiser
+        self.device, self.bf16 = device, machine.bf16
+        self.denoiser = machine.denoiser
+        self._pictures = data
         self.flip = data.flip if config.flip is None else config.flip
         self.shuffle = Shuffle(len(data), config.seed)
         self.rank, self.world, self.network = join(self.model, device)
-        if compiled:
+        if machine.compiled:
             self.network.compile()
         require(
             config.batch_size % self.world == 0,
@@ -128,6 +128,17 @@ class Trainer:
         self.seconds = 0.0
         self.history: list[dict[str, Any]] = []  # held-out losses, for the card and the curve
 
+    @functools.cached_property
+    def digests(self) -> Tensor:
+        """(N,) int64: which pictures the run sees; see `Images.digests`."""
+        return self._pictures.digests()
+
+    def reorder(self, order: Tensor) -> None:
+        """See the same pictures in another order."""
+        digests = self.digests[order]
+        self.data, self._pictures = self.data.take(order), self._pictures.take(order)
+        self.digests = digests
+
     # ---- one step -----------------------------------------------------------------------------
 
     def draw(self, step: int, images: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
@@ -145,7 +156,8 @@ class Trainer:
         own = slice(self.rank, None, self.world)
         x_0 = self.data.batch(index[own]).to(self.device)
         x_0 = torch.where(mirrored[own, None, None, None].to(self.device), x_0.flip(3), x_0)
-        y = self.data.labels[index].masked_fill(unlabelled, self.model.config.num_classes)
+        labels = self.data.labels[index]
+        y = labels.masked_fill(unlabelled | (labels == NO_LABEL), self.model.config.num_classes)
         if self.device.type == "cuda":  # a CPU would draw it more slowly than a GPU trains
             g = generator(self.device, config.seed, 2, step)
         eps = KINDS[self.diffusion.noise]((n, *x_0.shape[1:]), g)[own].to(self.device)
@@ -193,17 +205,8 @@ class Trainer:
             )
 
     def mean(self, *values: float) -> list[float]:
-        """Each value's mean over the processes.
-
-        Clocks and signals differ between them, but all must end, and set the learning rate, alike.
-        """
-        if self.world == 1:
-            return list(values)
-        import torch.distributed as dist
-
-        shared = torch.tensor(values, dtype=torch.float64, device=self.device)
-        dist.all_reduce(shared)
-        return (shared / self.world).tolist()
+        """Each value's mean over the processes."""
+        return mean(values, self.world, self.device)
 
     @contextlib.contextmanager
     def dropout_seeded(self) -> Iterator[None]:
@@ -246,6 +249,7 @@ class Trainer:
         n = min(HELD_OUT, len(self.held_out))
         g = generator(torch.device("cpu"), 0, 4)
         x_0, y = self.held_out.batch(torch.arange(n)), self.held_out.labels[:n]
+        y = y.masked_fill(y == NO_LABEL, self.model.config.num_classes)
         t = torch.randint(1, self.diffusion.T + 1, (n,), generator=g)
         eps = KINDS[self.diffusion.noise](x_0.shape, g)
         total = 0.0
@@ -265,9 +269,10 @@ class Trainer:
 
     def checkpoint(self) -> Checkpoint:
         """The EMA weights with what they were trained on."""
+        classes = list(self.data.classes) or self.inherited.get("classes", [])
         info = self.inherited | {
             "dataset": self.config.dataset,
-            "classes": list(self.data.classes) if self.model.config.num_classes else [],
+            "classes": classes if self.model.config.num_classes else [],
             "images": self.images,
             "seconds": round(self.seconds),
             "train": dataclasses.asdict(self.config),
@@ -276,53 +281,17 @@ class Trainer:
 
     def save(self, out: Path) -> None:
         """Write the resumable state and the EMA weights into `out`."""
-        names = [n for n, _ in self.model.named_parameters()]
-        state = {f"model.{n}": v for n, v in self.model.state_dict().items()}
-        state |= {f"ema.{n}": v for n, v in self.ema.state_dict().items()}
-        for i, slots in self.optimizer.state_dict()["state"].items():
-            state |= {f"adam.{names[i]}.{k}": v for k, v in slots.items()}
-        about = {
-            "step": self.step,
-            "images": self.images,
-            "seconds": self.seconds,
-            "history": self.history,
-            "configs": self.configs(),
-        }
-        save_tensors(RunFolder(out).state, state, about)
+        save_state(RunFolder(out).state, self)
         save_checkpoint(out, self.checkpoint())
 
     def load(self, out: Path) -> None:
-        """Go on from the state in `out`; the configurations have to be those of the run.
+        """Go on from the state in `out`; configurations and pictures have to be those of the run.
 
         Raises:
-            CheckpointError: no such state.
+            CheckpointError: no such state, or one of other pictures; the message says so.
             OtherRunError: a state of another run; it lists what differs.
         """
-        file = RunFolder(out).state
-        state, about = load_tensors(file)
-        if "configs" not in about:
-            raise CheckpointError(f"{file} is not the state of a run.")
-        if differ := [
-            f"{group}.{key} was {old!r} and is {new[key]!r}"
-            for group, new in self.configs().items()
-            for key, old in about["configs"].get(group, {}).items()
-            if json.loads(json.dumps(new[key])) != old
-        ]:
-            raise OtherRunError(out, differ)
-        for prefix, net in (("model.", self.model), ("ema.", self.ema)):
-            part = {k.removeprefix(prefix): v for k, v in state.items() if k.startswith(prefix)}
-            net.load_state_dict(part)
-        adam = self.optimizer.state_dict()
-        for i, (name, p) in enumerate(self.model.named_parameters()):
-            if f"adam.{name}.step" in state:
-                slots = {k: state[f"adam.{name}.{k}"] for k in ("step", "exp_avg", "exp_avg_sq")}
-                # Fused AdamW reads memory in order, so moments need the strides of their weights.
-                for k in ("exp_avg", "exp_avg_sq"):
-                    slots[k] = torch.empty_like(p, requires_grad=False).copy_(slots[k])
-                adam["state"][i] = slots
-        self.optimizer.load_state_dict(adam)
-        self.step, self.images = about["step"], about["images"]
-        self.seconds, self.history = about["seconds"], about["history"]
+        load_state(RunFolder(out).state, self)
 
     def configs(self) -> dict[str, dict[str, Any]]:
         """What has to stay the same over a run; its length and place may change."""
@@ -333,45 +302,5 @@ class Trainer:
             "model": dataclasses.asdict(self.model.config),
             "diffusion": dataclasses.asdict(self.diffusion),
             "train": train,
-            "base": {"name": self.inherited.get("base")},
+            "base": {"name": self.inherited.get("base") or self.inherited.get("init")},
         }
-
-
-def preview(
-    model: UNet,
-    diffusion: DiffusionConfig,
-    *,
-    by_class: bool = False,
-    bf16: bool = False,
-    n: int = 16,
-    steps: int = 25,
-    denoiser: Callable[..., Denoiser] = Denoiser,
-) -> Tensor:
-    """(n, C, H, W) samples from the seeds 0..n-1 by DDIM, in [-1, 1]; classes in turn or none."""
-    config, device = model.config, next(model.parameters()).device
-    noise = Noise(diffusion.noise, range(n))
-    x_T = noise.draw((n, config.channels, config.size, config.size)).to(device)
-    y = None
-    if config.num_classes and by_class:
-        y = torch.arange(n, device=device) % config.num_classes
-    denoise = denoiser(model, diffusion, y=y, bf16=bf16)
-    timesteps = denoise.schedule.timesteps(min(steps, diffusion.T))
-    *_, last = ddim(denoise, x_T, timesteps, noise=noise)
-    return last.x_t
-
-
-def join(model: UNet, device: torch.device) -> tuple[int, int, nn.Module]:
-    """Rank, number of processes, and the network wrapped for them.
-
-    `torchrun` and `accelerate launch` both describe the group in the environment; alone, there is
-    nothing to join.
-    """
-    world = int(os.environ.get("WORLD_SIZE", 1))
-    if world == 1:
-        return 0, 1, model
-    import torch.distributed as dist
-
-    if not dist.is_initialized():
-        dist.init_process_group("nccl" if device.type == "cuda" else "gloo")
-    ids = [device.index] if device.type == "cuda" else None
-    return dist.get_rank(), world, nn.parallel.DistributedDataParallel(model, device_ids=ids)

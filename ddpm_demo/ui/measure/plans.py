@@ -81,8 +81,7 @@ def classes_of(checkpoint: Checkpoint) -> list[str]:
 def _require_bound(checkpoint: Checkpoint) -> None:
     noise, dataset = checkpoint.diffusion.noise, checkpoint.info.get("dataset")
     require(noise == "gaussian", "noise of the model", noise, "gaussian: Gaussians are compared")
-    known = isinstance(dataset, str) and (dataset in data.NAMES or dataset.startswith("folder:"))
-    require(known, "data of the model", dataset, f"{', '.join(data.NAMES)} or folder:PATH")
+    require(data.known(dataset), "data of the model", dataset, data.named())
 
 
 def why_not(checkpoint: Checkpoint) -> dict[str, str]:

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import gradio as gr
 
+from ddpm_demo import data
 from ddpm_demo.config import number, require
 from ddpm_demo.ui.components.bar import bar
 from ddpm_demo.ui.server import disk, runtime
@@ -32,9 +33,7 @@ _one = threading.Lock()  # two downloads at once would write the same file
 
 @functools.lru_cache(maxsize=3)
 def _load(dataset: str, size: int, channels: int, train: bool) -> Images:
-    from ddpm_demo import data
-
-    return data.load(dataset, data.DATA_DIR, size=size, channels=channels, train=train)
+    return data.load(dataset, size=size, channels=channels, train=train)
 
 
 def data_of(
@@ -48,11 +47,9 @@ def data_of(
     Raises:
         ValueError: they can't be had, or not by a visitor, or would fill the memory.
     """
-    from ddpm_demo.data import NAMES
-
     dataset = str(dataset)
-    folder = dataset.startswith("folder:")
-    require(local or not folder, "data", dataset, f"{', '.join(NAMES)} for visitors")
+    folder = data.is_folder(dataset)
+    require(local or not folder, "data", dataset, f"{data.named('')} for visitors")
     if not folder:  # whole sets at the size of a model that anyone may have uploaded
         number("size of the model", size, 8, SIZE_MOST, whole=True)
     return _load(dataset, size, channels, train)
@@ -63,8 +60,6 @@ def loading(dataset: Any, *shape: int, **options: bool) -> Generator[str, None, 
 
     Whoever leaves does so at once; the download goes on, for the next one.
     """
-    from ddpm_demo import data
-
     found: Future[Images] = Future()
 
     def load() -> None:
@@ -76,7 +71,7 @@ def loading(dataset: Any, *shape: int, **options: bool) -> Generator[str, None, 
 
     threading.Thread(target=load, daemon=True).start()
     while not wait([found], EVERY).done:
-        come, size = data.arrived(dataset) if dataset in data.NAMES else (0, 0)
+        come, size = data.arrived(dataset)
         if 0 < come < size:
             words = f"Downloading {dataset}: {come / 1e6:.0f} of {size / 1e6:.0f} MB"
             yield bar(words, come / size)

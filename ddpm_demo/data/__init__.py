@@ -1,0 +1,219 @@
+"""Training data: whole data sets as uint8 tensors in memory.
+
+`DATASETS` has a row for each named one; a new row is seen by the command line, the app, the cards
+and `evaluate`. Pictures of one's own come from a folder, by `folder:PATH`. Torch is imported where
+it is needed, so that help is instant.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from filelock import FileLock
+
+from ddpm_demo.config import number
+from ddpm_demo.data.folder import read_folder
+from ddpm_demo.data.images import NO_LABEL as NO_LABEL
+from ddpm_demo.data.images import DataError as DataError
+from ddpm_demo.data.images import Images as Images
+from ddpm_demo.files import cache_folder, expand
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+FOLDER = "folder:"
+VARIABLE = "DDPM_DEMO_DATA"  # of the environment: where the data sets are
+
+
+@dataclass(frozen=True)
+class DataSet:
+    """A row of `DATASETS`.
+
+    Attributes:
+        load: gets the folder of all data sets and whether the training split is wanted; returns
+            the pictures at their own size. What goes wrong is an OSError, RuntimeError or
+            ValueError.
+        size, channels: of its pictures.
+        about: who made it, its licence, how many pictures: for the cards.
+        judge: `widths`, `dim` and `epochs` of the classifier that is trained on it, if one is.
+        archives: the pattern of what is downloaded, below the folder, and its bytes, if known.
+    """
+
+    load: Callable[[Path, bool], Images]
+    size: int
+    channels: int
+    about: str
+    judge: Mapping[str, Any] = field(default_factory=dict)
+    archives: tuple[str, int] | None = None
+
+
+def _torchvision(kind: str, flip: bool, folder: Path, train: bool) -> Images:
+    """One of torchvision's classes, downloaded on first use."""
+    import torch
+    from torchvision import datasets
+
+    cls = getattr(datasets, kind)
+    try:
+        found = cls(folder, train=train, download=False)
+    except RuntimeError:  # not there yet
+        found = cls(folder, train=train, download=True)
+    pixels = torch.as_tensor(found.data)
+    pixels = pixels[:, None] if pixels.ndim == 3 else pixels.permute(0, 3, 1, 2)
+    return Images(pixels, torch.as_tensor(found.targets), tuple(found.classes), flip)
+
+
+DATASETS: dict[str, DataSet] = {
+    "mnist": DataSet(
+        partial(_torchvision, "MNIST", False),  # a mirrored 2 is no digit
+        size=28,
+        channels=1,
+        about="MNIST (LeCun, Bottou, Bengio & Haffner 1998), commonly taken to be CC BY-SA 3.0: "
+        "60,000 training pictures of handwritten digits.",
+        judge={"widths": (16, 32, 64, 64), "dim": 64, "epochs": 3},
+        archives=("MNIST/raw/*.gz", 11_594_722),
+    ),
+    "fashion_mnist": DataSet(
+        partial(_torchvision, "FashionMNIST", True),
+        size=28,
+        channels=1,
+        about="Fashion-MNIST (Xiao, Rasul & Vollgraf 2017), MIT licence: 60,000 training "
+        "pictures of clothes.",
+        judge={"widths": (32, 64, 128, 128), "dim": 64, "epochs": 12},
+        archives=("FashionMNIST/raw/*.gz", 30_878_645),
+    ),
+    "cifar10": DataSet(
+        partial(_torchvision, "CIFAR10", True),
+        size=32,
+        channels=3,
+        about="CIFAR-10 (Krizhevsky 2009), no explicit licence, its authors ask to be cited: "
+        "50,000 training pictures of ten classes.",
+        judge={"widths": (32, 64, 128, 256), "dim": 128, "epochs": 20},
+        archives=("*.gz", 170_498_071),
+    ),
+}
+
+
+def is_folder(dataset: str) -> bool:
+    """Whether the words name a folder of pictures, not a row of `DATASETS`."""
+    return dataset.startswith(FOLDER)
+
+
+def known(dataset: object) -> bool:
+    """Whether there can be such data."""
+    return isinstance(dataset, str) and (dataset in DATASETS or is_folder(dataset))
+
+
+def named(extra: str = f"{FOLDER}PATH") -> str:
+    """The data sets that there are, for help and messages."""
+    return ", ".join([*DATASETS, *[extra] * bool(extra)])
+
+
+def shown(dataset: str) -> str:
+    """What may leave this machine of a data set's words: a folder's own name, not where it lies."""
+    if not is_folder(dataset):
+        return dataset
+    path = Path(dataset.removeprefix(FOLDER)).expanduser()
+    return FOLDER + (path.name or path.resolve().name)
+
+
+def data_dir() -> Path:
+    """Where the data sets are, or are downloaded to.
+
+    Raises:
+        ValueError: the user has no home folder, and the environment names no other.
+    """
+    if given := os.environ.get(VARIABLE):
+        return expand(given)
+    return cache_folder("data", f"--data-dir or {VARIABLE}")
+
+
+def load(
+    dataset: str,
+    folder: Path | None = None,
+    *,
+    train: bool = True,
+    size: int | None = None,
+    channels: int | None = None,
+    progress: Callable[[list[Path]], Iterable[Path]] = iter,
+) -> Images:
+    """A data set by name, as in `DATASETS`, or folder:PATH.
+
+    The named ones are downloaded on first use. A folder holds pictures at any depth, cut square and
+    resized to `size`; about every 20th of them, chosen by a hash of its path below the folder, is
+    held out from training.
+
+    Args:
+        folder: where the named ones are; None: `data_dir()`.
+        size: pixels a side; None keeps the data set's own (32 for folders).
+        channels: 1 or 3; None keeps the data set's own (3 for folders).
+        progress: wraps the files of a folder while they are read, as `tqdm` does.
+
+    Raises:
+        DataError: unknown name, no data and no network, or no readable picture to train on.
+    """
+    if size is not None:
+        number("size", size, 8, 1024, whole=True)
+    if is_folder(dataset):
+        root = expand(dataset.removeprefix(FOLDER))
+        return read_folder(root, train, size or 32, channels or 3, progress)
+    if dataset not in DATASETS:
+        raise DataError(f"dataset is {dataset!r}; allowed is {named()}.")
+    folder = data_dir() if folder is None else expand(folder)
+    try:
+        with _alone_in(folder):
+            found = DATASETS[dataset].load(folder, train)
+    except (RuntimeError, OSError, ValueError, AssertionError) as error:
+        reason = (str(error) or repr(error)).splitlines()[0].rstrip(":")
+        raise DataError(
+            f"{dataset} is not in {folder}, or not whole, and can't be downloaded ({reason}); "
+            f"connect once, or name the folder that holds it (--data-dir or {VARIABLE})."
+        ) from error
+    return replace(found, pixels=_fit(found.pixels, size, channels).contiguous())
+
+
+def arrived(dataset: str, folder: Path | None = None) -> tuple[int, int]:
+    """Bytes of a named data set's archives that are on the disk so far, and all that will be."""
+    row = DATASETS.get(dataset)
+    if row is None or row.archives is None:
+        return 0, 0
+    pattern, size = row.archives
+    try:
+        folder = data_dir() if folder is None else expand(folder)
+        come = sum(p.stat().st_size for p in folder.glob(pattern))
+    except (OSError, ValueError):  # one was renamed or deleted in between; or there is no home
+        come = 0
+    return min(come, size), size
+
+
+def _fit(pixels: Tensor, size: int | None, channels: int | None) -> Tensor:
+    import torch
+
+    if channels == 3 and pixels.shape[1] == 1:
+        pixels = pixels.expand(-1, 3, -1, -1)
+    elif channels == 1 and pixels.shape[1] == 3:
+        grey = torch.tensor([299, 587, 114]).view(1, 3, 1, 1)  # ITU-R 601, as Pillow's "L"
+        pixels = (pixels.to(torch.int32) * grey).sum(1, keepdim=True).div(1000).round().byte()
+    if size is None or pixels.shape[-1] == size:
+        return pixels
+    border = size - pixels.shape[-1]
+    if pixels.shape[-1] == 28 and 0 < border <= 8 and border % 2 == 0:  # MNIST: no blur
+        return torch.nn.functional.pad(pixels, [border // 2] * 4)
+    from torchvision.transforms.v2.functional import resize
+
+    return torch.cat([resize(part, [size, size], antialias=True) for part in pixels.split(4096)])
+
+
+@contextlib.contextmanager
+def _alone_in(folder: Path) -> Iterator[None]:
+    """So that of several processes one downloads, and the others wait for it."""
+    with contextlib.ExitStack() as stack:
+        with contextlib.suppress(OSError):  # where nobody can write, nobody downloads
+            folder.mkdir(parents=True, exist_ok=True)
+            stack.enter_context(FileLock(folder / ".lock"))
+        yield

@@ -1,0 +1,95 @@
+"""Pictures out of a folder: which files they are, and which of them are held out."""
+
+from __future__ import annotations
+
+import hashlib
+import unicodedata
+from collections import Counter
+from collections.abc import Callable, Iterable
+from pathlib import Path
+
+import numpy as np
+
+from ddpm_demo.data.images import NO_LABEL, DataError, Images
+
+PICTURES = (  # suffixes of what Pillow reads
+    *(".apng", ".avif", ".bmp", ".dib", ".gif", ".j2k", ".jfif", ".jp2", ".jpe", ".jpeg", ".jpg"),
+    *(".pbm", ".pgm", ".png", ".pnm", ".ppm", ".tga", ".tif", ".tiff", ".webp"),
+)
+SMALL = 40  # a folder of fewer pictures holds none out: then the training pictures are all there is
+
+
+def held_out(path: Path, root: Path) -> bool:
+    """One in twenty, by the path below the root: wherever the root lies, and on any system."""
+    name = unicodedata.normalize("NFC", path.relative_to(root).as_posix())
+    return hashlib.sha1(name.encode(errors="surrogateescape")).digest()[0] * 20 < 256
+
+
+def _files(root: Path) -> tuple[list[Path], list[str]]:
+    """The pictures below a folder, each once, in the order of their paths; and what is left out.
+
+    Links are followed after everything else, so that what lies below the root itself keeps its own
+    path. A folder or file that was seen before is not taken again, so there are no loops.
+    """
+    seen: set[tuple[int, int]] = set()
+    found: list[Path] = []
+    others: Counter[str] = Counter()
+    lost: list[str] = []
+    folders, links = [root], []
+    while folders or links:
+        path = folders.pop() if folders else links.pop()
+        try:
+            about = path.stat()
+            key = (about.st_dev, about.st_ino)
+            if key in seen and (path.is_dir() or path.is_symlink()):
+                continue
+            seen.add(key)
+            if path.is_dir():
+                for child in sorted(path.iterdir(), reverse=True):
+                    (links if child.is_symlink() else folders).append(child)
+            elif path.suffix.lower() in PICTURES and path.is_file():
+                found.append(path)
+            else:
+                others[path.suffix.lower() or "without a suffix"] += 1
+        except OSError as error:  # a link that leads nowhere, a folder that is not ours
+            lost.append(f"{path}: {error.strerror or error}")
+    if others:
+        kinds = ", ".join(f"{n:,} {kind}" for kind, n in others.most_common(8))
+        lost.append(f"files whose names are not those of pictures: {kinds}")
+    return sorted(found), lost
+
+
+def read_folder(
+    root: Path,
+    train: bool,
+    size: int,
+    channels: int,
+    progress: Callable[[list[Path]], Iterable[Path]],
+) -> Images:
+    """The pictures below `root`, as `load` says."""
+    import torch
+
+    from ddpm_demo.media.images import ImageError, open_image, square
+
+    if not root.is_dir():
+        raise DataError(f"There is no folder {root}.")
+    files, skipped = _files(root)
+    if len(files) >= SMALL:
+        files = [p for p in files if held_out(p, root) != train]
+    pictures = []
+    for path in progress(files):
+        try:
+            image = square(open_image(path), size).convert("L" if channels == 1 else "RGB")
+        except ImageError as error:
+            skipped.append(f"{path}: {error}")
+        else:
+            pictures.append(np.asarray(image))
+    if not pictures and train:  # that none is held out may just happen
+        found = f"none of its {len(files)} pictures can be read" if files else "it has none"
+        found += f" ({'; '.join(skipped)})" * (bool(skipped) and not files)
+        raise DataError(f"{root} should hold pictures, such as jpg, png or webp, but {found}.")
+    pixels = torch.from_numpy(np.array(pictures, np.uint8).reshape(-1, size, size, channels))
+    labels = torch.full((len(pictures),), NO_LABEL)
+    return Images(
+        pixels.permute(0, 3, 1, 2).contiguous(), labels, flip=True, skipped=tuple(skipped)
+    )

@@ -1,0 +1,32 @@
+"""What may leave this machine of what a model knows: names, never places on the disk."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import PurePath
+
+from ddpm_demo.data import shown
+from ddpm_demo.models.checkpoint import Checkpoint
+
+
+def name_of(source: str) -> str:
+    """A model's own name: of a path its last part; OWNER/NAME of the Hub stays whole."""
+    path = PurePath(source)
+    away = path.is_absolute() or source.startswith(("~", ".")) or len(path.parts) > 2
+    return path.stem if away or path.suffix == ".safetensors" else source
+
+
+def public(checkpoint: Checkpoint) -> Checkpoint:
+    """The same model; its `info` names folders and models without their places."""
+    info = dict(checkpoint.info)
+    for key in ("base", "init"):
+        if info.get(key):
+            info[key] = name_of(str(info[key]))
+    if isinstance(teacher := info.get("teacher"), dict) and "name" in teacher:
+        info["teacher"] = teacher | {"name": name_of(str(teacher["name"]))}
+    if isinstance(info.get("dataset"), str):
+        info["dataset"] = shown(info["dataset"])
+    train = dict(info.get("train") or {})
+    if isinstance(train.get("dataset"), str):
+        info["train"] = train | {"dataset": shown(train["dataset"])}
+    return dataclasses.replace(checkpoint, info=info)

@@ -1,0 +1,119 @@
+"""Ship a training run: weights in half precision with a model card, samples and loss curve."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from ddpm_demo.config import SampleConfig, from_dict, require
+from ddpm_demo.files import require_writable, write_atomically
+from ddpm_demo.inference.generate import defaults, generate, metadata, timesteps_of
+from ddpm_demo.media import images
+from ddpm_demo.models.checkpoint import Checkpoint, save_checkpoint
+from ddpm_demo.models.load import load_checkpoint
+from ddpm_demo.publishing import cards
+from ddpm_demo.publishing.cards import Story, card, check_samplers
+from ddpm_demo.publishing.curve import loss_curve
+from ddpm_demo.publishing.private import public
+from ddpm_demo.training.run_folder import RunFolder
+
+STORY = "card.json"  # in a shipped folder: its `Story`, so that its card can be made again
+PAGE = 10  # samples at once
+
+
+def ship(
+    run: Path,
+    folder: Path,
+    story: Story,
+    *,
+    sample: Mapping[str, Any] | None = None,
+    samplers: Sequence[Mapping[str, Any]] | None = None,
+) -> Checkpoint:
+    """Make `folder` a shipped model out of the finished or paused run in `run`.
+
+    A run needs weights and a log; state and previews may be missing.
+
+    Args:
+        sample: how the model is best sampled, in the names of `SampleConfig`.
+        samplers: rows with what samplers measure, for the app's time limit; see `cards.COLUMNS`.
+
+    Returns:
+        The checkpoint as shipped, read back from its file.
+
+    Raises:
+        ValueError: `run` is no run, or a value is not allowed.
+    """
+    source = RunFolder(run)
+    require(source.log.is_file(), "RUN", str(run), f"the folder of a run, with {source.log.name}")
+    require(bool(source.rows()), "log of the run", str(source.log), "one that has a line")
+    require(not folder.is_file(), "FOLDER", str(folder), "a folder")
+    from_dict(SampleConfig, sample or {})
+    require_writable(folder)
+    checkpoint = public(load_checkpoint(run))
+    if sample is not None:
+        checkpoint.info["sample"] = dict(sample)
+    if samplers is not None:
+        checkpoint.info["samplers"] = check_samplers(samplers)
+    timesteps_of(checkpoint, defaults(checkpoint))  # refused before anything is written
+    if run.resolve() != folder.resolve():
+        about = {"program": "ddpm_demo", "model": folder.name}
+        film = source.film_bytes(about) if checkpoint.info.get("base") else None
+        save_checkpoint(folder, checkpoint, torch.float16)
+        write_atomically(RunFolder(folder).log, source.log.read_bytes())
+        if film:
+            write_atomically(RunFolder(folder).film, film)
+        (folder / "README.md").unlink(missing_ok=True)  # its numbers are those of other weights
+    elif sample is not None or samplers is not None:
+        save_checkpoint(folder, checkpoint, torch.float16)
+    write_atomically(folder / STORY, (json.dumps(vars(story), indent=1) + "\n").encode())
+    return make_card(folder)
+
+
+def make_card(folder: Path) -> Checkpoint:
+    """Make the card of a shipped model again, with its samples and loss curve, from its files.
+
+    Numbers that `evaluate --card` has written stay.
+
+    Returns:
+        The checkpoint, as people get it, rounding included.
+
+    Raises:
+        ValueError: the folder is not a shipped model's.
+    """
+    shipped, log, text = load_checkpoint(folder), RunFolder(folder).rows(), folder / "README.md"
+    shipped.name = folder.name
+    require(bool(log), "log of the model", str(RunFolder(folder).log), "one that has a line")
+    story = read_story(folder)
+    shown = dataclasses.replace(defaults(shipped), n=cards.SHOWN, seed=0)
+    parts = []
+    for start in range(0, cards.SHOWN, PAGE):
+        page = dataclasses.replace(shown, n=min(PAGE, cards.SHOWN - start), seed=start)
+        *_, last = generate(shipped, page)
+        parts.append(images.to_uint8(last.x_t))
+    sheet = images.grid(np.concatenate(parts), 10, scale=2)
+    images.write(folder / "samples.png", [sheet], metadata=metadata(folder.name, shown))
+    write_atomically(folder / "loss.svg", loss_curve(log).encode())
+    old = text.read_text("utf-8") if text.is_file() else ""
+    _, section, numbers = old.partition(f"\n{cards.NUMBERS}\n")
+    write_atomically(text, (card(folder.name, shipped, log, story) + section + numbers).encode())
+    return shipped
+
+
+def read_story(folder: Path) -> Story:
+    """What a shipped folder keeps for its card.
+
+    Raises:
+        ValueError: it keeps nothing, or nothing that can be read.
+    """
+    path = folder / STORY
+    require(path.is_file(), "FOLDER", str(folder), f"one with {STORY}: `ship RUN FOLDER` makes it")
+    try:
+        return from_dict(Story, json.loads(path.read_text("utf-8")))
+    except (ValueError, TypeError, AttributeError) as error:
+        raise ValueError(f"{path} can't be used: {error}") from None

@@ -1,0 +1,37 @@
+"""The samples that show how a run goes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+from ddpm_demo.config import DiffusionConfig
+from ddpm_demo.diffusion.denoiser import Denoiser
+from ddpm_demo.diffusion.noise import Noise
+from ddpm_demo.diffusion.samplers.sampling import ddim
+from ddpm_demo.nn.unet import UNet
+
+N, STEPS = 16, 25  # pictures and steps of a preview
+
+
+def preview(
+    model: UNet,
+    diffusion: DiffusionConfig,
+    *,
+    by_class: bool = False,
+    bf16: bool = False,
+    denoiser: Callable[..., Denoiser] = Denoiser,
+) -> Tensor:
+    """(16, C, H, W) samples from the seeds 0..15 by DDIM, in [-1, 1]; classes in turn or none."""
+    config, device = model.config, next(model.parameters()).device
+    noise = Noise(diffusion.noise, range(N))
+    x_T = noise.draw((N, config.channels, config.size, config.size)).to(device)
+    y = None
+    if config.num_classes and by_class:
+        y = torch.arange(N, device=device) % config.num_classes
+    denoise = denoiser(model, diffusion, y=y, bf16=bf16)
+    timesteps = denoise.schedule.timesteps(min(STEPS, diffusion.T))
+    *_, last = ddim(denoise, x_T, timesteps, noise=noise)
+    return last.x_t
