@@ -35,7 +35,9 @@ FRESH = c.DiffusionConfig(schedule="cosine")  # without --init
 
 def train_arguments(p: argparse.ArgumentParser) -> None:
     g = p.add_argument_group("data")
-    add_settings(g, c.TrainConfig, ["dataset"], changes={"dataset": {"type": dataset_name, "help": named()}})
+    add_settings(
+        g, c.TrainConfig, ["dataset"], changes={"dataset": {"type": dataset_name, "help": named()}}
+    )
     g.add_argument("--data-dir", type=path, help="where the data sets are or are downloaded to")
     g.add_argument(
         "--size", type=int, help="pixels a side (default: the data's own; 32 for folders)"
