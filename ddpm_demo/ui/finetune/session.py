@@ -17,8 +17,8 @@ from ddpm_demo.media import images
 from ddpm_demo.models.checkpoint import load_tensors
 from ddpm_demo.training import finetune as core
 from ddpm_demo.training.run_folder import RunFolder
-from ddpm_demo.training.train import Progress
 from ddpm_demo.training.state import OtherRunError
+from ddpm_demo.training.train import Progress
 from ddpm_demo.ui.components import player
 from ddpm_demo.ui.finetune.asked import NOTHING_TO_CONTINUE
 from ddpm_demo.ui.finetune.eta import Eta, grids_left
