@@ -77,10 +77,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 def _serve(o: argparse.Namespace) -> None:
-    from ddpm_demo.ui.components.model_choice import first_model
-    from ddpm_demo.ui.server import disk, runtime
+    from ddpm_demo.ui.server import disk
 
-    disk.own_temporary_folder()
+    disk.own_temporary_folder()  # before gradio is imported
+    from ddpm_demo.ui.components.model_choice import first_model
+    from ddpm_demo.ui.server import runtime
+
     if settings.ZERO:  # its GPUs are found by what is imported before the page
         runtime.start(first_model())
     from ddpm_demo.ui.app import LAUNCH, build_app

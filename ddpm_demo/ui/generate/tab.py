@@ -134,7 +134,7 @@ def _connect_run(
     """What the main button and Stop do."""
     buttons.begin(screen)
     event = buttons.go.click(
-        streamed(f"{HANDLERS}:run", loading=player.note("Loading the model…")),
+        streamed(f"{HANDLERS}:run", loading=player.LOADING),
         [choice.own, choice.name, *asked.all()],
         screen,
         concurrency_id="model",

@@ -18,6 +18,8 @@ TICK = 0.2  # seconds between two looks: a visitor who leaves while torch loads 
 
 
 def _found(path: str) -> Callable[..., Any]:
+    if runtime.starting():  # torch is imported by one thread, and the others wait
+        runtime.ready.wait()
     module, _, name = path.partition(":")
     found: Callable[..., Any] = getattr(importlib.import_module(module), name)
     return found

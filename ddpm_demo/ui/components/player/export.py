@@ -200,7 +200,7 @@ def _encode(asked: Request) -> bytes:
         captioned(sheet, moment_words(frame, asked.run.get("unit", "step")), labels)
         for sheet, frame in zip(sheets, frames, strict=True)
     ]
-    fps = min(asked.run.get("fps", FPS), max(1.0, len(shown) / FILM_MOVES))
+    fps = min(asked.run.get("fps", FPS), max(1, len(shown) - 1) / FILM_MOVES)
     return images.encode(shown, asked.kind, fps=fps, metadata=asked.about)
 
 
