@@ -1,0 +1,79 @@
+"""PNG files without the parts that a picture does not need.
+
+Pillow refuses a PNG whose compressed texts or profile are large, as they may be made to fill the
+memory. A picture needs none of the texts, so they are left out unread.
+"""
+
+from __future__ import annotations
+
+import struct
+import zlib
+from collections.abc import Iterator
+
+MAGIC = b"\x89PNG\r\n\x1a\n"
+MAX_PROFILE = 16_000_000  # bytes
+
+# What makes up the pixels, their colours, and the way up.
+_NEEDED = {b"IHDR", b"PLTE", b"IDAT", b"IEND", b"tRNS", b"gAMA", b"cHRM", b"sRGB", b"eXIf"}
+_TEXTS = {b"tEXt", b"zTXt", b"iTXt"}
+_ORIENTATION_IN = (b"XML:com.adobe.xmp\0", b"Raw profile type exif\0")
+_MAX_TEXT = 1_000_000  # bytes, beyond which Pillow refuses it
+
+
+def without_ballast(data: bytes) -> tuple[bytes, bytes | None]:
+    """The bytes of a file with only the chunks that are needed, if it is a PNG.
+
+    Returns:
+        The file, and its ICC profile unless Pillow finds it in the file.
+    """
+    if not data.startswith(MAGIC):
+        return data, None
+    parts, profile, end = [MAGIC], None, len(MAGIC)
+    for name, start, end in _chunks(data):
+        body = memoryview(data)[start + 8 : end - 4]
+        if name == b"iCCP":
+            profile = _profile(bytes(body)) if profile is None else profile
+        elif name in _NEEDED or (name in _TEXTS and _tells_orientation(name, bytes(body))):
+            parts.append(data[start:end])
+    return b"".join([*parts, data[end:]]), profile
+
+
+def _chunks(data: bytes) -> Iterator[tuple[bytes, int, int]]:
+    """Name, start and end of each whole chunk, up to the last one or the first broken one."""
+    start = len(MAGIC)
+    while start + 12 <= len(data):
+        size, name = struct.unpack_from(">I4s", data, start)
+        end = start + 12 + size
+        if end > len(data):
+            return
+        yield name, start, end
+        start = end
+
+
+def _profile(body: bytes) -> bytes | None:
+    """The profile of a chunk iCCP: a name, NUL, the kind of compression, and the rest."""
+    _, _, rest = body.partition(b"\0")
+    return _unpacked(rest[1:], MAX_PROFILE)
+
+
+def _tells_orientation(name: bytes, body: bytes) -> bool:
+    """Whether a text can hold the EXIF tags, and Pillow will read it."""
+    if not body.startswith(_ORIENTATION_IN) or len(body) > _MAX_TEXT:
+        return False
+    _, _, rest = body.partition(b"\0")
+    if name == b"zTXt":
+        return _unpacked(rest[1:], _MAX_TEXT) is not None
+    if name == b"iTXt" and rest[:1] == b"\1":
+        parts = rest[2:].split(b"\0", 2)  # language, translated keyword, text
+        return len(parts) == 3 and _unpacked(parts[2], _MAX_TEXT) is not None
+    return True
+
+
+def _unpacked(data: bytes, most: int) -> bytes | None:
+    """What zlib packed, or None if it is damaged or has more than `most` bytes."""
+    unpack = zlib.decompressobj()
+    try:
+        found = unpack.decompress(data, most)
+    except zlib.error:
+        return None
+    return found if unpack.eof else None
