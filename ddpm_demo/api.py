@@ -30,7 +30,8 @@ from ddpm_demo.files import write_atomically
 from ddpm_demo.inference.generate import generate
 from ddpm_demo.inference.labels import parse_classes
 from ddpm_demo.inference.spec import RunSpec, defaults
-from ddpm_demo.media import images
+from ddpm_demo.media import convert, encode
+from ddpm_demo.media.open import open_image
 from ddpm_demo.models.checkpoint import Checkpoint
 from ddpm_demo.models.load import load_checkpoint
 from ddpm_demo.training.finetune import finetune as _finetune
@@ -60,14 +61,14 @@ class Pictures:
     @property
     def pixels(self) -> np.ndarray:
         """(N, H, W, C) uint8."""
-        return images.to_uint8(self.x)
+        return convert.to_uint8(self.x)
 
     def save(self, path: str | Path, scale: int = 4) -> None:
         """Write a grid of them: a PNG whose metadata says how they were made."""
-        images.write(Path(path), [images.grid(self.pixels, scale=scale)], metadata=self.about)
+        encode.write(Path(path), [convert.grid(self.pixels, scale=scale)], metadata=self.about)
 
     def _repr_png_(self) -> bytes:
-        return images.encode([images.grid(self.pixels, scale=4)], "png", metadata=self.about)
+        return encode.encode([convert.grid(self.pixels, scale=4)], "png", metadata=self.about)
 
 
 @dataclass(frozen=True)
@@ -210,8 +211,8 @@ def noise(
     if isinstance(picture, Tensor):
         x_0 = picture
     else:
-        opened = picture if isinstance(picture, Image.Image) else images.open_image(picture)
-        x_0 = images.to_tensor(np.asarray(images.square(opened.convert("RGB"), size))[None])
+        opened = picture if isinstance(picture, Image.Image) else open_image(picture)
+        x_0 = convert.to_tensor(np.asarray(convert.square(opened.convert("RGB"), size))[None])
     return Pictures(jump(schedule, x_0, t, Noise(kind, range(seed, seed + len(x_0)))).x_t)
 
 
@@ -321,10 +322,10 @@ def grid(pictures: Pictures | Tensor, columns: int | None = None, scale: int = 4
     (17, 17)
     """
     x = pictures.x if isinstance(pictures, Pictures) else pictures
-    return Image.fromarray(images.grid(images.to_uint8(x), columns, scale=scale))
+    return Image.fromarray(convert.grid(convert.to_uint8(x), columns, scale=scale))
 
 
 def film(steps: Iterable[Step], scale: int = 4, fps: float = 15) -> Film:
     """A film of a run: what `Model.steps` yields, each a frame."""
-    frames = [images.grid(images.to_uint8(step.x_t), scale=scale) for step in steps]
-    return Film(images.encode(frames, "gif", fps=fps))
+    frames = [convert.grid(convert.to_uint8(step.x_t), scale=scale) for step in steps]
+    return Film(encode.encode(frames, "gif", fps=fps))

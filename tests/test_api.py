@@ -22,7 +22,7 @@ from ddpm_demo.evaluation import references as metrics_data
 from ddpm_demo.evaluation.classifier import Classifier, ClassifierConfig
 from ddpm_demo.inference.generate import generate
 from ddpm_demo.inference.spec import RunSpec
-from ddpm_demo.media.images import to_uint8
+from ddpm_demo.media.convert import to_uint8
 from ddpm_demo.models.checkpoint import Checkpoint
 
 ROOT = Path(__file__).parent.parent

@@ -27,7 +27,8 @@ from ddpm_demo.config import SampleConfig
 from ddpm_demo.diffusion.noise import Noise
 from ddpm_demo.diffusion.schedule import Schedule
 from ddpm_demo.inference.generate import generate
-from ddpm_demo.media import images
+from ddpm_demo.media import convert
+from ddpm_demo.media.open import open_image
 from ddpm_demo.models.checkpoint import Checkpoint, load_tensors, save_checkpoint, save_tensors
 from ddpm_demo.models.load import load_checkpoint
 from ddpm_demo.training.trainer import Trainer
@@ -60,7 +61,7 @@ def sample(line: str, out: str) -> Path:
 def expected(n: int = 5, steps: int = 4, **settings: Any) -> np.ndarray:
     config = SampleConfig(steps=steps, n=n, **settings)
     *_, last = generate(load_checkpoint("tiny"), config)
-    return images.to_uint8(last.x_t)
+    return convert.to_uint8(last.x_t)
 
 
 def film(path: Path) -> np.ndarray:
@@ -79,7 +80,7 @@ def test_a_grid(here: Path, capsys: Capture) -> None:
     with Image.open(path) as image:
         assert image.text["seed"] == "3"  # type: ignore[attr-defined]
         assert image.text["model"] == "tiny"  # type: ignore[attr-defined]
-        assert np.array_equal(np.array(image), images.grid(expected(seed=3), scale=2))
+        assert np.array_equal(np.array(image), convert.grid(expected(seed=3), scale=2))
     assert sorted(p.name for p in here.iterdir()) == ["grid.png"]
 
 
@@ -98,10 +99,10 @@ def test_a_strip(steps: int) -> None:
     path = sample(f"--steps {steps} --scale 3", "strip.png")
     strip = np.array(Image.open(path))
     frames = [
-        images.to_uint8(s.x_t)
+        convert.to_uint8(s.x_t)
         for s in generate(load_checkpoint("tiny"), SampleConfig(steps=steps, n=5))
     ]
-    first, last = (images.grid(f, scale=3) for f in (frames[0], frames[-1]))
+    first, last = (convert.grid(f, scale=3) for f in (frames[0], frames[-1]))
     h, w, _ = first.shape
     shown = min(10, steps + 1)
     assert strip.shape[0] > h  # labels
@@ -122,7 +123,7 @@ def test_a_film(kind: str) -> None:
     path = sample("--seed 1 --steps 6 --scale 8", f"film.{kind}")
     frames = film(path)
     assert 7 <= len(frames) <= 7 + 25  # seven states; an MP4 repeats the last, to hold it
-    sheet = images.grid(expected(seed=1, steps=6), scale=8).astype(int)
+    sheet = convert.grid(expected(seed=1, steps=6), scale=8).astype(int)
     last = frames[-1][..., :3].astype(int)
     if kind == "gif":  # grey, so exact
         assert np.array_equal(last, sheet)
@@ -210,11 +211,11 @@ def photo(here: Path) -> Path:
 def test_noise_strip(photo: Path) -> None:
     line = "noise --size 16 --schedule cosine --timesteps 50 --noise laplace --seed 3 --t 1,20,50"
     assert run(f"{line} --out strip.png --image", photo) == 0
-    x_0 = images.to_tensor(np.array(images.square(images.open_image(photo), 16))[None])
+    x_0 = convert.to_tensor(np.array(convert.square(open_image(photo), 16))[None])
     eps = Noise("laplace", [3]).draw(x_0.shape)
     table = Schedule.cosine(50)
-    frames = [images.to_uint8(table.q_sample(x_0, t, eps))[0] for t in (0, 1, 20, 50)]
-    wanted = images.strip(frames, ["t = 0", "t = 1", "t = 20", "t = 50"])
+    frames = [convert.to_uint8(table.q_sample(x_0, t, eps))[0] for t in (0, 1, 20, 50)]
+    wanted = convert.strip(frames, ["t = 0", "t = 1", "t = 20", "t = 50"])
     with Image.open("strip.png") as strip:
         assert np.array_equal(np.array(strip), wanted)
         assert strip.text["t"] == "1,20,50"  # type: ignore[attr-defined]
@@ -227,7 +228,7 @@ def test_noise_film(kind: str, chain: str, photo: Path) -> None:
     assert run(f"noise --size 16 --timesteps 30 {chain} --out film.{kind} --image", photo) == 0
     frames = film(Path(f"film.{kind}"))
     assert len(frames) >= 31
-    clean = np.array(images.square(images.open_image(photo), 16)).astype(int)
+    clean = np.array(convert.square(open_image(photo), 16)).astype(int)
     k = frames[0].shape[0] // 16
     assert np.abs(frames[0][: 16 * k : k, : 16 * k : k, :3].astype(int) - clean).mean() < 12
     assert np.abs(frames[-1][: 16 * k : k, : 16 * k : k, :3].astype(int) - clean).mean() > 12

@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 from faults_server import PATIENCE, Server, Tab, error, frames
 
-from ddpm_demo.media import images
+from ddpm_demo.media import encode
 from ddpm_demo.ui.server.settings import RUNS
 
 LONG = {"steps": 1000, "n": 64}
@@ -205,8 +205,8 @@ def test_a_full_disk_keeps_the_old_export(kind: str, tmp_path: Path) -> None:
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (2000, before[1]))
     try:
-        with pytest.raises(OSError, match=f"film.{kind}' was not written: File too large"):
-            images.write(path, [picture])
+        with pytest.raises(OSError, match=f"film.{kind} was not written: File too large"):
+            encode.write(path, [picture])
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, before)
     assert path.read_bytes() == b"old"

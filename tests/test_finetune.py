@@ -16,7 +16,7 @@ from ddpm_demo.cli import main
 from ddpm_demo.config import DiffusionConfig, ModelConfig, SampleConfig
 from ddpm_demo.data import Images
 from ddpm_demo.inference.generate import generate
-from ddpm_demo.media.images import cut, to_uint8
+from ddpm_demo.media.convert import cut, to_uint8
 from ddpm_demo.models.checkpoint import Checkpoint, load_tensors, save_checkpoint
 from ddpm_demo.models.load import load_checkpoint
 from ddpm_demo.nn.unet import UNet

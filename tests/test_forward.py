@@ -10,7 +10,7 @@ from gradio.utils import get_upload_folder
 from PIL import Image
 
 from ddpm_demo.diffusion.timesteps import MOST, default_timesteps, parse_timesteps
-from ddpm_demo.media.images import ImageError
+from ddpm_demo.media.open import ImageError
 from ddpm_demo.ui.forward.asked import EXAMPLES
 from ddpm_demo.ui.forward.handlers import fit, picture_message, schedules_message, uploaded
 

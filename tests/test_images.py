@@ -16,17 +16,10 @@ import pytest
 import torch
 from PIL import Image, ImageFile, TiffImagePlugin
 
-from ddpm_demo.media import images
-from ddpm_demo.media.images import (
-    ImageError,
-    encode,
-    grid,
-    open_image,
-    square,
-    strip,
-    to_tensor,
-    to_uint8,
-)
+from ddpm_demo.media import open as opening
+from ddpm_demo.media.convert import cut, grid, square, strip, to_tensor, to_uint8
+from ddpm_demo.media.encode import KINDS, encode, write
+from ddpm_demo.media.open import ImageError, open_image
 
 RAMP = np.arange(256, dtype=np.uint8).reshape(16, 16)
 META = {"title": "Chain", "seed": "7", "prompt": "café, 1 → 0"}
@@ -299,7 +292,7 @@ def test_a_bomb_is_refused_from_its_header(
 
 
 def test_a_picture_just_within_the_limit(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(images, "MAX_PIXELS", 48 * 32)
+    monkeypatch.setattr(opening, "MAX_PIXELS", 48 * 32)
     assert open_image(save(photo(), "PNG")).size == (48, 32)
     assert "49 x 32" in refusal(save(photo(49), "PNG"))
     assert "49 x 32" in refusal(Image.fromarray(photo(49)))
@@ -307,7 +300,7 @@ def test_a_picture_just_within_the_limit(monkeypatch: pytest.MonkeyPatch) -> Non
 
 def test_size_limit_of_a_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     data = save(photo(), "PNG")
-    monkeypatch.setattr(images, "MAX_BYTES", len(data))
+    monkeypatch.setattr(opening, "MAX_BYTES", len(data))
     open_image(io.BytesIO(data))
     assert "larger than" in refusal(data + b"\0")
     path = tmp_path / "large.png"
@@ -392,7 +385,7 @@ def test_square_averages() -> None:
 def test_a_grid_can_be_cut_again(n: int, columns: int | None, pad: int, scale: int) -> None:
     pictures = np.random.default_rng(0).integers(0, 256, (n, 3, 7, 3), dtype=np.uint8)
     sheet = grid(pictures, columns, pad, scale)
-    np.testing.assert_array_equal(images.cut(sheet, n, columns, pad, scale), pictures)
+    np.testing.assert_array_equal(cut(sheet, n, columns, pad, scale), pictures)
 
 
 def test_grid() -> None:
@@ -509,7 +502,7 @@ def test_mp4_keeps_the_colours_of_single_pixels() -> None:
     assert np.abs(got[0, 8::16, 8::16].astype(int) - frame).mean() < 8
 
 
-@pytest.mark.parametrize("kind", images.KINDS)
+@pytest.mark.parametrize("kind", KINDS)
 def test_what_cannot_be_encoded(kind: str) -> None:
     with pytest.raises(ValueError, match=r"\(H, W, 3\), got \[\]"):
         encode([], kind)
@@ -522,7 +515,7 @@ def test_what_cannot_be_encoded(kind: str) -> None:
 
 
 def test_unknown_kinds() -> None:
-    with pytest.raises(ValueError, match="png, gif, mp4, got 'avi'"):
+    with pytest.raises(ValueError, match="kind is 'avi'; allowed is one of png, gif, mp4"):
         encode(film(), "avi")
     with pytest.raises(ValueError, match="one frame, got 12"):
         encode(film(), "png")
@@ -533,7 +526,7 @@ def test_write(name: str, tmp_path: Path) -> None:
     path = tmp_path / name
     path.write_bytes(b"old")
     frames = film(1)
-    images.write(path, frames, fps=10, metadata=META)
+    write(path, frames, fps=10, metadata=META)
     kind = path.suffix[1:].lower()
     assert path.read_bytes() == encode(frames, kind, fps=10, metadata=META)
     assert list(tmp_path.iterdir()) == [path]
@@ -541,29 +534,100 @@ def test_write(name: str, tmp_path: Path) -> None:
 
 def test_write_refuses(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"\.png, \.gif, \.mp4"):
-        images.write(tmp_path / "chain.avi", film())
+        write(tmp_path / "chain.avi", film())
     with pytest.raises(ValueError, match="does not exist"):
-        images.write(tmp_path / "none" / "chain.gif", film())
+        write(tmp_path / "none" / "chain.gif", film())
     assert not list(tmp_path.iterdir())
 
 
 def test_a_full_disk_leaves_the_old_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def fill(path: Path, data: bytes) -> None:
-        with path.open("wb") as file:
-            file.write(data[:10])
+    def full(_handle: int) -> None:
         raise OSError(28, "No space left on device")
 
     path = tmp_path / "last.png"
     path.write_bytes(b"old")
-    monkeypatch.setattr(Path, "write_bytes", fill)
-    with pytest.raises(OSError, match="not written: No space left on device"):
-        images.write(path, film(1))
+    monkeypatch.setattr("os.fsync", full)
+    with pytest.raises(OSError, match=r"last\.png was not written: No space left on device"):
+        write(path, film(1))
     assert path.read_bytes() == b"old"
     assert list(tmp_path.iterdir()) == [path]
 
 
+# Limits of the formats
+
+
+def test_a_frame_of_a_gif_has_a_longest_time() -> None:
+    """Times are hundredths of a second in 16 bits, and equal frames become one."""
+    frame = photo(2, 2)
+    for n, hold in ((7000, 0), (1, 600)):
+        _, durations = gif_frames(encode([frame] * n, "gif", fps=50, hold=hold))
+        assert sum(durations) == max(20 * n, 1000 * hold)
+    for n, fps, hold in ((10_500, 15, 0), (2, 0.01, 600), (7, 0.01, 0)):
+        with pytest.raises(ValueError, match=r"last at most 655\.35 seconds, got 700\.0"):
+            encode([frame] * n, "gif", fps=fps, hold=hold)
+    changing = [frame, 255 - frame] * 4  # 800 s, but no frame is long
+    assert sum(gif_frames(encode(changing, "gif", fps=0.01, hold=0))[1]) == 800_000
+
+
+@pytest.mark.parametrize("kind", ["gif", "mp4"])
+def test_sides_that_a_film_cannot_have(kind: str) -> None:
+    for shape in ((1, 65_536, 3), (65_536, 1, 3)):
+        with pytest.raises(ValueError, match=r"size of an? .*; allowed is at most"):
+            encode([np.zeros(shape, np.uint8)], kind)
+
+
+def test_the_longest_sides_that_a_film_can_have() -> None:
+    got, _ = gif_frames(encode([np.zeros((1, 65_535, 3), np.uint8)], "gif"))
+    assert got.shape[1:] == (1, 65_535, 3)
+    data = encode([np.full((2, 16_384, 3), 90, np.uint8)], "mp4", hold=0)
+    assert iio.imread(data, extension=".mp4", plugin="pyav").shape == (1, 2, 16_384, 3)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize(
+    "options", [{"fps": float("nan")}, {"fps": 1e9}, {"fps": 1e-9}, {"hold": -1}, {"hold": 1e9}]
+)
+def test_times_that_no_film_has(kind: str, options: dict[str, float]) -> None:
+    with pytest.raises(ValueError, match=r"(fps|hold) is .*; allowed is"):
+        encode([photo()], kind, **options)
+
+
+@pytest.mark.parametrize("key", ["", "x" * 80, "ключ", "a\nb", " a"])
+def test_names_of_texts_that_a_png_cannot_hold(key: str) -> None:
+    with pytest.raises(ValueError, match="name of a text in a PNG is "):
+        encode([photo()], "png", metadata={key: "x"})
+    assert encode([photo()], "gif", metadata={key: "x"})
+
+
+def test_long_texts() -> None:
+    """Ours are read by us, and by Pillow; a NUL would end them."""
+    text = "café " * 100_000
+    assert Image.open(io.BytesIO(encode([photo()], "png", metadata={"a": text}))).text["a"] == text
+    assert json.loads(iio.immeta(encode([photo()], "gif", metadata={"a": text}))["comment"])
+    with pytest.raises(ValueError, match="text without NUL"):
+        encode([photo()], "png", metadata={"a": "b\0c"})
+
+
+@pytest.mark.parametrize("colours", [1, 2, 300])
+def test_a_gif_of_few_colours_is_exact_and_quick(colours: int) -> None:
+    rng = np.random.default_rng(0)
+    palette = rng.integers(0, 256, (colours, 3), np.uint8)
+    frames = [palette[rng.integers(0, colours, (24, 24))] for _ in range(20)]
+    start = time.perf_counter()
+    got, _ = gif_frames(encode(frames, "gif"))
+    assert time.perf_counter() - start < 5  # equal colours in the palette would take 10
+    assert np.abs(got[-1].astype(int) - frames[-1]).mean() < (1e-9 if colours == 1 else 20)
+
+
+def test_frames_are_bytes() -> None:
+    with pytest.raises(ValueError, match=r"type of frames is dtype.*; allowed is uint8"):
+        encode([photo().astype(float)], "gif")
+    with pytest.raises(ValueError, match=r"one shape \(H, W, 3\)"):
+        encode([np.zeros((0, 4, 3), np.uint8)], "gif")
+
+
 def test_the_shipped_examples() -> None:
-    folder = Path(images.__file__).parents[1] / "examples"
+    folder = Path(opening.__file__).parents[1] / "examples"
     credits = (folder / "README.md").read_text()
     paths = sorted(folder.glob("*.jpg"))
     assert len(paths) >= 5

@@ -22,7 +22,7 @@ from ddpm_demo.evaluation.classifier import (
 )
 from ddpm_demo.inference.batching import BatchedDenoiser
 from ddpm_demo.inference.generate import generate
-from ddpm_demo.media.images import to_uint8
+from ddpm_demo.media.convert import to_uint8
 from ddpm_demo.models.checkpoint import Checkpoint, save_checkpoint
 from ddpm_demo.models.load import load_checkpoint
 from ddpm_demo.ui.components.model_choice import find

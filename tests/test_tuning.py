@@ -22,7 +22,7 @@ from ddpm_demo import data as d
 from ddpm_demo.config import SampleConfig
 from ddpm_demo.evaluation.classifier import Classifier, ClassifierConfig
 from ddpm_demo.inference.generate import generate
-from ddpm_demo.media.images import to_uint8
+from ddpm_demo.media.convert import to_uint8
 from ddpm_demo.models.checkpoint import Checkpoint, load_tensors, save_checkpoint
 from ddpm_demo.models.load import load_checkpoint
 from ddpm_demo.training.run_folder import RunFolder

@@ -51,7 +51,7 @@ def finetune_arguments(p: argparse.ArgumentParser) -> None:
 def _finetune(o: argparse.Namespace) -> None:
     from ddpm_demo import data as d
     from ddpm_demo.devices import keep_memory, pick
-    from ddpm_demo.media.images import to_uint8
+    from ddpm_demo.media.convert import to_uint8
     from ddpm_demo.models.checkpoint import save_file
     from ddpm_demo.models.load import load_checkpoint
     from ddpm_demo.publishing import push as publish

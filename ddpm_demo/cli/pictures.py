@@ -95,7 +95,7 @@ def _sample(o: argparse.Namespace) -> None:
     from ddpm_demo.devices import keep_memory, pick
     from ddpm_demo.files import write_atomically
     from ddpm_demo.inference.generate import generate, metadata, timesteps_of
-    from ddpm_demo.media import images
+    from ddpm_demo.media import convert, encode
     from ddpm_demo.models.load import load_checkpoint
 
     kind = suffix(o.out, ".png", ".gif", ".mp4", ".npz")
@@ -123,7 +123,7 @@ def _sample(o: argparse.Namespace) -> None:
                 bar.update(min(step.index, 1))
                 if step.index in kept:
                     frames.append(_frame(step, o.scale))
-            parts.append(images.to_uint8(step.x_t))
+            parts.append(convert.to_uint8(step.x_t))
     about = metadata(checkpoint.name, run)
     pictures = np.concatenate(parts)
     if kind == ".npz":
@@ -133,20 +133,20 @@ def _sample(o: argparse.Namespace) -> None:
         np.savez_compressed(buffer, pictures, metadata=json.dumps(about))
         write_atomically(o.out, buffer.getvalue())
     elif kind != ".png":
-        images.write(o.out, frames, metadata=about)
+        encode.write(o.out, frames, metadata=about)
     elif film:
         times = [*timesteps_of(checkpoint, run), 0]
         labels = [f"t = {times[i]}" for i in sorted(kept)]
-        images.write(o.out, [images.strip(frames, labels)], metadata=about)
+        encode.write(o.out, [convert.strip(frames, labels)], metadata=about)
     else:
-        images.write(o.out, [images.grid(pictures, scale=o.scale)], metadata=about)
+        encode.write(o.out, [convert.grid(pictures, scale=o.scale)], metadata=about)
     print(o.out)
 
 
 def _frame(step: Step, scale: int) -> Any:
-    from ddpm_demo.media import images
+    from ddpm_demo.media import convert
 
-    return images.grid(images.to_uint8(step.x_t), scale=scale)
+    return convert.grid(convert.to_uint8(step.x_t), scale=scale)
 
 
 def _noise(o: argparse.Namespace) -> None:
@@ -156,15 +156,16 @@ def _noise(o: argparse.Namespace) -> None:
     from ddpm_demo.diffusion.noise import Noise
     from ddpm_demo.diffusion.schedule import Schedule
     from ddpm_demo.diffusion.timesteps import default_timesteps, parse_timesteps
-    from ddpm_demo.media import images
+    from ddpm_demo.media import convert, encode
+    from ddpm_demo.media.open import open_image
 
     kind = suffix(o.out, ".png", ".gif", ".mp4")
     c.number("size", o.size, 8, 1024, whole=True)
     c.number("seed", o.seed, 0, c.SEED_MAX, whole=True)
     process = c.DiffusionConfig(**{name: getattr(o, name) for name in NOISED})
     listed = default_timesteps(o.T) if o.t is None else parse_timesteps(o.t, o.T)
-    image = images.square(images.open_image(o.image), o.size)
-    x_0 = images.to_tensor(np.asarray(image)[None])
+    image = convert.square(open_image(o.image), o.size)
+    x_0 = convert.to_tensor(np.asarray(image)[None])
     schedule, noise = Schedule.from_config(process), Noise(o.noise, [o.seed])
     film = sorted({round(o.T * k / 149) for k in range(150)})  # over all of t
     shown = [0, *listed] if kind == ".png" else film
@@ -173,10 +174,10 @@ def _noise(o: argparse.Namespace) -> None:
     else:
         eps = noise.like(x_0)
         at = {t: schedule.q_sample(x_0, t, eps) for t in shown}
-    frames = [images.to_uint8(at[t])[0] for t in progress_bar(iterable=shown, unit="frame")]
+    frames = [convert.to_uint8(at[t])[0] for t in progress_bar(iterable=shown, unit="frame")]
     about = {"program": "ddpm_demo", "seed": str(o.seed), "t": text(listed)}
     about |= {k: str(v) for k, v in dataclasses.asdict(process).items()}
     if kind == ".png":
-        frames = [images.strip(frames, [f"t = {t}" for t in shown])]
-    images.write(o.out, frames, metadata=about)
+        frames = [convert.strip(frames, [f"t = {t}" for t in shown])]
+    encode.write(o.out, frames, metadata=about)
     print(o.out)

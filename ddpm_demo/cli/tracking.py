@@ -35,7 +35,7 @@ def tracked(
 
     A resumed run goes on in the same curves.
     """
-    from ddpm_demo.media import images
+    from ddpm_demo.media import convert
 
     trackio.init(project=project, name=name, config=dict(config), resume="allow")
     logged = 0.0
@@ -45,7 +45,7 @@ def tracked(
             if r or now - logged >= LOG_EVERY:
                 values = {"loss": p.loss, "lr": p.lr, "images": p.images, "images/s": p.rate}
                 if r:
-                    sheet = images.grid(images.to_uint8(r.preview), scale=4)
+                    sheet = convert.grid(convert.to_uint8(r.preview), scale=4)
                     values |= {
                         "train loss": r.train_loss,
                         "samples": trackio.Image(sheet, caption=f"{p.images:,} pictures seen"),

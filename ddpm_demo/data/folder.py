@@ -69,7 +69,8 @@ def read_folder(
     """The pictures below `root`, as `load` says."""
     import torch
 
-    from ddpm_demo.media.images import ImageError, open_image, square
+    from ddpm_demo.media.convert import square
+    from ddpm_demo.media.open import ImageError, open_image
 
     if not root.is_dir():
         raise DataError(f"There is no folder {root}.")

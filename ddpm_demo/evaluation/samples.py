@@ -22,7 +22,7 @@ from ddpm_demo.evaluation.classifier import Classifier, load_classifier
 from ddpm_demo.evaluation.metrics import Extractor, Summary
 from ddpm_demo.files import write_atomically
 from ddpm_demo.inference.generate import generate
-from ddpm_demo.media import images
+from ddpm_demo.media import convert
 from ddpm_demo.media.plots import line_plot
 from ddpm_demo.models.checkpoint import Checkpoint
 
@@ -83,7 +83,7 @@ class Samples:
                     done += min(step.index, 1)
                     yield done
                 buffer = io.BytesIO()
-                pictures = images.to_uint8(step.x_t)
+                pictures = convert.to_uint8(step.x_t)
                 np.savez_compressed(buffer, np.ascontiguousarray(pictures.transpose(0, 3, 1, 2)))
                 self.folder.mkdir(parents=True, exist_ok=True)
                 write_atomically(self.path(page), buffer.getvalue())

@@ -14,7 +14,8 @@ MAGIC = b"\x89PNG\r\n\x1a\n"
 MAX_PROFILE = 16_000_000  # bytes
 
 # What makes up the pixels, their colours, and the way up.
-_NEEDED = {b"IHDR", b"PLTE", b"IDAT", b"IEND", b"tRNS", b"gAMA", b"cHRM", b"sRGB", b"eXIf"}
+_NEEDED = {b"IHDR", b"PLTE", b"IDAT", b"IEND", b"tRNS", b"eXIf"}
+_SIZES = {b"gAMA": 4, b"cHRM": 32, b"sRGB": 1}  # of another size they are broken
 _TEXTS = {b"tEXt", b"zTXt", b"iTXt"}
 _ORIENTATION_IN = (b"XML:com.adobe.xmp\0", b"Raw profile type exif\0")
 _MAX_TEXT = 1_000_000  # bytes, beyond which Pillow refuses it
@@ -33,7 +34,11 @@ def without_ballast(data: bytes) -> tuple[bytes, bytes | None]:
         body = memoryview(data)[start + 8 : end - 4]
         if name == b"iCCP":
             profile = _profile(bytes(body)) if profile is None else profile
-        elif name in _NEEDED or (name in _TEXTS and _tells_orientation(name, bytes(body))):
+        elif (
+            _SIZES.get(name) == len(body)
+            or name in _NEEDED
+            or (name in _TEXTS and _tells_orientation(name, bytes(body)))
+        ):
             parts.append(data[start:end])
     return b"".join([*parts, data[end:]]), profile
 

@@ -14,7 +14,7 @@ import torch
 from ddpm_demo.config import SampleConfig, from_dict, require
 from ddpm_demo.files import require_writable, write_atomically
 from ddpm_demo.inference.generate import defaults, generate, metadata, timesteps_of
-from ddpm_demo.media import images
+from ddpm_demo.media import convert, encode
 from ddpm_demo.models.checkpoint import Checkpoint, save_checkpoint
 from ddpm_demo.models.load import load_checkpoint
 from ddpm_demo.publishing import cards
@@ -95,9 +95,9 @@ def make_card(folder: Path) -> Checkpoint:
     for start in range(0, cards.SHOWN, PAGE):
         page = dataclasses.replace(shown, n=min(PAGE, cards.SHOWN - start), seed=start)
         *_, last = generate(shipped, page)
-        parts.append(images.to_uint8(last.x_t))
-    sheet = images.grid(np.concatenate(parts), 10, scale=2)
-    images.write(folder / "samples.png", [sheet], metadata=metadata(folder.name, shown))
+        parts.append(convert.to_uint8(last.x_t))
+    sheet = convert.grid(np.concatenate(parts), 10, scale=2)
+    encode.write(folder / "samples.png", [sheet], metadata=metadata(folder.name, shown))
     write_atomically(folder / "loss.svg", loss_curve(log).encode())
     old = text.read_text("utf-8") if text.is_file() else ""
     _, section, numbers = old.partition(f"\n{cards.NUMBERS}\n")

@@ -25,7 +25,7 @@ from torch import Tensor
 
 from ddpm_demo.config import require
 from ddpm_demo.files import require_writable, write_atomically
-from ddpm_demo.media import images
+from ddpm_demo.media import convert, encode
 
 SCALE = 4  # of the pixels in a preview
 
@@ -101,13 +101,13 @@ class RunFolder:
         kept = [r for r in self.rows() if r["images"] < row["images"]]  # a killed run comes again
         lines = "".join(json.dumps(r) + "\n" for r in [*kept, dict(row)])
         write_atomically(self.log, lines.encode())
-        self.add_preview(row["images"], images.to_uint8(preview))
+        self.add_preview(row["images"], convert.to_uint8(preview))
 
     def add_preview(self, seen: int, pictures: np.ndarray) -> None:
         """Keep samples, (16, H, W, C) uint8, drawn after so many pictures seen."""
         self.path.mkdir(parents=True, exist_ok=True)
-        sheet = images.grid(pictures, scale=SCALE)
-        images.write(self.path / f"preview-{seen:09d}.png", [sheet])
+        sheet = convert.grid(pictures, scale=SCALE)
+        encode.write(self.path / f"preview-{seen:09d}.png", [sheet])
 
     def previews(self) -> list[Path]:
         """The sheets of samples, the oldest first."""
@@ -131,7 +131,7 @@ class RunFolder:
         for file in files:
             with Image.open(file) as sheet:
                 sheets.append(np.asarray(sheet.convert("RGB")))
-        return images.encode(sheets, "gif", fps=pace(len(sheets) - 1), metadata=about)
+        return encode.encode(sheets, "gif", fps=pace(len(sheets) - 1), metadata=about)
 
     def write_film(self, about: Mapping[str, str], keep: Collection[int]) -> None:
         """Make a film of the previews, if there are two."""

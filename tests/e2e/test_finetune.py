@@ -15,7 +15,7 @@ import torch
 from PIL import Image
 
 from ddpm_demo.config import DiffusionConfig, ModelConfig
-from ddpm_demo.media import images
+from ddpm_demo.media import convert, encode
 from ddpm_demo.models.checkpoint import Checkpoint, load_tensors, save_checkpoint
 from ddpm_demo.models.load import load_checkpoint
 from ddpm_demo.nn.unet import UNet
@@ -44,8 +44,8 @@ def place(tmp_path_factory: Any) -> Path:
     base.info |= {"base": "plain", "train": {"batch_size": 8, "lr": 0.005}}
     folder = save_checkpoint(place / "zoo" / "plain-red", base).parent
     reds = np.zeros((3, 16, 8, 8, 3), np.uint8) + np.array([255, 0, 0], np.uint8)
-    sheets = [images.grid(red // k, scale=4) for k, red in zip((3, 2, 1), reds, strict=True)]
-    images.write(folder / "morph.gif", sheets)
+    sheets = [convert.grid(red // k, scale=4) for k, red in zip((3, 2, 1), reds, strict=True)]
+    encode.write(folder / "morph.gif", sheets)
     log = [{"step": k, "seconds": 0.45 * k, "train": 1 / k} for k in (10, 20)]
     (folder / "log.jsonl").write_text("".join(json.dumps(row) + "\n" for row in log))
     (place / "pictures").mkdir()

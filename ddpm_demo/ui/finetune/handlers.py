@@ -15,7 +15,7 @@ from ddpm_demo.config import one_of
 from ddpm_demo.devices import here
 from ddpm_demo.inference import timing
 from ddpm_demo.inference.timing import spoken
-from ddpm_demo.media import images
+from ddpm_demo.media import convert
 from ddpm_demo.models.zoo import facts, models_folder
 from ddpm_demo.training import finetune as core
 from ddpm_demo.training.run_folder import RunFolder
@@ -149,7 +149,7 @@ def show_recorded(name: Any) -> Iterator[tuple[str, str]]:
     with Image.open(files.film) as film:
         sheets = [np.asarray(frame.convert("RGB")) for frame in ImageSequence.Iterator(film)]
     log = files.rows()
-    grids = [np.ascontiguousarray(images.cut(sheet, 16, scale=4)) for sheet in sheets]
+    grids = [np.ascontiguousarray(convert.cut(sheet, 16, scale=4)) for sheet in sheets]
     last = log[-1]
     title = f"{name}: {last['step']} steps of {info['train']['batch_size']} pictures, "
     title += f"recorded on another machine in {spoken(last['seconds'])}"

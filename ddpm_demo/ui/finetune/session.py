@@ -13,7 +13,7 @@ import gradio as gr
 import numpy as np
 
 from ddpm_demo.inference.timing import spoken
-from ddpm_demo.media import images
+from ddpm_demo.media import convert
 from ddpm_demo.models.checkpoint import load_tensors
 from ddpm_demo.training import finetune as core
 from ddpm_demo.training.run_folder import RunFolder
@@ -47,7 +47,7 @@ def say(screen: Any = None, line: Any = None, curve: Any = None, made: Any = Non
 @GPU
 @friendly
 def _before(p: Plan) -> Iterator[player.Pictures]:
-    yield np.ascontiguousarray(images.to_uint8(core.before(*p.load(), denoiser=runtime.denoiser)))
+    yield np.ascontiguousarray(convert.to_uint8(core.before(*p.load(), denoiser=runtime.denoiser)))
 
 
 @GPU
@@ -68,7 +68,7 @@ def _chunk(p: Plan, out: Path, resume: bool) -> Iterator[Event]:
         for at in core.finetune(*p.load(), p.config, out, **options):
             yield from said
             said.clear()
-            pictures = images.to_uint8(at.report.preview) if at.report else None
+            pictures = convert.to_uint8(at.report.preview) if at.report else None
             yield (
                 dataclasses.replace(at, report=None),
                 None if pictures is None else np.ascontiguousarray(pictures),

@@ -22,7 +22,8 @@ from ddpm_demo.config import SEED_MAX, T_MAX, T_MIN, DiffusionConfig, number, on
 from ddpm_demo.diffusion.noise import Noise
 from ddpm_demo.diffusion.schedule import Schedule
 from ddpm_demo.diffusion.timesteps import default_timesteps, parse_timesteps
-from ddpm_demo.media.images import ImageError, open_image, square
+from ddpm_demo.media.convert import square
+from ddpm_demo.media.open import ImageError, open_image
 from ddpm_demo.ui.forward.asked import EXAMPLES, SIZE, SIZES, VIEWS, words_of
 
 PNG = "data:image/png;base64,"

@@ -168,11 +168,11 @@ def draw(source: str, page: SampleConfig) -> Iterator[tuple[int, Any]]:
         source: what `model` takes.
     """
     from ddpm_demo.inference.generate import generate
-    from ddpm_demo.media import images
+    from ddpm_demo.media import convert
 
     for step in generate(model(source), page, bf16=bf16(), denoiser=denoiser):
         last = step.index == step.total
-        yield step.index, np.ascontiguousarray(images.to_uint8(step.x_t)) if last else None
+        yield step.index, np.ascontiguousarray(convert.to_uint8(step.x_t)) if last else None
 
 
 def __getattr__(name: str) -> Any:

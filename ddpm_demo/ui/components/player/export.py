@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
-from ddpm_demo.media import images
+from ddpm_demo.media import convert, encode
 from ddpm_demo.ui.components.player.messages import FPS, Pictures
 
 FILM_FRAMES = 120  # at most; the page thins longer runs
@@ -192,16 +192,16 @@ def _encode(asked: Request) -> bytes:
     wanted = (PRINT_WIDTH if asked.kind == "png" else FILM_WIDTH) / sheets[0].shape[1]
     # An MP4 has one colour for 2 x 2 pixels, so only an even scale keeps all of them.
     scale = _scale(sheets, wanted, multiple=2 if asked.kind == "mp4" else 1)
-    sheets = [images.grid(sheet[None], scale=scale) for sheet in sheets]
+    sheets = [convert.grid(sheet[None], scale=scale) for sheet in sheets]
     if asked.kind == "png":
-        return images.encode(sheets, "png", metadata=asked.about)
+        return encode.encode(sheets, "png", metadata=asked.about)
     labels = [plain(label) for label in asked.run["panels"]]
     shown = [
         captioned(sheet, moment_words(frame, asked.run.get("unit", "step")), labels)
         for sheet, frame in zip(sheets, frames, strict=True)
     ]
     fps = min(asked.run.get("fps", FPS), max(1, len(shown) - 1) / FILM_MOVES)
-    return images.encode(shown, asked.kind, fps=fps, metadata=asked.about)
+    return encode.encode(shown, asked.kind, fps=fps, metadata=asked.about)
 
 
 def _strip(asked: Request) -> bytes:
@@ -209,8 +209,8 @@ def _strip(asked: Request) -> bytes:
     shots = [_sheet(panes[:, :rows], 1, stacked=True) for panes in asked.pictures]
     labels = [moment_words(frame, "") for frame in asked.frames]
     width = len(shots) * shots[0].shape[1]
-    strip = images.strip(shots, labels, _scale(shots, PRINT_WIDTH / width))
-    return images.encode([strip], "png", metadata=asked.about)
+    strip = convert.strip(shots, labels, _scale(shots, PRINT_WIDTH / width))
+    return encode.encode([strip], "png", metadata=asked.about)
 
 
 def moment_words(frame: Mapping[str, Any], unit: Any) -> str:
@@ -252,8 +252,8 @@ def captioned(sheet: Pictures, moment: str, labels: Sequence[str]) -> Pictures:
 
 def _sheet(panes: Pictures, columns: int, *, stacked: bool = False) -> Pictures:
     """(panes, n, h, w, c) -> (H, W, 3): a grid for each pane, side by side or stacked."""
-    grids = [images.grid(pane, columns) for pane in panes]
-    return images.grid(np.stack(grids), 1 if stacked else len(grids), pad=4)
+    grids = [convert.grid(pane, columns) for pane in panes]
+    return convert.grid(np.stack(grids), 1 if stacked else len(grids), pad=4)
 
 
 def _scale(sheets: Sequence[Pictures], wanted: float, multiple: int = 1) -> int:

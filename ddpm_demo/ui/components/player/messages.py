@@ -26,7 +26,7 @@ import numpy as np
 from numpy.typing import NDArray
 from typing_extensions import Unpack
 
-from ddpm_demo.media import images
+from ddpm_demo.media import convert
 
 Pictures = NDArray[np.uint8]  # (n, h, w, c), c = 1 or 3
 
@@ -230,7 +230,7 @@ class _Sender:
 
         kept, self._kept = self._kept, []
         pictures = [
-            np.split(images.to_uint8(torch.cat([getattr(s, name) for s, _ in kept])), len(kept))
+            np.split(convert.to_uint8(torch.cat([getattr(s, name) for s, _ in kept])), len(kept))
             for name in self._panes
         ]
         return [
