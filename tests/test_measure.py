@@ -186,7 +186,7 @@ def test_data_that_is_gone_is_said_before_anything_is_drawn(
         raise d.DataError("mnist is not in DIR, or not whole, and can't be downloaded; connect.")
 
     monkeypatch.setattr(d, "load", gone)
-    monkeypatch.setattr(runtime, "generate", None)
+    monkeypatch.setattr(runtime, "draw", None)
     with pytest.raises(gr.Error, match="can&#x27;t be downloaded; connect"):
         list(measuring.run(True, None, {}, "mnist", ["fd", "bpd"], *USUAL[1:]))
 
@@ -286,7 +286,7 @@ def figure(name: str, value: float, goal: str) -> Figure:
 def test_a_result_reads_without_a_legend(models: Path) -> None:
     *_, (_, _, result, made) = measuring.run(True, None, {}, "mnist", *USUAL)
     words = re.sub(r"<[^>]+>", "", result)
-    number = r"\d[\d.e+]*"
+    number = r"\d[\d.e+-]*"
     assert re.search(
         rf"Distance from real digits: {number}\. Perfect would be about {number} with 10 samples\. "
         "↓ lower is better",

@@ -190,7 +190,7 @@ class RunButtons:
 
     def ending(self, words: str = "Stopping…") -> None:
         """At the press of Stop."""
-        js = f"() => {_update(value=words, interactive=False)}"
+        js = f"() => ({_update(value=words, interactive=False)})"
         self.stop.click(None, None, self.stop, js=js, **QUIET)
 
     def restore_after(self, event: Any) -> None:
