@@ -104,7 +104,7 @@ def about(facts: Facts) -> str:
         CAVEATS.get(facts.name, ""),
     ]
     # Lines break between the parts only.
-    return " · ".join(part.replace(" ", "\N{NO-BREAK SPACE}") for part in parts if part)
+    return ", ".join(part.replace(" ", "\N{NO-BREAK SPACE}") for part in parts if part)
 
 
 def _learned(facts: Facts) -> str:

@@ -146,7 +146,6 @@ def build_finetune_tab(choice: ModelChoice, tab: gr.Tab, local: bool) -> None:
     classes = facts(first).classes
     with gr.Row(elem_classes="stage-and-controls"):
         with gr.Column(scale=3, min_width=320):
-            replays = _replays()
             screen = player.Player(elem_id="tuner", panels=PANELS, empty=EMPTY)
             curve = gr.HTML(elem_id="tune-curve", padding=False)
         with gr.Column(scale=1, min_width=280, elem_classes="settings"):
@@ -156,6 +155,7 @@ def build_finetune_tab(choice: ModelChoice, tab: gr.Tab, local: bool) -> None:
                     "Continue", size="lg", interactive=False, elem_id="tune-on", min_width=90
                 )
                 line = controls.line(words.CPU, "tune-line")
+            replays = _replays()
             base = gr.Dropdown(
                 names,
                 value=first,
@@ -204,7 +204,7 @@ def _replays() -> dict[str, gr.Button]:
     films = recorded()
     with gr.Row(visible=bool(films), elem_id="tune-recorded"):
         gr.HTML("No time? Watch a recorded run:", padding=False, min_width=120)
-        return {name: gr.Button(name, size="md", min_width=110) for name in films}
+        return {name: gr.Button(name, size="md", min_width=100) for name in films}
 
 
 def _connect_runs(
