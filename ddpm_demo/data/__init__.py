@@ -41,6 +41,7 @@ class DataSet:
             ValueError.
         size, channels: of its pictures.
         about: who made it, its licence, how many pictures: for the cards.
+        things, thing: what its pictures show, all and one of them, in words.
         judge: `widths`, `dim` and `epochs` of the classifier that is trained on it, if one is.
         archives: the pattern of what is downloaded, below the folder, and its bytes, if known.
     """
@@ -49,6 +50,8 @@ class DataSet:
     size: int
     channels: int
     about: str
+    things: str = "pictures"
+    thing: str = "one class"
     judge: Mapping[str, Any] = field(default_factory=dict)
     archives: tuple[str, int] | None = None
 
@@ -75,6 +78,8 @@ DATASETS: dict[str, DataSet] = {
         channels=1,
         about="MNIST (LeCun, Bottou, Bengio & Haffner 1998), commonly taken to be CC BY-SA 3.0: "
         "60,000 training pictures of handwritten digits.",
+        things="digits",
+        thing="a digit",
         judge={"widths": (16, 32, 64, 64), "dim": 64, "epochs": 3},
         archives=("MNIST/raw/*.gz", 11_594_722),
     ),
@@ -84,6 +89,8 @@ DATASETS: dict[str, DataSet] = {
         channels=1,
         about="Fashion-MNIST (Xiao, Rasul & Vollgraf 2017), MIT licence: 60,000 training "
         "pictures of clothes.",
+        things="clothes",
+        thing="a piece of clothing",
         judge={"widths": (32, 64, 128, 128), "dim": 64, "epochs": 12},
         archives=("FashionMNIST/raw/*.gz", 30_878_645),
     ),
@@ -93,6 +100,7 @@ DATASETS: dict[str, DataSet] = {
         channels=3,
         about="CIFAR-10 (Krizhevsky 2009), no explicit licence, its authors ask to be cited: "
         "50,000 training pictures of ten classes.",
+        things="photos",
         judge={"widths": (32, 64, 128, 256), "dim": 128, "epochs": 20},
         archives=("*.gz", 170_498_071),
     ),

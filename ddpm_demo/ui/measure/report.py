@@ -7,6 +7,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from ddpm_demo.data import DATASETS
 from ddpm_demo.evaluation import metrics
 from ddpm_demo.evaluation.bounds import Bound
 from ddpm_demo.evaluation.samples import bound_plots, bound_sentence
@@ -14,8 +15,6 @@ from ddpm_demo.media.plots import bar_plot
 from ddpm_demo.ui.measure.plans import Judged, Plan
 
 LOWER, HIGHER = "↓ lower is better", "↑ higher is better"
-REAL = {"mnist": "digits", "fashion_mnist": "clothes", "cifar10": "photos"}
-ONE = {"mnist": "a digit", "fashion_mnist": "a piece of clothing"}
 
 
 @dataclass(frozen=True)
@@ -87,10 +86,10 @@ def _verdict(new: Figure, was: Figure) -> str:
 
 def judged_figures(p: Plan, judged: Judged, summary: metrics.Summary) -> list[Figure]:
     """The distance of the samples, and how many of them the judge is sure of."""
-    dataset = str(p.selected.checkpoint.info["dataset"])
+    row = DATASETS[p.selected.checkpoint.info["dataset"]]  # or there would be no judge
     said = metrics.judge(summary, judged.reference, list(judged.judge.config.classes))
     floor = metrics.floor(judged.reference, summary.n)
-    real = f"real {REAL.get(dataset, 'pictures')}"
+    real = f"real {row.things}"
     real += "" if p.against is None else f" of class {html.escape(p.against)}"
     perfect = f'<span title="{floor:.6g}">{floor:#.2g}</span>'
     return [
@@ -102,7 +101,7 @@ def judged_figures(p: Plan, judged: Judged, summary: metrics.Summary) -> list[Fi
             f". Perfect would be about {perfect} with {summary.n:,} samples.",
         ),
         Figure(
-            f"Clearly {ONE.get(dataset, 'one class')}",
+            f"Clearly {row.thing}",
             100 * said["sure"],
             f"{100 * said['sure']:.0f} %",
             HIGHER,
