@@ -106,7 +106,8 @@ class Player {
     this.refreshButtons(last < 0);
     const empty = this.part("empty");
     empty.hidden = this.recording !== null && !this.queued;
-    empty.textContent = (this.queued && inQueue(this.queued)) || this.props.empty;
+    const awaited = this.state === "starting" ? this.note.text : this.props.empty;
+    empty.textContent = this.queued ? inQueue(this.queued) : awaited;
     empty.classList.toggle("ddpm-over", this.recording !== null);
     this.part("title").textContent = this.recording?.header.title ?? "";
     this.part("status").textContent = words;
