@@ -27,20 +27,23 @@ ROOT = Path(__file__).parents[1]
 # The command line
 
 
-@pytest.mark.parametrize("user", [None, 54_321])
-def test_help_needs_no_home(user: int | None, tmp_path: Path) -> None:
-    if user and (os.name != "posix" or os.geteuid()):
-        pytest.skip("only root can be somebody else")
+NOBODY = """
+import runpy, sys
+try:
+    import pwd
+    pwd.getpwuid = lambda uid: {}[uid]
+except ImportError:
+    pass
+sys.argv = ["app.py", "--help"]
+runpy.run_path(sys.argv[0], run_name="__main__")
+"""
+
+
+def test_help_needs_no_home() -> None:
+    """Neither the variable nor an entry in the list of users, as in many containers."""
     environment = {k: v for k, v in os.environ.items() if k not in ("HOME", "DDPM_DEMO_DATA")}
-    options: dict[str, Any] = {"user": user, "group": user, "extra_groups": []} if user else {}
-    answer = subprocess.run(
-        [sys.executable, "-B", ROOT / "app.py", "--help"],
-        env=environment,
-        cwd=tmp_path if not user else "/",
-        capture_output=True,
-        text=True,
-        **options,
-    )
+    command = [sys.executable, "-c", NOBODY]
+    answer = subprocess.run(command, env=environment, cwd=ROOT, capture_output=True, text=True)
     assert answer.returncode == 0, answer.stderr
     assert "--port" in answer.stdout
 
