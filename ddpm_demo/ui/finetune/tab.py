@@ -63,6 +63,28 @@ class Results:
     send: gr.Button
 
 
+def _base() -> tuple[gr.Dropdown, gr.Dropdown]:
+    names = available()
+    first = FIRST if FIRST in names else names[0]
+    classes = facts(first).classes
+    base = gr.Dropdown(
+        names,
+        value=first,
+        label="Base model",
+        info="Train a copy of this one. It stays as it is.",
+        elem_id="tune-base",
+    )
+    only = gr.Dropdown(
+        [ALL, *classes],
+        value="ship" if "ship" in classes else ALL,
+        label="Class",
+        info="Train the copy on these pictures only.",
+        elem_id="tune-class",
+        allow_custom_value=True,
+    )
+    return base, only
+
+
 def _length() -> tuple[gr.Number, gr.Radio, gr.Number]:
     with gr.Group():
         length = gr.Number(
@@ -141,9 +163,6 @@ def build_finetune_tab(choice: ModelChoice, tab: gr.Tab, local: bool) -> None:
         local: the app is for the owner of this machine alone, who may train on folders of its disk
             and push to the Hub with its login.
     """
-    names = available()
-    first = FIRST if FIRST in names else names[0]
-    classes = facts(first).classes
     with gr.Row(elem_classes="stage-and-controls"):
         with gr.Column(scale=3, min_width=320):
             screen = player.Player(elem_id="tuner", panels=PANELS, empty=EMPTY)
@@ -156,21 +175,7 @@ def build_finetune_tab(choice: ModelChoice, tab: gr.Tab, local: bool) -> None:
                 )
                 line = controls.line(words.CPU, "tune-line")
             replays = _replays()
-            base = gr.Dropdown(
-                names,
-                value=first,
-                label="Base model",
-                info="Train a copy of this one. It stays as it is.",
-                elem_id="tune-base",
-            )
-            only = gr.Dropdown(
-                [ALL, *classes],
-                value="ship" if "ship" in classes else ALL,
-                label="Class",
-                info="Train the copy on these pictures only.",
-                elem_id="tune-class",
-                allow_custom_value=True,
-            )
+            base, only = _base()
             length, unit, batch = _length()
             guess = gr.Button("How long will it take?", size="md", elem_id="tune-estimate")
             rest, results = _more(local), _results(local)
