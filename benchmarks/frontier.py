@@ -25,8 +25,10 @@ from tqdm import tqdm
 
 from ddpm_demo.config import ModelConfig
 from ddpm_demo.devices import keep_memory, pick
-from ddpm_demo.evaluation import metrics, references
-from ddpm_demo.evaluation.samples import CACHE, Samples, judge_of
+from ddpm_demo.evaluation import frechet, references
+from ddpm_demo.evaluation.classifier import judge_of
+from ddpm_demo.evaluation.samples import Samples
+from ddpm_demo.files import cache_folder
 from ddpm_demo.inference import timing as budget
 from ddpm_demo.inference.generate import defaults
 from ddpm_demo.models.checkpoint import Checkpoint
@@ -57,7 +59,7 @@ def distance(checkpoint: Checkpoint, n: int, steps: int | None, cache: Path) -> 
         judge = judge_of(checkpoint)
     except ValueError:
         return drawn, "–"
-    metrics.require_enough(n, judge.dim)
+    frechet.require_enough(n, judge.dim)
     data = references.read(judge, "train")
     samples = Samples(checkpoint, run, cache=cache)
     total = len(samples.missing) * run.steps
@@ -65,7 +67,7 @@ def distance(checkpoint: Checkpoint, n: int, steps: int | None, cache: Path) -> 
         for done in samples.draw():
             bar.update(done - bar.n)
     (found,) = samples.summaries([judge])
-    return drawn, f"{metrics.distance(found, data):.2f} ({metrics.floor(data, n):.2f})"
+    return drawn, f"{frechet.distance(found, data):.2f} ({frechet.floor(data, n):.2f})"
 
 
 def main() -> None:
@@ -74,7 +76,7 @@ def main() -> None:
     p.add_argument("-n", type=int, default=500, help="samples of each")
     p.add_argument("--steps", type=int, help="default: each model's own")
     p.add_argument("--device", default="auto")
-    p.add_argument("--cache", type=Path, default=CACHE, help="folder for samples")
+    p.add_argument("--cache", type=Path, help="folder for samples")
     o = p.parse_args()
     keep_memory()
     device = pick(o.device)
@@ -91,7 +93,9 @@ def main() -> None:
             continue
         config, seen = checkpoint.model.config, checkpoint.info.get("images", SEEN.get(name))
         millions = checkpoint.parameters / 1e6
-        drawn, fd = distance(checkpoint, o.n, o.steps, o.cache)
+        drawn, fd = distance(
+            checkpoint, o.n, o.steps, o.cache or cache_folder("samples", "--cache")
+        )
         took = budget.measure(checkpoint, patience=math.inf)
         print(
             f"| {checkpoint.name} | {config.channels} × {config.size} × {config.size} "

@@ -136,17 +136,21 @@ def main() -> None:
     sys.exit(not (good and left == 0))
 
 
-def soak(pid: int, url: str, folder: Path, place: Path, o: argparse.Namespace) -> bool:
-    """Prints the table; whether all bars are kept."""
+def wait_for(url: str) -> None:
     until = time.monotonic() + PATIENCE
     while True:
         try:
             Page(url)
-            break
+            return
         except Exception:  # not up yet, in one of many ways
             if time.monotonic() > until:
                 raise
             time.sleep(0.5)
+
+
+def soak(pid: int, url: str, folder: Path, place: Path, o: argparse.Namespace) -> bool:
+    """Prints the table; whether all bars are kept."""
+    wait_for(url)
     first = held(pid, folder).files  # what the page shows from the start
     rng = np.random.default_rng(0)
 
@@ -171,12 +175,19 @@ def soak(pid: int, url: str, folder: Path, place: Path, o: argparse.Namespace) -
         visit(1000 + k, k < o.runs, k < o.uploads)
         most = max(most, held(pid, folder).files)
     after = settled(pid, folder, first)
-
     print(
         f"{o.runs} runs of {o.pictures} pictures of {o.model}, each stopped; {o.uploads} uploads\n"
     )
-    print("| | after warm-up | at the end | |")
-    print("| :-- | --: | --: | :-- |")
+    good = table(before, after, first)
+    growth = after.memory / before.memory - 1
+    print(
+        f"\nMemory {growth:+.1%}; at most {most} files at a time, {first} of them the page's own."
+    )
+    return good
+
+
+def table(before: Held, after: Held, first: int) -> bool:
+    """Prints what is held before and after; whether all bars are kept."""
     growth = after.memory / before.memory - 1
     rows = [
         ("memory (RSS), MB", before.memory / 1e6, after.memory / 1e6, growth < GROWTH),
@@ -185,12 +196,11 @@ def soak(pid: int, url: str, folder: Path, place: Path, o: argparse.Namespace) -
         ("threads", before.threads, after.threads, after.threads <= before.threads),
         ("open handles", before.handles, after.handles, after.handles <= before.handles),
     ]
+    print("| | after warm-up | at the end | |")
+    print("| :-- | --: | --: | :-- |")
     for name, a, b, good in rows:
         form = ".1f" if isinstance(a, float) else "d"
         print(f"| {name} | {a:{form}} | {b:{form}} | {'good' if good else 'MISSED'} |")
-    print(
-        f"\nMemory {growth:+.1%}; at most {most} files at a time, {first} of them the page's own."
-    )
     return all(good for *_, good in rows)
 
 

@@ -22,7 +22,7 @@ import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")
 
@@ -139,6 +139,46 @@ def percentile(values: list[float], part: float) -> float:
     return sorted(values)[min(int(part * len(values)), len(values) - 1)]
 
 
+def start() -> dict[str, subprocess.Popen[str]]:
+    """A server for each way of serving."""
+    command = [sys.executable, "-m", "benchmarks.visitors", "--serve"]
+    pipes: dict[str, Any] = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
+    return {how: subprocess.Popen([*command, how], **pipes) for how in SERVING}
+
+
+def stop(servers: dict[str, subprocess.Popen[str]]) -> None:
+    for server in servers.values():
+        server.send_signal(signal.SIGCONT)
+        server.stdin.close()
+    for server in servers.values():
+        server.wait(30)
+
+
+def measure(
+    servers: dict[str, subprocess.Popen[str]],
+    runs: list[tuple[str, str, list[Visitor], dict[str, Any]]],
+    rounds: int,
+) -> list[list[tuple[float, list[Any]]]]:
+    """What each run took in each round; the runs take turns."""
+    results: list[list[tuple[float, list[Any]]]] = [[] for _ in runs]
+    for _ in range(rounds):
+        for found, (_, how, page, controls) in zip(results, runs, strict=True):
+            with alone(servers[how]):
+                found.append(visit(page, **controls))
+    return results
+
+
+def row(n: int, label: str, pictures: int, column: list[Any], one: float | None) -> str:
+    """A row of the table; `one` is the time of one run of all pictures, if that was measured."""
+    seconds = statistics.median(took for took, _ in column)
+    seen = [v for _, visits in column for v in visits]
+    first, last = [v.first for v in seen], [v.last for v in seen]
+    cells = [percentile(x, part) for x in (first, last) for part in (0.5, 0.95)]
+    share = f"{one / seconds:.0%}" if one else "–"
+    head = f"| {n} | {label} | {n * pictures / seconds:.1f} | {share} | "
+    return head + " | ".join(f"{c:.2f}" for c in cells) + " |"
+
+
 def main() -> None:
     p = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     p.add_argument("--model", default="mnist")
@@ -151,57 +191,36 @@ def main() -> None:
     if o.serve:
         return serve(o.serve)
 
-    servers: dict[str, subprocess.Popen[str]] = {}
-    urls = {}
+    servers = start()
     try:
-        for how in SERVING:
-            command = [sys.executable, "-m", "benchmarks.visitors", "--serve", how]
-            server = subprocess.Popen(
-                command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
-            )
-            servers[how] = server
-            urls[how] = server.stdout.readline().strip()
-        pages = {how: [Visitor(url) for _ in range(max(o.visitors))] for how, url in urls.items()}
-        each = {"model": o.model, "steps": o.steps, "n": o.pictures}
-        for how, page in pages.items():  # loads the model, and learns the size of batches
-            with alone(servers[how]):
-                visit(page[:1], **each)
-                visit(page, **each | {"steps": 5})
-        print(f"{o.pictures} pictures of {o.model} each, {o.steps} steps; seconds\n")
-        print(
-            "| visitors | served | images/s | of one run | first frame p50 | p95 | last p50 | p95 |"
-        )
-        print("| --: | :-- " + "| --: " * 6 + "|")
-        for n in o.visitors:
-            runs = [(label, how, pages[how][:n], each) for how, label in SERVING.items()]
-            one = pages["batched"][:1]
-            if n * o.pictures <= one[0].most:
-                runs.append(("one run of all", "batched", one, each | {"n": n * o.pictures}))
-            results = []
-            for _ in range(o.rounds):
-                results.append([])
-                for _, how, page, controls in runs:
-                    with alone(servers[how]):
-                        results[-1].append(visit(page, **controls))
-            columns = list(zip(*results, strict=True))
-            took = [statistics.median(seconds for seconds, _ in column) for column in columns]
-            for (label, *_), column, seconds in zip(runs, columns, took, strict=True):
-                share = f"{took[-1] / seconds:.0%}" if len(runs) > len(SERVING) else "–"
-                seen = [v for _, visits in column for v in visits]
-                first, last = [v.first for v in seen], [v.last for v in seen]
-                cells = [percentile(x, part) for x in (first, last) for part in (0.5, 0.95)]
-                print(
-                    f"| {n} | {label} | {n * o.pictures / seconds:.1f} | {share} | "
-                    + " | ".join(f"{c:.2f}" for c in cells),
-                    "|",
-                )
-            sys.stdout.flush()
+        compare(servers, o)
     finally:
-        for server in servers.values():
-            server.send_signal(signal.SIGCONT)
-            server.stdin.close()
-        for server in servers.values():
-            server.wait(30)
+        stop(servers)
+
+
+def compare(servers: dict[str, subprocess.Popen[str]], o: argparse.Namespace) -> None:
+    """Print the table."""
+    urls = {how: server.stdout.readline().strip() for how, server in servers.items()}
+    pages = {how: [Visitor(url) for _ in range(max(o.visitors))] for how, url in urls.items()}
+    each = {"model": o.model, "steps": o.steps, "n": o.pictures}
+    for how, page in pages.items():  # loads the model, and learns the size of batches
+        with alone(servers[how]):
+            visit(page[:1], **each)
+            visit(page, **each | {"steps": 5})
+    print(f"{o.pictures} pictures of {o.model} each, {o.steps} steps; seconds\n")
+    print("| visitors | served | images/s | of one run | first frame p50 | p95 | last p50 | p95 |")
+    print("| --: | :-- " + "| --: " * 6 + "|")
+    for n in o.visitors:
+        runs = [(label, how, pages[how][:n], each) for how, label in SERVING.items()]
+        one = pages["batched"][:1]
+        if n * o.pictures <= one[0].most:
+            runs.append(("one run of all", "batched", one, each | {"n": n * o.pictures}))
+        columns = measure(servers, runs, o.rounds)
+        whole = statistics.median(took for took, _ in columns[-1])
+        known = whole if len(runs) > len(SERVING) else None
+        for (label, *_), column in zip(runs, columns, strict=True):
+            print(row(n, label, o.pictures, column, known))
+        sys.stdout.flush()
 
 
 if __name__ == "__main__":

@@ -24,8 +24,10 @@ from ddpm_demo.diffusion.forward import jump
 from ddpm_demo.diffusion.noise import Noise
 from ddpm_demo.diffusion.schedule import Schedule
 from ddpm_demo.diffusion.walk import Step
-from ddpm_demo.evaluation import metrics, references
-from ddpm_demo.evaluation.samples import judge_of, pages
+from ddpm_demo.evaluation import frechet, references
+from ddpm_demo.evaluation.classifier import judge_of
+from ddpm_demo.evaluation.features import summarise
+from ddpm_demo.evaluation.samples import pages
 from ddpm_demo.files import write_atomically
 from ddpm_demo.inference.generate import generate
 from ddpm_demo.inference.labels import parse_classes
@@ -307,12 +309,12 @@ def evaluate(model: Model, n: int = 500, *, split: str = "test", **settings: Any
         ValueError: there is no judge for the model, or n is too small for it.
     """
     judge = judge_of(model.checkpoint)
-    metrics.require_enough(n, judge.dim)
+    frechet.require_enough(n, judge.dim)
     data = references.read(judge, split)
     pixels = torch.from_numpy(model.sample(n, **settings).pixels).permute(0, 3, 1, 2)
-    *_, found = metrics.summarise(judge, pixels)
-    said = metrics.judge(found, data, judge.config.classes)
-    return said | {"floor": metrics.floor(data, n)}
+    *_, found = summarise(judge, pixels)
+    said = frechet.judge(found, data, judge.config.classes)
+    return said | {"floor": frechet.floor(data, n)}
 
 
 def grid(pictures: Pictures | Tensor, columns: int | None = None, scale: int = 4) -> Image.Image:

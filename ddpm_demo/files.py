@@ -44,8 +44,11 @@ def write_atomically(path: Path, data: bytes) -> None:
         raise
 
 
-def require_writable(folder: Path) -> None:
+def require_writable(folder: Path, option: str = "") -> None:
     """Find out before long work whether files can be made in a folder; it may not be there yet.
+
+    Args:
+        option: the one that names another folder, if there is one.
 
     Raises:
         ValueError: they can't, in one sentence.
@@ -55,9 +58,9 @@ def require_writable(folder: Path) -> None:
         with tempfile.TemporaryFile(dir=there):
             pass
     except OSError as error:
-        reason = error.strerror or str(error)
+        reason, other = error.strerror or str(error), f" with {option}" if option else ""
         raise ValueError(
-            f"Nothing can be written in {folder}: {reason}. Name another folder."
+            f"Nothing can be written in {folder}: {reason}. Name another folder{other}."
         ) from None
 
 

@@ -17,9 +17,10 @@ from ddpm_demo import api
 from ddpm_demo.config import DiffusionConfig, ModelConfig, SampleConfig
 from ddpm_demo.data import Images
 from ddpm_demo.diffusion.noise import Noise
-from ddpm_demo.evaluation import metrics
+from ddpm_demo.evaluation import frechet
 from ddpm_demo.evaluation import references as metrics_data
 from ddpm_demo.evaluation.classifier import Classifier, ClassifierConfig
+from ddpm_demo.evaluation.features import summarise
 from ddpm_demo.inference.generate import generate
 from ddpm_demo.inference.spec import RunSpec
 from ddpm_demo.media.convert import to_uint8
@@ -159,12 +160,12 @@ def test_evaluate_compares_the_model_s_samples_with_the_data(
     torch.manual_seed(0)
     shape = {"size": 8, "channels": 1, "widths": (8, 8, 8, 8), "dim": 5}
     judge = Classifier(ClassifierConfig(("a", "b", "c"), **shape)).eval()
-    *_, data = metrics.summarise(judge, torch.randint(0, 256, (40, 1, 8, 8), dtype=torch.uint8))
+    *_, data = summarise(judge, torch.randint(0, 256, (40, 1, 8, 8), dtype=torch.uint8))
     monkeypatch.setattr(api, "judge_of", lambda _model: judge)
     monkeypatch.setattr(metrics_data, "read", lambda _judge, _split: data)
     said = dd.evaluate(model, 20, steps=2, labels="kind 2")
     drawn = torch.from_numpy(by_hand(model, n=20, steps=2, labels=(2,))).permute(0, 3, 1, 2)
-    *_, mine = metrics.summarise(judge, drawn)
-    assert said["fd"] == pytest.approx(metrics.distance(mine, data), rel=1e-3)
-    assert said["floor"] == pytest.approx(metrics.floor(data, 20))
+    *_, mine = summarise(judge, drawn)
+    assert said["fd"] == pytest.approx(frechet.distance(mine, data), rel=1e-3)
+    assert said["floor"] == pytest.approx(frechet.floor(data, 20))
     assert (said["n"], said["n_data"]) == (20, 40)

@@ -14,7 +14,15 @@ from torch.distributions import Normal, kl_divergence
 from ddpm_demo.config import VARIANCES, DiffusionConfig, ModelConfig
 from ddpm_demo.diffusion.denoiser import Denoiser, Prediction, split
 from ddpm_demo.diffusion.schedule import Schedule
-from ddpm_demo.evaluation.bounds import Bound, bound, log_decoder, model_bound, prior_bits, terms
+from ddpm_demo.evaluation.bounds import (
+    Bound,
+    BoundConfig,
+    bound,
+    log_decoder,
+    model_bound,
+    prior_bits,
+    terms,
+)
 from ddpm_demo.models.checkpoint import Checkpoint
 from ddpm_demo.nn.unet import UNet
 
@@ -35,8 +43,8 @@ class Gaussian:
         return split(self.mu + gain * (x_t - ab.sqrt() * self.mu), x_t, ab, "x0")
 
 
-def drain(*arguments, **options) -> Bound:
-    *_, last = bound(*arguments, **options)
+def drain(denoiser, x_0, **options) -> Bound:
+    *_, last = bound(denoiser, x_0, BoundConfig(**options))
     return last
 
 
@@ -246,7 +254,7 @@ def test_curve_goes_from_pure_noise_to_the_picture():
 @pytest.mark.parametrize("batch_size", [1, 7, 64, 1000])
 def test_batches_change_nothing_and_each_one_is_reported(batch_size):
     x_0 = normal(3, 4).float()
-    reports = list(bound(Gaussian(SHORT, 0, 1), x_0, steps=9, batch_size=batch_size, seed=5))
+    reports = list(bound(Gaussian(SHORT, 0, 1), x_0, BoundConfig(9, batch_size=batch_size, seed=5)))
     whole = drain(Gaussian(SHORT, 0, 1), x_0, steps=9, batch_size=27, seed=5)
     assert reports[-1].total == pytest.approx(whole.total, rel=1e-6)
     assert torch.allclose(reports[-1].terms, whole.terms, rtol=1e-6, atol=0)
@@ -279,7 +287,7 @@ def checkpoint(noise: str = "gaussian", **changes) -> Checkpoint:
 def test_a_model_without_and_with_classes():
     x_0 = normal(2, 8).clamp(-1, 1).float()
     for m in (checkpoint(), checkpoint(num_classes=3)):
-        *_, got = model_bound(m, x_0, batch_size=5)
+        *_, got = model_bound(m, x_0, BoundConfig(batch_size=5))
         wanted = drain(Denoiser(m.model, m.diffusion), x_0)
         assert got.total == pytest.approx(wanted.total, rel=1e-5)
         said = got.as_dict()
@@ -301,10 +309,13 @@ def test_a_model_without_and_with_classes():
     ],
 )
 def test_wrong_arguments_are_refused_at_once(bad, said):
+    x_0 = bad.pop("x_0", torch.zeros(1, 1, 8, 8))
     with pytest.raises(ValueError, match=said):
-        model_bound(checkpoint(), **{"x_0": torch.zeros(1, 1, 8, 8)} | bad)
+        model_bound(checkpoint(), x_0, BoundConfig(**bad))
 
 
 def test_laplace_is_refused_at_once():
-    with pytest.raises(ValueError, match=r"laplace noise.*Gaussian noise only"):
+    with pytest.raises(
+        ValueError, match=r"noise of the model is 'laplace'; allowed is gaussian, as"
+    ):
         model_bound(checkpoint("laplace"), torch.zeros(1, 1, 8, 8))

@@ -12,7 +12,9 @@ from safetensors.torch import save_file
 
 from ddpm_demo.data import DATASETS, Images
 from ddpm_demo.evaluation import classifier as k
-from ddpm_demo.evaluation.metrics import reference, require_enough
+from ddpm_demo.evaluation import fit_classifier as f
+from ddpm_demo.evaluation.features import reference
+from ddpm_demo.evaluation.frechet import require_enough
 from ddpm_demo.models.checkpoint import CheckpointError, load_tensors, save_tensors
 from ddpm_demo.training.trainer import DivergedError
 
@@ -37,9 +39,9 @@ def made(config: k.ClassifierConfig = SMALL, seed: int = 0) -> k.Classifier:
 
 
 @pytest.fixture(scope="module")
-def trained() -> tuple[k.Classifier, list[k.Progress]]:
+def trained() -> tuple[k.Classifier, list[f.Progress]]:
     model = made()
-    return model, list(k.fit(model, stripes(600), k.Recipe(epochs=5, batch_size=32)))
+    return model, list(f.fit(model, stripes(600), f.Recipe(epochs=5, batch_size=32)))
 
 
 def test_it_learns(trained):
@@ -48,7 +50,7 @@ def test_it_learns(trained):
     assert {p.steps for p in steps} == {93}
     assert sum(p.loss for p in steps[-10:]) < 0.3 * sum(p.loss for p in steps[:10])
     assert not model.training
-    report = k.assess(model, stripes(300, seed=1))
+    report = f.assess(model, stripes(300, seed=1))
     assert report.accuracy > 0.95
     assert report.n == 300
     assert list(report.by_class) == list(NAMES)
@@ -57,7 +59,7 @@ def test_it_learns(trained):
 def test_it_is_in_eval_mode_whenever_the_caller_has_it():
     """A preview between two steps must not depend on its batch, nor move the running statistics."""
     model, data = made(), stripes(40)
-    for _ in k.fit(model, data, k.Recipe(epochs=1, batch_size=20)):
+    for _ in f.fit(model, data, f.Recipe(epochs=1, batch_size=20)):
         before = {name: v.clone() for name, v in model.state_dict().items()}
         whole = model.extract(data.pixels[:6])
         for i in range(6):
@@ -72,7 +74,7 @@ def test_training_is_the_same_every_time_and_leaves_the_global_generator_alone()
     runs = []
     for seed in (0, 0, 1):
         model, state = made(), torch.get_rng_state()
-        losses = [p.loss for p in k.fit(model, stripes(60), k.Recipe(1, 20, seed=seed))]
+        losses = [p.loss for p in f.fit(model, stripes(60), f.Recipe(1, 20, seed=seed))]
         assert torch.equal(torch.get_rng_state(), state)
         runs.append((losses, model.name))
     assert runs[0] == runs[1]
@@ -83,9 +85,9 @@ def test_training_is_the_same_every_time_and_leaves_the_global_generator_alone()
 
 @pytest.mark.parametrize("fixed", ["augment", "Shuffle"])
 def test_the_seed_decides_both_order_and_augmentation(monkeypatch, fixed):
-    other = {"augment": lambda x, *_: x, "Shuffle": lambda n, _, kind=k.Shuffle: kind(n, 0)}
-    monkeypatch.setattr(k, fixed, other[fixed])
-    first = [next(k.fit(made(), stripes(60), k.Recipe(1, 20, seed=seed))).loss for seed in (0, 1)]
+    other = {"augment": lambda x, *_: x, "Shuffle": lambda n, _, kind=f.Shuffle: kind(n, 0)}
+    monkeypatch.setattr(f, fixed, other[fixed])
+    first = [next(f.fit(made(), stripes(60), f.Recipe(1, 20, seed=seed))).loss for seed in (0, 1)]
     assert first[0] != first[1]
 
 
@@ -100,7 +102,7 @@ def test_the_learning_rate_rises_for_a_fifth_and_falls_to_nothing(monkeypatch):
         return step(self, *arguments)
 
     monkeypatch.setattr(torch.optim.SGD, "step", spy)
-    list(k.fit(made(), stripes(100), k.Recipe(epochs=2, batch_size=10, lr=0.1)))
+    list(f.fit(made(), stripes(100), f.Recipe(epochs=2, batch_size=10, lr=0.1)))
     assert len(seen) == 20
     assert seen[:5] == pytest.approx([0.025, 0.05, 0.075, 0.1, 0.1])
     assert seen[-1] == pytest.approx(0.1 / 16)
@@ -109,13 +111,13 @@ def test_the_learning_rate_rises_for_a_fifth_and_falls_to_nothing(monkeypatch):
 
 def test_a_rate_that_is_too_high_is_named():
     with pytest.raises(DivergedError, match=r"The loss is (nan|inf) at step \d+; try a smaller lr"):
-        list(k.fit(made(), stripes(200), k.Recipe(epochs=40, batch_size=4, lr=10, weight_decay=1)))
+        list(f.fit(made(), stripes(200), f.Recipe(epochs=40, batch_size=4, lr=10, weight_decay=1)))
 
 
 def test_augmenting_moves_each_picture_and_mirrors_half():
     x = torch.arange(2 * 6 * 6).float().reshape(1, 2, 6, 6).expand(400, -1, -1, -1)
     g = torch.Generator().manual_seed(0)
-    got = k.augment(x, 2, True, g)
+    got = f.augment(x, 2, True, g)
     assert got.shape == x.shape
     padded = torch.nn.functional.pad(x[:1], [2] * 4, mode="reflect")[0]
     crops = {}
@@ -126,9 +128,9 @@ def test_augmenting_moves_each_picture_and_mirrors_half():
     found = [next(key for key, c in crops.items() if torch.equal(c, one)) for one in got]
     assert len({f[:2] for f in found}) == 25
     assert 150 < sum(f[2] for f in found) < 250
-    still = k.augment(x, 2, False, torch.Generator().manual_seed(0))
+    still = f.augment(x, 2, False, torch.Generator().manual_seed(0))
     assert not any(next(key for key, c in crops.items() if torch.equal(c, one))[2] for one in still)
-    assert torch.equal(k.augment(x, 0, False, g), x)
+    assert torch.equal(f.augment(x, 0, False, g), x)
 
 
 def test_assess_counts():
@@ -140,7 +142,7 @@ def test_assess_counts():
     pixels = torch.zeros(10, 1, 8, 8, dtype=torch.uint8)
     pixels[4:7], pixels[7:] = 1, 2
     labels = torch.tensor([0, 0, 0, 1, 0, 1, 1, 1, 1, 2])
-    got = k.assess(Fixed(SMALL), Images(pixels, labels, NAMES), batch_size=3)
+    got = f.assess(Fixed(SMALL), Images(pixels, labels, NAMES), batch_size=3)
     assert got.accuracy == pytest.approx(0.6)  # 3 of 4, 1 of 3, 2 of 3
     assert got.sure == pytest.approx(0.7)
     assert got.sure_accuracy == pytest.approx(5 / 7)
@@ -235,9 +237,9 @@ def test_pictures_of_another_shape_are_refused():
         (k.ClassifierConfig, {"classes": NAMES, "channels": 2}),
         (k.ClassifierConfig, {"classes": NAMES, "widths": (8, 8, 8, 0)}),
         (k.ClassifierConfig, {"classes": NAMES, "dim": 0}),
-        (k.Recipe, {"epochs": 0}),
-        (k.Recipe, {"lr": 0}),
-        (k.Recipe, {"batch_size": 1}),
+        (f.Recipe, {"epochs": 0}),
+        (f.Recipe, {"lr": 0}),
+        (f.Recipe, {"batch_size": 1}),
     ],
 )
 def test_wrong_configurations_are_refused(kind, bad):
@@ -275,18 +277,18 @@ def test_command_line(tmp_path, monkeypatch, capsys):
         assert (dataset, folder) == ("cifar10", tmp_path)
         return stripes(120 if train else 60, seed=int(train), channels=3)
 
-    monkeypatch.setattr(k.d, "load", load)
+    monkeypatch.setattr(f.d, "load", load)
     out = tmp_path / "mine.safetensors"
     common = ["--dataset", "cifar10", "--data-dir", str(tmp_path), "--device", "cpu"]
-    assert k.main([*common, "--out", str(out), "--epochs", "2", "--batch-size", "30"]) == 0
+    assert f.main([*common, "--out", str(out), "--epochs", "2", "--batch-size", "30"]) == 0
     model = k.load_classifier(out)
-    right = k.assess(model, load("cifar10", tmp_path, train=False)).accuracy
+    right = f.assess(model, load("cifar10", tmp_path, train=False)).accuracy
     assert model.info["test"]["accuracy"] == right
     assert model.info["recipe"]["epochs"] == 2
     assert model.info["images"] == 240
-    assert k.main([*common, "--out", str(tmp_path / "b.safetensors"), "--epochs", "1"]) == 0
+    assert f.main([*common, "--out", str(tmp_path / "b.safetensors"), "--epochs", "1"]) == 0
     again = ["--out", str(tmp_path / "c.safetensors"), "--epochs", "1", "--seed", "1"]
-    assert k.main([*common, *again]) == 0
+    assert f.main([*common, *again]) == 0
     stems = [load_tensors(tmp_path / f"{n}.safetensors")[0]["body.0.0.weight"] for n in "bc"]
     assert (stems[0] - stems[1]).abs().mean() > 0.05  # the seed decides the first weights too
     text = out.with_suffix(".md").read_text()
@@ -315,7 +317,7 @@ def test_command_line_refuses_in_one_line(monkeypatch, capsys, arguments, code, 
         raise RuntimeError("no network" if download else "not there")
 
     monkeypatch.setattr(datasets, "MNIST", offline)
-    assert k.main(arguments) == code
+    assert f.main(arguments) == code
     error = capsys.readouterr().err
     assert said in error
     assert error.startswith("ddpm_demo: ")
@@ -324,15 +326,15 @@ def test_command_line_refuses_in_one_line(monkeypatch, capsys, arguments, code, 
 
 def test_a_folder_that_cannot_be_made_is_refused_before_training(tmp_path, monkeypatch, capsys):
     (tmp_path / "file").touch()
-    monkeypatch.setattr(k.d, "load", lambda *_, **__: stripes(30))
-    monkeypatch.setattr(k, "fit", None)
-    assert k.main(["--out", str(tmp_path / "file" / "a.safetensors"), "--device", "cpu"]) == 1
+    monkeypatch.setattr(f.d, "load", lambda *_, **__: stripes(30))
+    monkeypatch.setattr(f, "fit", None)
+    assert f.main(["--out", str(tmp_path / "file" / "a.safetensors"), "--device", "cpu"]) == 1
     assert str(tmp_path / "file") in capsys.readouterr().err
 
 
 def test_help(capsys):
     with pytest.raises(SystemExit, match="0"):
-        k.main(["--help"])
+        f.main(["--help"])
     text = " ".join(capsys.readouterr().out.split())
     assert "--data-dir" in text
     assert f"default: {DATASETS['mnist'].judge['epochs']} for mnist" in text

@@ -21,14 +21,17 @@ from ddpm_demo.config import SampleConfig
 from ddpm_demo.data import Images, load
 from ddpm_demo.evaluation import references
 from ddpm_demo.evaluation import samples as e
-from ddpm_demo.evaluation.bounds import model_bound
+from ddpm_demo.evaluation.bounds import BoundConfig, model_bound
 from ddpm_demo.evaluation.classifier import (
     Classifier,
     ClassifierConfig,
     load_classifier,
     save_classifier,
 )
-from ddpm_demo.evaluation.metrics import distance, summarise
+from ddpm_demo.evaluation.features import Summary, summarise
+from ddpm_demo.evaluation.frechet import distance
+from ddpm_demo.evaluation.metrics import METRICS, Metric
+from ddpm_demo.files import cache_folder
 from ddpm_demo.inference.generate import defaults
 from ddpm_demo.media.plots import bar_plot, line_plot
 from ddpm_demo.models.checkpoint import Checkpoint
@@ -44,8 +47,7 @@ def here(zoo: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     folder = zoo.parent / "here"
     (folder / "pictures").mkdir(parents=True)
     monkeypatch.chdir(folder)
-    monkeypatch.setattr("ddpm_demo.evaluation.samples.CACHE", folder / "samples")
-    monkeypatch.setattr("ddpm_demo.evaluation.metrics.CACHE", folder / "statistics")
+    monkeypatch.setattr("ddpm_demo.files.cache_folder", lambda name, _: folder / name)
     torch.manual_seed(0)
     channels = load_checkpoint("tiny").model.config.channels
     judge = Classifier(
@@ -265,7 +267,7 @@ class Toy:
 
 
 def test_inceptions_numbers(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("ddpm_demo.evaluation.metrics.Inception", lambda device: Toy())
+    monkeypatch.setattr("ddpm_demo.evaluation.inception.Inception", lambda device: Toy())
     line = "evaluate --model tiny --dataset folder:pictures --steps 2 -n 100 --out r.json"
     assert run(f"{line} --metrics fid,is,precision_recall") == 0
     row = json.loads(Path("r.json").read_text())["samples"][0]
@@ -300,7 +302,7 @@ def test_bits_per_dim(here: Path) -> None:
     model = load_checkpoint("tiny")
     held_out = load("folder:pictures", train=False, size=8, channels=model.model.config.channels)
     x_0 = held_out.batch(torch.arange(len(held_out)))
-    *_, bound = model_bound(model, x_0, steps=5)
+    *_, bound = model_bound(model, x_0, BoundConfig(5))
     assert said["bits_per_dim"] == pytest.approx(bound.total)
     assert said["n"] == len(held_out)
     for name in ("terms", "rate-distortion"):
@@ -335,7 +337,10 @@ def test_bars_are_as_long_as_their_shares() -> None:
     ("line", "message"),
     [
         ("--metrics fid -n 5000", "The Inception weights can't be downloaded (no route)"),
-        ("--metrics fd-judge.safetensors,fun", "metric is 'fun'; allowed is fid"),
+        (
+            "--metrics fd-judge.safetensors,fun",
+            "metric is 'fun'; allowed is fd-CLASSIFIER, bpd, fid, is, precision_recall",
+        ),
         ("--metrics fd-judge.safetensors -n 9", "number of pictures is 9; allowed is 10 or more"),
         ("--metrics fd-nobody", "There is no classifier 'nobody'"),
         ("--metrics bpd --model laplace", "noise of the model is 'laplace'; allowed is gaussian"),
@@ -372,3 +377,78 @@ def test_refusals_come_before_anything_is_drawn(
     assert run(given) == 2
     said = capsys.readouterr().err.strip().splitlines()
     assert message in said[-1]
+
+
+@pytest.fixture
+def brightness(monkeypatch: pytest.MonkeyPatch) -> Any:
+    """A metric from outside: how bright samples are, and the data."""
+
+    class Mean:
+        name, dim = "mean", 1
+
+        def extract(self, pixels: Tensor) -> tuple[Tensor, Tensor]:
+            x = pixels.float().mean((1, 2, 3))[:, None]
+            return x, x
+
+    def compare(name: str, _: Any, samples: Summary, data: Summary) -> dict[str, Any]:
+        return {name: float(samples.mean), f"{name}_data": float(data.mean)}
+
+    row = Metric(
+        "the mean of all pixels",
+        label="Brightness",
+        extractor=lambda suffix, device: Mean(),
+        compare=compare,
+    )
+    monkeypatch.setitem(METRICS, "brightness", row)
+    return row
+
+
+def test_a_metric_is_one_row(here: Path, capsys: Capture, brightness: Any) -> None:
+    assert run("evaluate --help") == 0
+    assert "brightness: the mean of all pixels" in " ".join(capsys.readouterr().out.split())
+    line = LINE.replace("--metrics ", "--metrics brightness,")
+    assert run(f"{line} -n 40 --steps 2 --out r.json") == 0
+    row = json.loads(Path("r.json").read_text())["samples"][0]
+    assert run("sample --model tiny --steps 2 -n 40 --out s.npz") == 0
+    assert row["brightness"] == pytest.approx(np.load("s.npz")["arr_0"].mean(), rel=1e-5)
+    data = load("folder:pictures", size=8, channels=1).pixels
+    assert row["brightness_data"] == pytest.approx(float(data.float().mean()), rel=1e-5)
+    assert f"brightness {row['brightness']:.3f}" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("line", ["-n 40 --steps 2", "-n 40 --steps 2 --cache file/samples"])
+def test_a_cache_that_cannot_be_written_is_refused_before_the_work(
+    here: Path, capsys: Capture, monkeypatch: pytest.MonkeyPatch, line: str
+) -> None:
+    """A file in the way stands for a read-only home: this also holds for root."""
+    (here / "file").touch()
+    monkeypatch.setattr("ddpm_demo.files.cache_folder", lambda *_: here / "file" / "in")
+    monkeypatch.setattr(e, "Samples", None)
+    assert run(f"{LINE} {line}") == 2
+    (said,) = capsys.readouterr().err.strip().splitlines()
+    assert "Nothing can be written in" in said
+    assert said.endswith("Name another folder with --cache.")
+
+
+def test_without_a_home_the_cache_is_asked_for(
+    here: Path, capsys: Capture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def homeless() -> Path:
+        raise RuntimeError("Could not determine home directory.")
+
+    monkeypatch.setattr("ddpm_demo.files.cache_folder", cache_folder)
+    monkeypatch.setattr(Path, "home", homeless)
+    assert run(f"{LINE} -n 40 --steps 2") == 2
+    assert "no place for samples: name one (--cache)" in capsys.readouterr().err
+    assert run(f"{LINE} -n 40 --steps 2 --cache samples") == 0
+
+
+def test_results_are_written_before_they_are_shown(
+    here: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(*_: Any) -> list[str]:
+        raise OSError("the terminal is gone")
+
+    monkeypatch.setattr("ddpm_demo.evaluation.report.row_lines", broken)
+    assert run(f"{LINE} -n 40 --steps 2 --out r.json") == 1
+    assert json.loads(Path("r.json").read_text())["samples"][0]["fd-judge.safetensors"] > 0

@@ -12,14 +12,15 @@ from PIL import Image
 
 from ddpm_demo import data as d
 from ddpm_demo.config import SampleConfig
-from ddpm_demo.evaluation import metrics, references
-from ddpm_demo.evaluation.bounds import model_bound
+from ddpm_demo.evaluation import frechet, references
+from ddpm_demo.evaluation.bounds import BoundConfig, model_bound
 from ddpm_demo.evaluation.classifier import (
     Classifier,
     ClassifierConfig,
     load_classifier,
     save_classifier,
 )
+from ddpm_demo.evaluation.features import summarise
 from ddpm_demo.inference.batching import BatchedDenoiser
 from ddpm_demo.inference.generate import generate
 from ddpm_demo.media.convert import to_uint8
@@ -91,11 +92,11 @@ def test_the_distance_is_that_of_the_samples_it_shows(
     for seed in range(n):  # each alone
         *_, last = generate(model, SampleConfig(steps=3, n=1, seed=seed, labels=y))
         parts.append(torch.from_numpy(to_uint8(last.x_t).copy()).permute(0, 3, 1, 2))
-    *_, mine = metrics.summarise(judge, torch.cat(parts))
+    *_, mine = summarise(judge, torch.cat(parts))
     reference = references.read(judge, "test", None if against == ALL else KINDS.index(against))
     fd, floor, sure, sure_data = numbers(result)
-    assert fd == pytest.approx(metrics.distance(mine, reference), rel=0.02)
-    assert floor == pytest.approx(metrics.floor(reference, n), rel=0.006)
+    assert fd == pytest.approx(frechet.distance(mine, reference), rel=0.02)
+    assert floor == pytest.approx(frechet.floor(reference, n), rel=0.006)
     assert sure == pytest.approx(100 * mine.sure / n, abs=0.06)
     assert sure_data == pytest.approx(100 * reference.sure / reference.n, abs=0.06)
     which = "" if against == ALL else f" of class {against}"
@@ -120,7 +121,7 @@ def test_the_bound_is_that_of_the_command_line(models: Path) -> None:
     *_, (_, _, result, _) = measuring.run(True, None, {}, "folder", *controls)
     model = load_checkpoint("folder")
     held_out = d.load(model.info["dataset"], train=False, size=8, channels=1)
-    *_, bound = model_bound(model, held_out.batch(torch.arange(4)), steps=5)
+    *_, bound = model_bound(model, held_out.batch(torch.arange(4)), BoundConfig(5))
     (total,) = numbers(result)
     prior, middle, end = (float(v) for v in re.findall(r"<td>([\d.e-]+)", result))
     assert total == pytest.approx(bound.total, abs=1e-3)

@@ -19,6 +19,8 @@ from ddpm_demo.config import ModelConfig
 ROOT = Path(__file__).parent.parent
 TEXT = (ROOT / "README.md").read_text(encoding="utf-8")
 FRONT, BODY = TEXT.split("---\n", 2)[1:]
+DOCS = [path.read_text(encoding="utf-8") for path in sorted((ROOT / "docs").glob("*.md"))]
+ALL = "\n".join([BODY, *DOCS]).replace("\\\n", "")
 SHAPES = {"mnist": (28, 1, 10), "fashion_mnist": (28, 1, 10), "cifar10": (32, 3, 10)}
 
 
@@ -28,8 +30,8 @@ def words(line: str) -> list[str]:
     return [*found[:-1], "--images", "1k", "--out", "runs/x"] if found[-1] == "…" else found
 
 
-COMMANDS = [words(line) for line in re.findall(r"^    .*-m ddpm_demo (.+)$", BODY, re.M)]
-PUBLISHED = dict(re.findall(r"^\| (.+?) \| `(--dataset .+?)` \|$", BODY, re.M))
+COMMANDS = [words(line) for line in re.findall(r"^    .*-m ddpm_demo (.+)$", ALL, re.M)]
+PUBLISHED = dict(re.findall(r"^\| (.+?) \| `(--dataset .+?)` \|$", ALL, re.M))
 
 
 def asked(line: list[str]) -> tuple[ModelConfig, dict[str, Any]]:
@@ -104,7 +106,11 @@ def test_the_front_matter_is_a_space() -> None:
     assert version("gradio") in gradio.specifier
 
 
-@pytest.mark.parametrize("name", ["README.md", "CONTRIBUTING.md", "CHANGELOG.md"])
+def test_the_readme_is_short() -> None:
+    assert len(TEXT.splitlines()) < 150
+
+
+@pytest.mark.parametrize("name", ["README.md", "CONTRIBUTING.md", "CHANGELOG.md", "SECURITY.md"])
 def test_links_lead_somewhere(name: str) -> None:
     text = (ROOT / name).read_text(encoding="utf-8")
     inside = [link for link in re.findall(r"\]\(([^)#]+)\)", text) if "://" not in link]

@@ -13,7 +13,8 @@ from ddpm_demo.evaluation.classifier import (
     load_classifier,
     save_classifier,
 )
-from ddpm_demo.evaluation.metrics import MetricError, distance, summarise
+from ddpm_demo.evaluation.features import MetricError, summarise
+from ddpm_demo.evaluation.frechet import distance
 from ddpm_demo.models.zoo import models_folder
 
 NAMES = ("dark", "bright", "grey")

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ddpm_demo.config import one_of, require
+from ddpm_demo.files import require_writable
 
 if TYPE_CHECKING:
     import torch
@@ -55,6 +56,7 @@ def suffix(path: Path, *allowed: str) -> str:
     kind = path.suffix.lower()
     one_of("suffix of --out", kind, allowed)
     require(path.parent.is_dir(), "folder of --out", str(path.parent), "one that exists")
+    require_writable(path.parent, "--out")
     return kind
 
 

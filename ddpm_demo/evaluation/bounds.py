@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -97,18 +97,45 @@ class Bound:
         }
 
 
+@dataclass(frozen=True)
+class BoundConfig:
+    """How the bound is computed.
+
+    Attributes:
+        steps: calls of the network for each picture, 2 to T; None: every t.
+        variance: sigma_t^2 is "beta", or the posterior's "beta_tilde". That of L_0 is
+            beta_tilde_2 for both, as in the code of Ho et al.: beta_tilde_1 is 0.
+        batch_size: of the network; it mixes pictures and t as it likes.
+        seed: of noise and t. Picture k gets the same ones in whatever batch.
+    """
+
+    steps: int | None = None
+    variance: str = "beta_tilde"
+    batch_size: int = 64
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        number("batch_size", self.batch_size, 1, 65_536, whole=True)
+        number("seed", self.seed, 0, SEED_MAX, whole=True)
+        one_of("variance", self.variance, VARIANCES)
+
+
+def require_gaussian(checkpoint: Checkpoint) -> None:
+    """Raise `ValueError` for a model with other noise: the bound compares Gaussians."""
+    noise = checkpoint.diffusion.noise
+    allowed = "gaussian, as bits/dim compares Gaussians in closed form"
+    require(noise == "gaussian", "noise of the model", noise, allowed)
+
+
 def model_bound(
     checkpoint: Checkpoint,
     x_0: Tensor,
+    config: BoundConfig = BoundConfig(),
     *,
-    steps: int | None = None,
-    variance: str = "beta_tilde",
-    batch_size: int = 64,
-    seed: int = 0,
     bf16: bool = False,
     denoiser: Callable[..., Denoiser] = Denoiser,
 ) -> Iterator[Bound]:
-    """`bound` of a checkpoint, on the device of its network; a model with classes gets none told.
+    """`bound` of a checkpoint, on its device. A model with classes is told none.
 
     Args:
         denoiser: makes what the bound asks; `batching.BatchedDenoiser` shares passes with others.
@@ -116,36 +143,20 @@ def model_bound(
     Raises:
         ValueError: also for noise that is not Gaussian, or pictures of another shape.
     """
-    model, noise = checkpoint.model.config, checkpoint.diffusion.noise
-    if noise != "gaussian":
-        raise ValueError(
-            f"This model has {noise} noise; the bound compares Gaussians in closed form, so it "
-            "exists for models with Gaussian noise only."
-        )
-    wanted = (model.channels, model.size, model.size)
-    require(
-        tuple(x_0.shape[1:]) == wanted, "shape of the pictures", tuple(x_0.shape[1:]), f"{wanted}"
-    )
+    require_gaussian(checkpoint)
+    model = checkpoint.model.config
+    wanted, shape = (model.channels, model.size, model.size), tuple(x_0.shape[1:])
+    require(shape == wanted, "shape of the pictures", shape, f"{wanted}")
     device = next(checkpoint.model.parameters()).device
-    return bound(
-        denoiser(checkpoint.model, checkpoint.diffusion, bf16=bf16),
-        x_0,
-        steps=steps,
-        variance=variance,
-        batch_size=batch_size,
-        seed=seed,
-        device=device,
-    )
+    asked = denoiser(checkpoint.model, checkpoint.diffusion, bf16=bf16)
+    return bound(asked, x_0, config, device=device)
 
 
 def bound(
     denoiser: Denoise,
     x_0: Tensor,
+    config: BoundConfig = BoundConfig(),
     *,
-    steps: int | None = None,
-    variance: str = "beta_tilde",
-    batch_size: int = 64,
-    seed: int = 0,
     device: torch.device | str = "cpu",
 ) -> Iterator[Bound]:
     """The bound, picture by picture, yielded after every batch of the network.
@@ -156,34 +167,21 @@ def bound(
 
     Args:
         x_0: (N, C, H, W) pictures at the 256 levels of [-1, 1].
-        steps: calls of the network for each picture, 2 to T; None: every t.
-        variance: sigma_t^2 is "beta", or the posterior's "beta_tilde". That of L_0 is
-            beta_tilde_2 for both, as in the code of Ho et al.: beta_tilde_1 is 0.
-        batch_size: of the network; it mixes pictures and t as it likes.
-        seed: of noise and t. Picture k gets the same ones in whatever batch.
 
     Raises:
         ValueError: a wrong argument, by the call itself.
     """
     T = denoiser.schedule.T
-    steps = T if steps is None else steps
+    steps = T if config.steps is None else config.steps
     number("steps", steps, 2, T, whole=True)
-    number("batch_size", batch_size, 1, 65_536, whole=True)
-    number("seed", seed, 0, SEED_MAX, whole=True)
-    one_of("variance", variance, VARIANCES)
     require(x_0.ndim == 4 and len(x_0) > 0, "number of pictures", len(x_0), "1 or more")
-    return _walk(denoiser, x_0, steps, variance, batch_size, seed, torch.device(device))
+    return _walk(denoiser, x_0, replace(config, steps=steps), torch.device(device))
 
 
 def _walk(
-    denoiser: Denoise,
-    x_0: Tensor,
-    steps: int,
-    variance: str,
-    batch_size: int,
-    seed: int,
-    device: torch.device,
+    denoiser: Denoise, x_0: Tensor, config: BoundConfig, device: torch.device
 ) -> Iterator[Bound]:
+    steps, seed, batch_size = config.steps or 0, config.seed, config.batch_size
     schedule, n = denoiser.schedule, len(x_0)
     last = torch.tensor(schedule.timesteps(steps, "quadratic")[::-1])
     first = torch.cat([torch.ones(1).long(), last[:-1] + 1])
@@ -210,7 +208,7 @@ def _walk(
             eps = Noise("gaussian", seeds).draw(x_part.shape)
             x_t = schedule.q_sample(x_part, t[part], eps.to(x_part.dtype))
             x0_hat = denoiser(x_t.to(device), t[part]).x0
-            table[:, part] = torch.stack(terms(schedule, x_part, x0_hat, t[part], variance))
+            table[:, part] = torch.stack(terms(schedule, x_part, x0_hat, t[part], config.variance))
             done += len(part)
             if part[-1] == item[-1]:
                 table = table.reshape(2, len(x), steps)

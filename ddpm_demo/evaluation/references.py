@@ -12,7 +12,8 @@ from __future__ import annotations
 import argparse
 import io
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -21,7 +22,7 @@ import torch
 from ddpm_demo import data as d
 from ddpm_demo.config import number, one_of
 from ddpm_demo.evaluation.classifier import Classifier, load_classifier
-from ddpm_demo.evaluation.metrics import Extractor, MetricError, Summary, summarise
+from ddpm_demo.evaluation.features import Extractor, MetricError, Summary, reference, summarise
 from ddpm_demo.files import expand, write_atomically
 from ddpm_demo.models.zoo import models_folder
 
@@ -98,6 +99,43 @@ def shipped(
         return read(extractor, split, None if only is None else classes.index(only))
     except MetricError:
         return None
+
+
+@dataclass(frozen=True)
+class Source:
+    """Which pictures samples are compared with.
+
+    Attributes:
+        dataset, split: their data set, and its train or test pictures.
+        only: the one class of them; None: all.
+        load: gets them.
+    """
+
+    dataset: str
+    split: str
+    only: str | None
+    load: Callable[[], d.Images]
+
+    def walk(
+        self, extractor: Extractor, *, keep: int = 0, cache: Path | None = None
+    ) -> Iterator[tuple[Summary, int]]:
+        """What an extractor sees in them: as shipped or cached, or else in every picture.
+
+        Args:
+            keep: pictures whose features are kept.
+            cache: a folder for the statistics.
+
+        Yields:
+            The growing summary, and the number of pictures in all.
+        """
+        found = None if keep else shipped(extractor, self.dataset, self.split, self.only)
+        if found:
+            yield found, found.n
+            return
+        pixels = self.load().pixels
+        key = (self.dataset.replace("folder:", "folder-"), self.split, self.only or "all")
+        for summary in reference(extractor, pixels, key, keep=keep, cache=cache):
+            yield summary, len(pixels)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -15,19 +15,14 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ddpm_demo import data
-from ddpm_demo.config import SampleConfig, require
-from ddpm_demo.evaluation.bounds import Bound
-from ddpm_demo.evaluation.classifier import Classifier, load_classifier
-from ddpm_demo.evaluation.metrics import Extractor, Summary
+from ddpm_demo.config import SampleConfig
+from ddpm_demo.evaluation.features import Extractor, Summary
 from ddpm_demo.files import write_atomically
 from ddpm_demo.inference.generate import generate
 from ddpm_demo.media import convert
-from ddpm_demo.media.plots import line_plot
 from ddpm_demo.models.checkpoint import Checkpoint
 
 PAGE = 100  # pictures at most that are drawn, and saved, at once
-CACHE = Path.home() / ".cache" / "ddpm_demo" / "samples"
 
 
 def pages(config: SampleConfig, most: int) -> list[SampleConfig]:
@@ -44,6 +39,9 @@ class Samples:
 
     The folder's name has a hash of the weights and of all settings, so that pages of another model
     or setting are never taken for these. A page is one batch.
+
+    Args:
+        cache: the folder that the run's own folder is made in.
     """
 
     def __init__(
@@ -52,7 +50,7 @@ class Samples:
         config: SampleConfig,
         *,
         bf16: bool = False,
-        cache: Path = CACHE,
+        cache: Path,
     ) -> None:
         self.checkpoint, self.config, self.bf16 = checkpoint, config, bf16
         self.pages = pages(config, PAGE)
@@ -115,45 +113,3 @@ class Samples:
             for summary, extractor in zip(found, extractors, strict=True):
                 summary.add(*extractor.extract(pictures))
         return found
-
-
-def judge_of(checkpoint: Checkpoint) -> Classifier:
-    """The shipped classifier of the data that a model was trained on.
-
-    Raises:
-        ValueError: there is none, or the model's pictures are of another shape than its.
-    """
-    dataset, config = checkpoint.info.get("dataset"), checkpoint.model.config
-    known = f"{data.named('')}, for which there is a classifier"
-    require(dataset in data.DATASETS, "data of the model", dataset, known)
-    judge = load_classifier(str(dataset))
-    wanted, shape = judge.config, (config.channels, config.size)
-    require(
-        shape == (wanted.channels, wanted.size),
-        "channels and size of the model",
-        shape,
-        f"{(wanted.channels, wanted.size)}, those of the classifier of {dataset}",
-    )
-    return judge
-
-
-def bound_sentence(bound: Bound) -> str:
-    """The bound and its parts in bits/dim."""
-    return (
-        f"{bound.total:.3f} ± {bound.error:.3f} bits/dim on {bound.n:,} test pictures: "
-        f"L_T {bound.prior:.4f}, L_0 {float(bound.terms[0]):.3f}, "
-        f"L_1 to L_T-1 {float(bound.terms[1:].sum()):.3f}"
-    )
-
-
-def bound_plots(bound: Bound) -> dict[str, str]:
-    """SVGs by name: the terms over t, and rate against distortion (Ho et al. 2020, fig. 5)."""
-    middle, (rate, rmse) = (bound.first + bound.last) / 2, bound.curve
-    return {
-        "terms": line_plot(
-            middle.tolist(), bound.per_t.tolist(), "t", "L of t, bits/dim", log=True
-        ),
-        "rate-distortion": line_plot(
-            rate.tolist(), rmse.tolist(), "rate, bits/dim", "distortion, RMSE of 0 to 255"
-        ),
-    }

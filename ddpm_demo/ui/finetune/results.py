@@ -15,7 +15,7 @@ from gradio.utils import get_upload_folder
 
 from ddpm_demo.config import SampleConfig, require
 from ddpm_demo.evaluation.classifier import load_classifier
-from ddpm_demo.evaluation.metrics import Summary
+from ddpm_demo.evaluation.features import Summary
 from ddpm_demo.evaluation.samples import pages
 from ddpm_demo.media.plots import bar_plot
 from ddpm_demo.models.checkpoint import save_file

@@ -6,12 +6,18 @@ import dataclasses
 from dataclasses import dataclass
 from typing import Any
 
+from ddpm_demo.evaluation.metrics import METRICS
+
 FD, BPD = "fd", "bpd"
-METRICS = {FD: "Distance from real pictures", BPD: "Bits per number (bits/dim)"}
 ALL = "all classes"
 PANELS = ("The latest samples",)
 N, IMAGES, TERMS = 128, 8, 50  # usual: samples, test pictures and terms of bits/dim
 N_MOST, IMAGES_MOST = 2000, 200
+
+
+def metrics() -> dict[str, str]:
+    """The words of the metrics that the tab offers: the rows of `METRICS` that have any."""
+    return {name: metric.label for name, metric in METRICS.items() if metric.label}
 
 
 @dataclass(frozen=True)
@@ -19,7 +25,7 @@ class Asked:
     """Values as they came from a page, not yet checked; or the controls that they come from.
 
     Attributes:
-        wanted: which of `METRICS`.
+        wanted: names of `metrics()`.
         against: the class of the test pictures that samples are compared with, or `ALL`.
         images, terms: of bits/dim.
     """

@@ -12,8 +12,8 @@ import numpy as np
 import torch
 
 from ddpm_demo.config import require
-from ddpm_demo.evaluation.bounds import Bound, model_bound
-from ddpm_demo.evaluation.metrics import Summary
+from ddpm_demo.evaluation.bounds import Bound, BoundConfig, model_bound
+from ddpm_demo.evaluation.features import Summary
 from ddpm_demo.inference.generate import metadata
 from ddpm_demo.inference.timing import spoken
 from ddpm_demo.ui.components import player
@@ -74,7 +74,8 @@ def chosen(own: Mapping[str, str], name: Any, *seen: bool) -> Iterator[Any]:
 @friendly
 def _bound(source: str, x_0: torch.Tensor, terms: int) -> Iterator[Bound]:
     options: dict[str, Any] = {"bf16": runtime.bf16(), "denoiser": runtime.denoiser}
-    yield from model_bound(runtime.model(source), x_0, steps=terms, batch_size=PAGE, **options)
+    config = BoundConfig(terms, batch_size=PAGE)
+    yield from model_bound(runtime.model(source), x_0, config, **options)
 
 
 def run(local: bool, before: Report | None, own: Mapping[str, str], *asked: Any) -> Iterator[Said]:

@@ -8,15 +8,18 @@ from typing import Any
 
 from ddpm_demo import data
 from ddpm_demo.config import SampleConfig, number, one_of, require
-from ddpm_demo.evaluation import metrics, references
-from ddpm_demo.evaluation.classifier import Classifier
-from ddpm_demo.evaluation.samples import judge_of, pages
+from ddpm_demo.evaluation import references
+from ddpm_demo.evaluation.bounds import require_gaussian
+from ddpm_demo.evaluation.classifier import Classifier, judge_of
+from ddpm_demo.evaluation.features import Summary
+from ddpm_demo.evaluation.frechet import require_enough
+from ddpm_demo.evaluation.samples import pages
 from ddpm_demo.inference import timing
 from ddpm_demo.inference.labels import parse_classes, tuned_to
 from ddpm_demo.models.checkpoint import Checkpoint
 from ddpm_demo.ui.components import controls
 from ddpm_demo.ui.components.model_choice import Selected, most_pictures
-from ddpm_demo.ui.measure.asked import ALL, BPD, FD, IMAGES_MOST, METRICS, N_MOST, TERMS, Asked, N
+from ddpm_demo.ui.measure.asked import ALL, BPD, FD, IMAGES_MOST, N_MOST, TERMS, Asked, N, metrics
 from ddpm_demo.ui.server import runtime
 
 PAGE = 16  # pictures drawn, or calls of the bound, at once: Stop and the pictures shown are as fine
@@ -31,7 +34,7 @@ class Judged:
     """
 
     judge: Classifier
-    reference: metrics.Summary
+    reference: Summary
 
 
 @dataclass(frozen=True)
@@ -79,8 +82,8 @@ def classes_of(checkpoint: Checkpoint) -> list[str]:
 
 
 def _require_bound(checkpoint: Checkpoint) -> None:
-    noise, dataset = checkpoint.diffusion.noise, checkpoint.info.get("dataset")
-    require(noise == "gaussian", "noise of the model", noise, "gaussian: Gaussians are compared")
+    dataset = checkpoint.info.get("dataset")
+    require_gaussian(checkpoint)
     require(data.known(dataset), "data of the model", dataset, data.named())
 
 
@@ -107,7 +110,7 @@ def plan(selected: Selected, asked: Asked) -> Plan:
     checkpoint, wanted = selected.checkpoint, asked.wanted
     require(isinstance(wanted, list) and len(wanted) > 0, "metrics", wanted, "one or more of them")
     for metric in wanted:
-        one_of("metric", metric, tuple(METRICS))
+        one_of("metric", metric, tuple(metrics()))
     labels = parse_classes(controls.words_of(asked.labels), checkpoint.classes)
     one_of("class of the data", asked.against, (ALL, *classes_of(checkpoint)))
     against = None if asked.against == ALL else asked.against
@@ -115,7 +118,7 @@ def plan(selected: Selected, asked: Asked) -> Plan:
     if FD in wanted:
         judged = _judged(checkpoint, against)
         number("number of pictures", asked.n, 1, N_MOST, whole=True)
-        metrics.require_enough(asked.n, judged.judge.dim)
+        require_enough(asked.n, judged.judge.dim)
         config = config.but(
             n=asked.n,
             sampler=asked.sampler,
@@ -137,7 +140,7 @@ def offer(selected: Selected) -> tuple[Asked, dict[str, Any]]:
     line that says which metrics it can't have."""
     checkpoint, best = selected.checkpoint, selected.best
     missing, only, known = why_not(checkpoint), tuned_to(checkpoint), classes_of(checkpoint)
-    offered = [(text, metric) for metric, text in METRICS.items() if metric not in missing]
+    offered = [(text, metric) for metric, text in metrics().items() if metric not in missing]
     T, classes = checkpoint.diffusion.T, checkpoint.classes
     options = Asked(
         wanted={"choices": offered, "value": [metric for _, metric in offered][:1]},

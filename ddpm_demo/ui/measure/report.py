@@ -8,9 +8,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from ddpm_demo.data import DATASETS
-from ddpm_demo.evaluation import metrics
+from ddpm_demo.evaluation import frechet
 from ddpm_demo.evaluation.bounds import Bound
-from ddpm_demo.evaluation.samples import bound_plots, bound_sentence
+from ddpm_demo.evaluation.features import Summary
+from ddpm_demo.evaluation.report import bound_plots, bound_sentence
 from ddpm_demo.media.plots import bar_plot
 from ddpm_demo.ui.measure.plans import Judged, Plan
 
@@ -84,11 +85,11 @@ def _verdict(new: Figure, was: Figure) -> str:
     return f"{arrow} {'better' if better else 'worse'}"
 
 
-def judged_figures(p: Plan, judged: Judged, summary: metrics.Summary) -> list[Figure]:
+def judged_figures(p: Plan, judged: Judged, summary: Summary) -> list[Figure]:
     """The distance of the samples, and how many of them the judge is sure of."""
     row = DATASETS[p.selected.checkpoint.info["dataset"]]  # or there would be no judge
-    said = metrics.judge(summary, judged.reference, list(judged.judge.config.classes))
-    floor = metrics.floor(judged.reference, summary.n)
+    said = frechet.judge(summary, judged.reference, list(judged.judge.config.classes))
+    floor = frechet.floor(judged.reference, summary.n)
     real = f"real {row.things}"
     real += "" if p.against is None else f" of class {html.escape(p.against)}"
     perfect = f'<span title="{floor:.6g}">{floor:#.2g}</span>'
@@ -111,10 +112,10 @@ def judged_figures(p: Plan, judged: Judged, summary: metrics.Summary) -> list[Fi
     ]
 
 
-def judged_details(p: Plan, judged: Judged, summary: metrics.Summary) -> str:
+def judged_details(p: Plan, judged: Judged, summary: Summary) -> str:
     """The classes that the judge sees, and what the distance is."""
     classes = list(judged.judge.config.classes)
-    said = metrics.judge(summary, judged.reference, classes)
+    said = frechet.judge(summary, judged.reference, classes)
     histogram = bar_plot(
         classes,
         {

@@ -19,11 +19,11 @@ from ddpm_demo.ui.measure.asked import (
     FD,
     IMAGES,
     IMAGES_MOST,
-    METRICS,
     PANELS,
     TERMS,
     Asked,
     N,
+    metrics,
 )
 from ddpm_demo.ui.server.lazy import called, streamed
 from ddpm_demo.ui.server.work import LANE
@@ -111,7 +111,7 @@ def build_measure_tab(choice: ModelChoice, tab: gr.Tab, local: bool) -> None:
                 line = controls.line("", "measure-line")
             name = gr.Dropdown(names, value=first, elem_id="measure-model", **text("model"))
             wanted = gr.CheckboxGroup(
-                [(words, metric) for metric, words in METRICS.items()],
+                [(words, metric) for metric, words in metrics().items()],
                 value=[FD],
                 label="What to measure",
                 elem_id="measure-metrics",
