@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import socket
 from urllib.request import getproxies_environment
@@ -64,8 +65,6 @@ def _try(family: int, address: tuple[object, ...], host: str, port: int) -> None
     except OverflowError:
         raise ValueError(f"--port is {port}; allowed is up to {PORT_MAX:,}.") from None
     except OSError as error:
-        import errno
-
         if error.errno == errno.EADDRINUSE:
             raise ValueError(
                 f"Port {port} is taken by another program: choose another one by --port."
