@@ -311,7 +311,7 @@ def test_bits_per_dim(here: Path) -> None:
 
 
 def test_a_plot_has_its_points() -> None:
-    svg = line_plot([1, 2, 3], [10, float("nan"), 0.1], "t", "loss & more", log=True)
+    svg = line_plot({"L": ([1, 2, 3], [10, float("nan"), 0.1])}, "t", "loss & more", log=True)
     line = ET.fromstring(svg).find(".//{*}polyline")
     assert line is not None
     points = [tuple(map(float, p.split(","))) for p in line.get("points", "").split()]
@@ -319,7 +319,7 @@ def test_a_plot_has_its_points() -> None:
     assert points[0][0] < points[1][0]
     assert points[0][1] < points[1][1]  # downwards
     with pytest.raises(ValueError, match="no point"):
-        line_plot([1], [0], "x", "y", log=True)
+        line_plot({"": ([1], [0])}, "x", "y", log=True)
 
 
 def test_bars_are_as_long_as_their_shares() -> None:

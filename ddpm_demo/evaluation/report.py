@@ -60,10 +60,10 @@ def bound_plots(bound: Bound) -> dict[str, str]:
     middle, (rate, rmse) = (bound.first + bound.last) / 2, bound.curve
     return {
         "terms": line_plot(
-            middle.tolist(), bound.per_t.tolist(), "t", "L of t, bits/dim", log=True
+            {"L": (middle.tolist(), bound.per_t.tolist())}, "t", "L of t, bits/dim", log=True
         ),
         "rate-distortion": line_plot(
-            rate.tolist(), rmse.tolist(), "rate, bits/dim", "distortion, RMSE of 0 to 255"
+            {"": (rate.tolist(), rmse.tolist())}, "rate, bits/dim", "distortion, RMSE of 0 to 255"
         ),
     }
 

@@ -1,57 +1,78 @@
-"""Plots as SVG, for model cards and the app."""
+"""Plots as SVG, for model cards and the app.
+
+Words and axes have the colour and the font of the page around them, so they suit a light and a dark
+page. `as_file` gives a plot that stands alone both of its own.
+"""
 
 from __future__ import annotations
 
 import html
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+
+COLOURS = ("#0d9488", "#94a3b8", "#d97706")
+WIDTH, HEIGHT, LEFT, RIGHT, BOTTOM, TOP = 400, 228, 62, 24, 44, 32  # a phone shows it readably
+DOTS = 240  # at most, of a smoothed line: beyond, neighbours are averaged
+SMOOTH = 12  # a smoothed line is the mean of its neighbours in a window of this share of all
+
+Points = list[tuple[float, float]]
 
 
 def line_plot(
-    x: Sequence[float], y: Sequence[float], x_label: str, y_label: str, *, log: bool = False
+    lines: Mapping[str, tuple[Sequence[float], Sequence[float]]],
+    x_label: str,
+    y_label: str,
+    *,
+    log: bool = False,
+    smooth: bool = False,
 ) -> str:
-    """One line through the points, with ticks at both ends and the middle of each axis.
+    """Up to three lines, with their names as a legend if there are several.
 
     Args:
+        lines: x and y of the points of each, by its name.
         log: y on a logarithmic scale; points that are not above 0 are left out.
+        smooth: the points as pale dots, and over them a line of their running means.
 
     Raises:
         ValueError: there is no point to draw.
     """
-    width, height, left, bottom, top = 400, 228, 62, 44, 32  # so that a phone shows it readably
-    points = [(a, b) for a, b in zip(x, y, strict=True) if math.isfinite(b) and (b > 0 or not log)]
-    if not points:
+    drawn = {
+        name: [(a, math.log10(b) if log else b) for a, b in zip(*xy, strict=True) if _fits(b, log)]
+        for name, xy in lines.items()
+    }
+    if smooth:
+        drawn = {name: _thinned(points, DOTS) for name, points in drawn.items()}
+    every = [point for points in drawn.values() for point in points]
+    if not every:
         raise ValueError("There is no point to draw.")
-    scaled = [(a, math.log10(b) if log else b) for a, b in points]
-    low_x, high_x = min(a for a, _ in scaled), max(a for a, _ in scaled)
-    low_y, high_y = min(b for _, b in scaled), max(b for _, b in scaled)
+    (low_x, high_x), (low_y, high_y) = ((min(v), max(v)) for v in zip(*every, strict=True))
 
     def place(a: float, b: float) -> tuple[float, float]:
         across, up = (a - low_x) / (high_x - low_x or 1), (b - low_y) / (high_y - low_y or 1)
-        return left + (width - left - 24) * across, height - bottom - (height - bottom - top) * up
+        return LEFT + (WIDTH - LEFT - RIGHT) * across, HEIGHT - BOTTOM - (
+            HEIGHT - BOTTOM - TOP
+        ) * up
 
-    parts = [
-        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} {height}" '
-        'font-family="sans-serif" font-size="12">',
-        f'<rect width="{width}" height="{height}" fill="#ffffff"/>',
-    ]
-    for share in (0.0, 0.5, 1.0):
-        a, b = low_x + share * (high_x - low_x), low_y + share * (high_y - low_y)
-        at_x, at_y = place(a, b)
-        shown = 10**b if log else b
-        parts.append(f'<path d="M{left} {at_y:.1f}H{width - 24}" stroke="#e2e8f0"/>')
-        parts.append(
-            f'<text x="{left - 8}" y="{at_y:.1f}" dy="4" text-anchor="end">{shown:.3g}</text>'
-        )
-        parts.append(f'<text x="{at_x:.1f}" y="{height - 26}" text-anchor="middle">{a:.4g}</text>')
-    line = " ".join("{:.1f},{:.1f}".format(*place(a, b)) for a, b in scaled)
-    parts.append(f'<polyline points="{line}" fill="none" stroke="#0d9488" stroke-width="2"/>')
-    parts.append(
-        f'<text x="{width // 2}" y="{height - 8}" text-anchor="middle">'
-        f"{html.escape(x_label)}</text>"
-    )
-    parts.append(f'<text x="8" y="15">{html.escape(y_label)}</text>')
-    return "\n".join([*parts, "</svg>\n"])
+    whole = all(a == round(a) for a, _ in every)
+    parts = [_text(WIDTH / 2, HEIGHT - 8, x_label, "middle"), _text(8, 15, y_label)]
+    for a in _ticks(low_x, high_x, whole):
+        parts.append(_text(place(a, low_y)[0], HEIGHT - 26, f"{a:,.6g}", "middle"))
+    for b in (low_y, (low_y + high_y) / 2, high_y) if log else _ticks(low_y, high_y):
+        y = place(low_x, b)[1]
+        parts.append(f'<path d="M{LEFT} {y:.1f}H{WIDTH - RIGHT}" stroke-opacity=".2"/>')
+        parts.append(_text(LEFT - 8, y + 4, f"{10**b if log else b:.3g}", "end"))
+    for k, (name, points) in enumerate(drawn.items()):
+        colour = COLOURS[k]
+        if smooth:
+            dots = (place(a, b) for a, b in points)
+            parts += [f'<circle cx="{x:.1f}" cy="{y:.1f}" r="1.5" fill="{colour}" '
+                      'fill-opacity=".3" stroke="none"/>' for x, y in dots]  # fmt: skip
+            points = _running_means(points)
+        line = " ".join("{:.1f},{:.1f}".format(*place(a, b)) for a, b in points)
+        parts.append(f'<polyline points="{line}" fill="none" stroke="{colour}" stroke-width="2"/>')
+        if len(drawn) > 1:
+            parts += _legend(k, name, WIDTH - RIGHT - 110 * (len(drawn) - k), 15)
+    return _svg(HEIGHT, parts)
 
 
 def bar_plot(names: Sequence[str], shares: Mapping[str, Sequence[float]]) -> str:
@@ -65,32 +86,76 @@ def bar_plot(names: Sequence[str], shares: Mapping[str, Sequence[float]]) -> str
     """
     if not names or not shares:
         raise ValueError("There is no bar to draw.")
-    width, left, top, bar = 400, 100, 30, 11
+    left, top, bar = 100, 30, 11
     row = bar * len(shares) + 9
-    height = top + row * len(names) + 4
     most = max(max(values) for values in shares.values()) or 1.0
-    parts = [
-        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} {height}" '
-        'font-family="sans-serif" font-size="12">',
-        f'<rect width="{width}" height="{height}" fill="#ffffff"/>',
-    ]
+    parts = []
     for k, (label, values) in enumerate(shares.items()):
-        colour, x = ("#0d9488", "#94a3b8", "#d97706")[k], left + 120 * k
-        parts.append(f'<circle cx="{x + 5}" cy="14" r="5" fill="{colour}"/>')
-        parts.append(f'<text x="{x + 15}" y="18">{html.escape(label)}</text>')
+        parts += _legend(k, label, left + 120 * k, 18)
         for i, (share, _) in enumerate(zip(values, names, strict=True)):
-            y, length = top + row * i + bar * k, (width - left - 52) * share / most
+            y, length = top + row * i + bar * k, (WIDTH - left - 52) * share / most
             parts.append(
                 f'<rect class="bar" x="{left}" y="{y}" width="{length:.1f}" height="{bar - 1}" '
-                f'fill="{colour}"/>'
+                f'fill="{COLOURS[k]}" stroke="none"/>'
             )
-            parts.append(
-                f'<text x="{left + length + 5:.1f}" y="{y + 9}" font-size="10">'
-                f"{100 * share:.1f} %</text>"
-            )
+            parts.append(_text(left + length + 5, y + 9, f"{100 * share:.1f} %", size=10))
     for i, name in enumerate(names):
-        middle = top + row * i + bar * len(shares) / 2 + 4
-        parts.append(
-            f'<text x="{left - 8}" y="{middle:.1f}" text-anchor="end">{html.escape(name)}</text>'
-        )
-    return "\n".join([*parts, "</svg>\n"])
+        parts.append(_text(left - 8, top + row * i + bar * len(shares) / 2 + 4, name, "end"))
+    return _svg(top + row * len(names) + 4, parts)
+
+
+def as_file(svg: str) -> str:
+    """A plot for a file of its own, which follows the reader's choice of light or dark."""
+    style = "svg{color:#1e293b;font-family:sans-serif}"
+    style += "@media (prefers-color-scheme:dark){svg{color:#e2e8f0}}"
+    start, _, rest = svg.partition("\n")
+    return f"{start}\n<style>{style}</style>\n{rest}"
+
+
+def _svg(height: float, parts: Iterable[str]) -> str:
+    start = f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {height}" '
+    start += 'font-size="12" fill="none" stroke="currentColor">'
+    return "\n".join([start, *parts, "</svg>\n"])
+
+
+def _text(x: float, y: float, words: str, anchor: str = "start", size: int = 12) -> str:
+    return (
+        f'<text x="{x:.1f}" y="{y:.1f}" text-anchor="{anchor}" font-size="{size}" '
+        f'fill="currentColor" stroke="none">{html.escape(words)}</text>'
+    )
+
+
+def _legend(k: int, name: str, x: float, y: float) -> list[str]:
+    dot = f'<circle cx="{x + 5}" cy="{y - 4}" r="5" fill="{COLOURS[k]}" stroke="none"/>'
+    return [dot, _text(x + 15, y, name)]
+
+
+def _fits(value: float, log: bool) -> bool:
+    return math.isfinite(value) and (value > 0 or not log)
+
+
+def _ticks(low: float, high: float, whole: bool = False) -> list[float]:
+    """Two to five round numbers from low to high, an equal step of 1, 2 or 5 apart."""
+    if high == low:
+        return [low]
+    power = 10.0 ** math.floor(math.log10((high - low) / 4))
+    step = next(m * power for m in (1, 2, 5, 10) if 4.5 * m * power >= high - low)
+    step = max(1.0, step) if whole else step
+    first, last = math.ceil(low / step - 1e-9), math.floor(high / step + 1e-9)
+    return [k * step for k in range(first, last + 1)]
+
+
+def _thinned(points: Points, most: int) -> Points:
+    """At most so many points, the last of each group in x with the group's mean in y."""
+    width = -(-len(points) // most) or 1
+    groups = [points[i : i + width] for i in range(0, len(points), width)]
+    return [(group[-1][0], sum(b for _, b in group) / len(group)) for group in groups]
+
+
+def _running_means(points: Points) -> Points:
+    reach = len(points) // SMOOTH // 2
+    around = [points[max(0, i - reach) : i + reach + 1] for i in range(len(points))]
+    return [
+        (a, sum(b for _, b in near) / len(near))
+        for (a, _), near in zip(points, around, strict=True)
+    ]

@@ -15,11 +15,11 @@ from ddpm_demo.config import SampleConfig, from_dict, require
 from ddpm_demo.files import require_writable, write_atomically
 from ddpm_demo.inference.generate import defaults, generate, metadata, timesteps_of
 from ddpm_demo.media import convert, encode
+from ddpm_demo.media.plots import as_file, line_plot
 from ddpm_demo.models.checkpoint import Checkpoint, save_checkpoint
 from ddpm_demo.models.load import load_checkpoint
 from ddpm_demo.publishing import cards
 from ddpm_demo.publishing.cards import Story, card, check_samplers
-from ddpm_demo.publishing.curve import loss_curve
 from ddpm_demo.publishing.private import public
 from ddpm_demo.training.run_folder import RunFolder
 
@@ -98,7 +98,12 @@ def make_card(folder: Path) -> Checkpoint:
         parts.append(convert.to_uint8(last.x_t))
     sheet = convert.grid(np.concatenate(parts), 10, scale=2)
     encode.write(folder / "samples.png", [sheet], metadata=metadata(folder.name, shown))
-    write_atomically(folder / "loss.svg", loss_curve(log).encode())
+    lines = {}
+    for key, said in (("train", "training"), ("held_out", "held out (EMA)")):
+        rows = [row for row in log if row[key]]
+        lines[said] = [row["images"] for row in rows], [row[key] for row in rows]
+    plot = line_plot(lines, "pictures seen", "loss", log=True)
+    write_atomically(folder / "loss.svg", as_file(plot).encode())
     old = text.read_text("utf-8") if text.is_file() else ""
     _, section, numbers = old.partition(f"\n{cards.NUMBERS}\n")
     write_atomically(text, (card(folder.name, shipped, log, story) + section + numbers).encode())

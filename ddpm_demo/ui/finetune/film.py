@@ -12,7 +12,6 @@ from ddpm_demo.training.run_folder import pace
 from ddpm_demo.ui.components import player
 from ddpm_demo.ui.finetune.asked import PANELS
 
-POINTS = 60  # of the loss curve, at most
 BARELY = "The loss barely moves. Look at the pictures."
 
 
@@ -59,15 +58,9 @@ def joined(opening: str, *frames: str) -> str:
 
 
 def loss_curve(log: Sequence[tuple[int, float]]) -> str:
-    """The loss so far, a mean over sixtieths of the run so far at the finest, as HTML."""
+    """The loss so far as pale dots, with a smoothed line, as HTML."""
     if len(log) < 2:
         return ""
-    width = max(1, len(log) // POINTS)
-    parts = [log[i : i + width] for i in range(0, len(log), width)]
-    plot = line_plot(
-        [float(part[-1][0]) for part in parts],
-        [sum(loss for _, loss in part) / len(part) for part in parts],
-        "step",
-        "loss",
-    )
+    steps, losses = zip(*log, strict=True)
+    plot = line_plot({"loss": (steps, losses)}, "step", "loss", smooth=True)
     return f"{plot}<p>{BARELY}</p>"
