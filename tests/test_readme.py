@@ -38,7 +38,7 @@ def asked(line: list[str]) -> tuple[ModelConfig, dict[str, Any]]:
     """The network of a `train` command, and its process and run as one."""
     o = parser().parse_args(["train", *line])
     process, run = configs(o)
-    size, channels, classes = SHAPES[o.dataset]
+    size, channels, classes = SHAPES.get(o.dataset, (32, 3, 0))  # else a folder
     model = network(o, o.size or size, channels, classes if o.class_conditional else 0)
     return model, vars(process) | vars(run)
 
