@@ -156,7 +156,7 @@ def test_the_same_seed_gives_the_same_bytes(out: str) -> None:
 
 def test_pages_do_not_show(monkeypatch: pytest.MonkeyPatch) -> None:
     whole = np.load(sample("-n 7 --sampler ddpm", "a.npz"))["arr_0"]
-    monkeypatch.setattr("ddpm_demo.cli.pictures.PAGE", 3)
+    monkeypatch.setattr("ddpm_demo.cli.sampling.PAGE", 3)
     paged = np.load(sample("-n 7 --sampler ddpm", "b.npz"))["arr_0"]
     assert np.abs(whole.astype(int) - paged).max() <= 1  # rounding of float32
     alone = np.load(sample("-n 1 --seed 4 --sampler ddpm", "c.npz"))["arr_0"]

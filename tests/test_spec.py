@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ddpm_demo.cli import parser
-from ddpm_demo.cli.pictures import asked
+from ddpm_demo.cli.sampling import asked
 from ddpm_demo.config import (
     SAMPLER_NAMES,
     SPACINGS,

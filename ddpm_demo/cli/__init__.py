@@ -14,7 +14,8 @@ from typing import NoReturn
 from ddpm_demo.cli.distilling import distill_arguments
 from ddpm_demo.cli.evaluation import evaluate_arguments
 from ddpm_demo.cli.finetuning import finetune_arguments
-from ddpm_demo.cli.pictures import noise_arguments, sample_arguments
+from ddpm_demo.cli.noising import noise_arguments
+from ddpm_demo.cli.sampling import sample_arguments
 from ddpm_demo.cli.training import train_arguments
 from ddpm_demo.cli.zoo import export_arguments, models_arguments, ship_arguments
 
