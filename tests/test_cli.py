@@ -652,7 +652,10 @@ def test_help_says_defaults(capsys: Capture, monkeypatch: pytest.MonkeyPatch) ->
     monkeypatch.setenv("COLUMNS", "200")
     assert run("train --help") == 0
     text = capsys.readouterr().out
-    for wanted in ("of all that is random (default: 0)", "of beta_t (default: that of --init, or cosine)"):
+    for wanted in (
+        "of all that is random (default: 0)",
+        "of beta_t (default: that of --init, or cosine)",
+    ):
         assert wanted in text
     assert run("ship --help") == 0
     assert "(default: )" not in capsys.readouterr().out
