@@ -146,7 +146,7 @@ def test_checks_have_one_version() -> None:
     (pinned,) = (r for r in requirements("requirements-dev.txt") if r.name == "ruff")
     assert str(pinned.specifier) == f"=={ruff.removeprefix('v')}"
     (biome,) = re.findall(r"@biomejs/biome@([\d.]+)", (ROOT / "Makefile").read_text())
-    assert f"/schemas/{biome}/" in (ROOT / "biome.json").read_text()
+    assert f"/schemas/{biome}/" in (ROOT / "biome.jsonc").read_text()
 
 
 def test_no_file_is_too_large_for_a_space() -> None:

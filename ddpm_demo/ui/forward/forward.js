@@ -2,17 +2,26 @@
 const data = { views: [], strip: [] };
 const VIEWS = ["linear", "cosine"];
 // The histogram: BINS bins of WIDTH from LOW on, and densities up to TOP.
-const LOW = -4, BINS = 80, WIDTH = 0.1, TOP = 0.8;
-const FILM_FRAMES = 100, FILM_CHARS = 32e6; // the server takes 128 frames and 48e6 characters
+const LOW = -4,
+  BINS = 80,
+  WIDTH = 0.1,
+  TOP = 0.8;
+const FILM_FRAMES = 100,
+  FILM_CHARS = 32e6; // the server takes 128 frames and 48e6 characters
 const DB = 60; // the SNR plot shows -DB..DB
 const q = (selector) => element.querySelector(selector);
 const all = (selector) => [...element.querySelectorAll(selector)];
 const calm = matchMedia("(prefers-reduced-motion: reduce)");
-const slider = q(".t"), play = q(".play");
-let t = null, request = 0, playing = 0, received = 0;
+const slider = q(".t"),
+  play = q(".play");
+let t = null,
+  request = 0,
+  playing = 0,
+  received = 0;
 
 function bytes(encoded) {
-  const text = atob(encoded), out = new Uint8Array(text.length);
+  const text = atob(encoded),
+    out = new Uint8Array(text.length);
   for (let i = 0; i < text.length; i++) out[i] = text.charCodeAt(i);
   return out;
 }
@@ -20,10 +29,14 @@ function bytes(encoded) {
 // x_t = sqrt(alpha_bar_t) x_0 + sqrt(1 - alpha_bar_t) eps in levels 0..255, and its histogram.
 function noised(view, at, { x0, eps, size, scale, tables } = data) {
   const bar = tables[view].alpha_bar[at];
-  const image = new ImageData(size, size), out = image.data, counts = new Uint32Array(BINS);
-  const signal = Math.sqrt(bar), noise = 127.5 * scale * Math.sqrt(1 - bar);
+  const image = new ImageData(size, size),
+    out = image.data,
+    counts = new Uint32Array(BINS);
+  const signal = Math.sqrt(bar),
+    noise = 127.5 * scale * Math.sqrt(1 - bar);
   const mid = 127.5 * (1 - signal);
-  const perLevel = 1 / (127.5 * WIDTH), shift = -(1 + LOW) / WIDTH;
+  const perLevel = 1 / (127.5 * WIDTH),
+    shift = -(1 + LOW) / WIDTH;
   for (let i = 0, o = 0; i < x0.length; o++) {
     for (let c = 0; c < 3; c++, i++, o++) {
       const level = signal * x0[i] + mid + noise * eps[i];
@@ -66,21 +79,27 @@ function histogram(counts) {
 }
 
 function density(kind) {
-  const p = kind === "laplace"
-    ? (x) => Math.exp(-Math.SQRT2 * Math.abs(x)) / Math.SQRT2
-    : (x) => Math.exp((-x * x) / 2) / Math.sqrt(2 * Math.PI);
+  const p =
+    kind === "laplace"
+      ? (x) => Math.exp(-Math.SQRT2 * Math.abs(x)) / Math.SQRT2
+      : (x) => Math.exp((-x * x) / 2) / Math.sqrt(2 * Math.PI);
   return line(160, (i) => p(LOW + (i * BINS * WIDTH) / 160), 0, TOP);
 }
 
 // Everything that depends on t.
 function paint() {
   request = 0;
-  const x = (100 * t) / data.T, said = [];
+  const x = (100 * t) / data.T,
+    said = [];
   for (const view of data.views) {
-    const bar = data.tables[view].alpha_bar[t], beta = data.tables[view].beta[t];
+    const bar = data.tables[view].alpha_bar[t],
+      beta = data.tables[view].beta[t];
     const { image, counts } = noised(view, t);
-    const box = q(`figure.${view}`), canvas = box.querySelector("canvas");
-    const fill = (selector, text) => { box.querySelector(selector).textContent = text; };
+    const box = q(`figure.${view}`),
+      canvas = box.querySelector("canvas");
+    const fill = (selector, text) => {
+      box.querySelector(selector).textContent = text;
+    };
     put(canvas, image);
     canvas.setAttribute("aria-label", `x_t at t = ${t}, ${view} schedule`);
     box.querySelector(".bars").setAttribute("d", histogram(counts));
@@ -98,12 +117,16 @@ function paint() {
     q(`.ratio .dot.${view}`).setAttribute("d", dot(DB, -DB, decibel(bar)));
     said.push(`${view}: alpha-bar ${figures(bar)}, SNR ${signed(decibel(bar))} dB`);
   }
-  all(".cursor").forEach((cursor) => cursor.setAttribute("d", `M${x} 0V100`));
+  all(".cursor").forEach((cursor) => {
+    cursor.setAttribute("d", `M${x} 0V100`);
+  });
   slider.value = t;
   slider.style.setProperty("--at", `${x}%`);
   slider.setAttribute("aria-valuetext", `t = ${t} of ${data.T}; ${said.join("; ")}`);
   q(".now").textContent = t;
-  all(".strips button").forEach((b) => b.setAttribute("aria-pressed", +b.dataset.t === t));
+  all(".strips button").forEach((b) => {
+    b.setAttribute("aria-pressed", +b.dataset.t === t);
+  });
   element.dataset.shown = t; // for tests, as is the next: messages shown
   element.dataset.ready = received;
 }
@@ -116,26 +139,32 @@ function go(to) {
 // The chosen timesteps, a row for each schedule; a click on one moves the slider there.
 function fillStrips() {
   for (const view of data.views) {
-    q(`.strips .${view} div`).replaceChildren(...data.strip.map((at) => {
-      const button = document.createElement("button"), canvas = document.createElement("canvas");
-      button.type = "button";
-      button.dataset.t = at;
-      button.setAttribute("aria-label", `t = ${at}, ${view} schedule`);
-      put(canvas, noised(view, at).image);
-      button.append(canvas, String(at));
-      return button;
-    }));
+    q(`.strips .${view} div`).replaceChildren(
+      ...data.strip.map((at) => {
+        const button = document.createElement("button"),
+          canvas = document.createElement("canvas");
+        button.type = "button";
+        button.dataset.t = at;
+        button.setAttribute("aria-label", `t = ${at}, ${view} schedule`);
+        put(canvas, noised(view, at).image);
+        button.append(canvas, String(at));
+        return button;
+      }),
+    );
   }
 }
 
 function receive() {
   if (!props.value) return;
-  const message = JSON.parse(props.value), { picture, schedules } = message;
+  const message = JSON.parse(props.value),
+    { picture, schedules } = message;
   if (picture) {
     const eps = new Int16Array(bytes(picture.eps).buffer);
     Object.assign(data, picture, { x0: bytes(picture.x0), eps });
     const kind = data.noise === "laplace" ? "Laplace(0, 1/√2)" : "N(0, 1)";
-    all(".outline").forEach((path) => path.setAttribute("d", density(data.noise)));
+    all(".outline").forEach((path) => {
+      path.setAttribute("d", density(data.noise));
+    });
     q(".kind").textContent = kind;
     q(".laplace").hidden = data.noise !== "laplace";
     q(".gaussian").hidden = data.noise === "laplace";
@@ -148,16 +177,23 @@ function receive() {
         (encoded) => new Float64Array(bytes(encoded).buffer),
       );
       data.tables[view] = { alpha_bar, beta };
-      q(`.kept .line.${view}`).setAttribute("d", line(data.T, (i) => alpha_bar[i], 0, 1));
+      q(`.kept .line.${view}`).setAttribute(
+        "d",
+        line(data.T, (i) => alpha_bar[i], 0, 1),
+      );
       const ratio = line(data.T, (i) => decibel(alpha_bar[i]), -DB, DB);
       q(`.ratio .line.${view}`).setAttribute("d", ratio);
     }
     for (const view of VIEWS) {
       const hide = !data.views.includes(view);
-      all(`.${view}`).forEach((node) => node.toggleAttribute("hidden", hide));
+      all(`.${view}`).forEach((node) => {
+        node.toggleAttribute("hidden", hide);
+      });
     }
     slider.max = data.T;
-    all(".T").forEach((end) => { end.textContent = data.T; });
+    all(".T").forEach((end) => {
+      end.textContent = data.T;
+    });
     go(part * data.T);
   }
   if (data.x0 && data.tables) {
@@ -175,7 +211,9 @@ function stop() {
 
 // Runs t to T; with reduced motion in twenty still pictures instead of a film.
 function start() {
-  const from = t >= data.T ? 0 : t, began = performance.now(), seconds = +q(".speed").value;
+  const from = t >= data.T ? 0 : t,
+    began = performance.now(),
+    seconds = +q(".speed").value;
   play.textContent = "Pause";
   const tick = (now) => {
     let at = from + ((now - began) / 1000 / seconds) * data.T;
@@ -188,7 +226,10 @@ function start() {
 }
 
 const toggle = () => (playing ? stop() : start());
-slider.addEventListener("input", () => { stop(); go(+slider.value); });
+slider.addEventListener("input", () => {
+  stop();
+  go(+slider.value);
+});
 play.addEventListener("click", toggle);
 element.addEventListener("keydown", (event) => {
   if (event.key !== " " || event.target.closest("button, select")) return;
@@ -205,11 +246,16 @@ all(".plot svg").forEach((plot) => {
     plot.setPointerCapture(event.pointerId);
     move(event);
   });
-  plot.addEventListener("pointermove", (event) => { if (event.buttons) move(event); });
+  plot.addEventListener("pointermove", (event) => {
+    if (event.buttons) move(event);
+  });
 });
 q(".strips").addEventListener("click", (event) => {
   const button = event.target.closest("button");
-  if (button) { stop(); go(+button.dataset.t); }
+  if (button) {
+    stop();
+    go(+button.dataset.t);
+  }
 });
 
 // --- files: the server makes them of frames that the page sends ---
@@ -223,7 +269,8 @@ function base64(raw) {
 }
 
 function frame(at, source) {
-  const { views, size } = source, raw = new Uint8Array(views.length * size * size * 3);
+  const { views, size } = source,
+    raw = new Uint8Array(views.length * size * size * 3);
   let i = 0;
   for (const view of views) {
     const rgba = noised(view, at, source).image.data;
@@ -239,21 +286,27 @@ function frame(at, source) {
 async function save(kind) {
   const source = { ...data }; // the controls may change it meanwhile
   const { T, views, size, noise, seed } = source;
-  const said = q(".said"), buttons = all("[data-save]"), suffix = kind === "strip" ? "png" : kind;
+  const said = q(".said"),
+    buttons = all("[data-save]"),
+    suffix = kind === "strip" ? "png" : kind;
   const room = Math.floor(FILM_CHARS / (4 * views.length * size * size));
   const most = Math.min(FILM_FRAMES, T + 1, room);
   const film = Array.from({ length: most }, (_, i) => Math.round((i * T) / (most - 1)));
   const schedule = views.map((view) => source.about[view]).join("; ");
   const meta = { title: "DDPM forward process", schedule, T: `${T}`, noise, seed: `${seed}` };
   const run = { n: 1, h: size, w: size, c: 3, columns: 1, panels: views, unit: "t", meta };
-  buttons.forEach((button) => { button.disabled = true; });
+  buttons.forEach((button) => {
+    button.disabled = true;
+  });
   said.textContent = "Making the file …";
   let reply = {};
   try {
     const frames = [];
     for (const at of kind === "strip" ? source.strip : film) {
       frames.push(frame(at, source));
-      await new Promise((done) => { setTimeout(done); }); // or the page freezes
+      await new Promise((done) => {
+        setTimeout(done);
+      }); // or the page freezes
     }
     reply = await server.export_film({ kind, run, one: null, frames });
     if (reply.data) {
@@ -264,8 +317,10 @@ async function save(kind) {
       setTimeout(() => URL.revokeObjectURL(link.href), 60_000);
     }
   } finally {
-    said.textContent = reply.data ? "Saved." : reply.error ?? "The server did not answer.";
-    buttons.forEach((button) => { button.disabled = false; });
+    said.textContent = reply.data ? "Saved." : (reply.error ?? "The server did not answer.");
+    buttons.forEach((button) => {
+      button.disabled = false;
+    });
   }
 }
 

@@ -5,7 +5,7 @@ import { download, framesOf } from "./files.js";
 import { keep, kept, watchStatus } from "./gradio.js";
 import { Pictures } from "./pictures.js";
 import { Recording } from "./recording.js";
-import { Voice, inQueue, moment, reloaded, seconds } from "./words.js";
+import { inQueue, moment, reloaded, seconds, Voice } from "./words.js";
 
 const MESSAGE_MS = { least: 140, most: 1200 }; // from one message of a live run to the next
 const CALM_MS = 1000; // between two live frames for those who asked for little motion
@@ -15,7 +15,9 @@ class Player {
   constructor({ element, props, server }) {
     Object.assign(this, { element, props, server });
     this.root = element.querySelector(".ddpm-player");
-    this.pictures = new Pictures(this.part("stage"), (k) => this.alone(this.one === null ? k : null));
+    this.pictures = new Pictures(this.part("stage"), (k) =>
+      this.alone(this.one === null ? k : null),
+    );
     this.recording = null;
     this.at = 0; // the frame shown
     this.one = null; // the number of the picture shown alone; null: all of them
