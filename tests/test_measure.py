@@ -21,6 +21,7 @@ from ddpm_demo.evaluation.classifier import (
     save_classifier,
 )
 from ddpm_demo.evaluation.features import summarise
+from ddpm_demo.evaluation.metrics import METRICS, Metric
 from ddpm_demo.inference.batching import BatchedDenoiser
 from ddpm_demo.inference.generate import generate
 from ddpm_demo.media.convert import to_uint8
@@ -307,3 +308,35 @@ def test_a_run_stands_beside_the_one_before() -> None:
     assert "<td>80</td><td>80</td><td>the same</td>" in worse.html(first)
     assert "<table" not in other.html(first)  # nothing that both have
     assert "<table" not in first.html(None)
+
+
+def test_a_metric_is_one_row(models: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One from outside is offered, and measured."""
+
+    class Mean:
+        name, dim = "mean", 1
+
+        def extract(self, pixels: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+            x = pixels.float().mean((1, 2, 3))[:, None]
+            return x, x
+
+    row = Metric(
+        "the mean of all pixels",
+        label="Brightness",
+        extractor=lambda suffix, device: Mean(),
+        compare=lambda name, _, samples, data: {
+            name: float(samples.mean),
+            "of the data": float(data.mean),
+        },
+    )
+    monkeypatch.setitem(METRICS, "brightness", row)
+    options, _ = plans.offer(find("folder", {}))
+    assert ("Brightness", "brightness") in options.wanted["choices"]
+    controls = (["brightness"], 12, "ddim", 3, ANY, 1, ALL, 4, 5)
+    *_, (_, line, result, _) = measuring.run(True, None, {}, "folder", *controls)
+    assert line == "Done: folder."
+    *_, last = generate(load_checkpoint("folder"), SampleConfig(steps=3, n=12))
+    drawn, data = numbers(result)
+    assert drawn == pytest.approx(float(to_uint8(last.x_t).mean()), rel=1e-3)
+    held_out = d.load(load_checkpoint("folder").info["dataset"], train=False, size=8, channels=1)
+    assert data == pytest.approx(float(held_out.pixels.float().mean()), rel=1e-4)

@@ -12,8 +12,10 @@ import numpy as np
 import torch
 
 from ddpm_demo.config import require
+from ddpm_demo.data import Images
 from ddpm_demo.evaluation.bounds import Bound, BoundConfig, model_bound
-from ddpm_demo.evaluation.features import Summary
+from ddpm_demo.evaluation.features import Summary, summarise
+from ddpm_demo.evaluation.metrics import DATA_KEPT
 from ddpm_demo.inference.generate import metadata
 from ddpm_demo.inference.timing import spoken
 from ddpm_demo.ui.components import player
@@ -107,14 +109,17 @@ def _run(
             f"This would take about {spoken(seconds)}, and the limit is {spoken(most)}. "
             "Take fewer samples or steps."
         )
-    x_0 = yield from _test_pictures(p, local)  # what can be refused is refused before the samples
+    pictures = yield from _test_pictures(p, local)  # refused before the samples, if at all
     figures, details, n = [], [], ""
     if p.judged:
-        summary = yield from _sample(p)
-        figures += report.judged_figures(p, p.judged, summary)
-        details.append(report.judged_details(p, p.judged, summary))
-        n = f", {summary.n:,} samples"
-    if x_0 is not None:
+        summaries = yield from _sample(p)
+        for judged, summary in zip(p.judged, summaries, strict=True):
+            known = judged.reference or _reference(judged, pictures)
+            figures += report.judged_figures(p, judged, summary, known)
+            details.append(report.judged_details(p, judged, summary, known))
+        n = f", {p.config.n:,} samples"
+    if p.images and pictures is not None:
+        x_0 = pictures.batch(torch.arange(min(len(pictures), p.images)))
         bound = yield from _bounded(p, x_0)
         figures.append(report.bound_figure(bound))
         details.append(report.bound_details(bound))
@@ -123,9 +128,9 @@ def _run(
     yield say(line=f"Done: {html.escape(str(name))}.", result=made.html(before), kept=made)
 
 
-def _test_pictures(p: Plan, local: bool) -> Generator[Said, None, torch.Tensor | None]:
-    """Those that bits/dim is measured on; None without it."""
-    if not p.images:
+def _test_pictures(p: Plan, local: bool) -> Generator[Said, None, Images | None]:
+    """The test pictures, where they are needed."""
+    if not p.images and all(j.reference for j in p.judged):
         return None
     checkpoint = p.selected.checkpoint
     config = checkpoint.model.config
@@ -135,37 +140,46 @@ def _test_pictures(p: Plan, local: bool) -> Generator[Said, None, torch.Tensor |
     if p.against is not None:
         found = found.only(p.against)
     require(len(found) > 0, "number of test pictures in the data", 0, "one or more")
-    return found.batch(torch.arange(min(len(found), p.images)))
+    return found
 
 
-def _sample(p: Plan) -> Generator[Said, None, Summary]:
-    """Draw and show the samples; returns what the judge says of them."""
-    assert p.judged
+def _reference(judged: Judged, pictures: Images | None) -> Summary:
+    """What a judge sees in the test pictures."""
+    assert pictures is not None
+    *_, summary = summarise(judged.judge, pictures.pixels, keep=DATA_KEPT * judged.keep)
+    return summary
+
+
+def _sample(p: Plan) -> Generator[Said, None, list[Summary]]:
+    """Draw and show the samples; returns what each judge sees in them."""
     c, model, window = p.config, p.selected.checkpoint.model.config, p.pages[0].n
     title = f"{p.selected.name} · {SAMPLERS[c.sampler]}, {c.steps} steps"
     shape = (window, model.size, model.size, model.channels)
     about: dict[str, Any] = {"unit": "picture", "title": title}
     about["meta"] = metadata(p.selected.name, c)
     yield say(player.header(shape, c.n, panels=PANELS, **about), bar("Sampling…", 0))
-    summary, latest = Summary(), np.empty((0, *shape[1:]), np.uint8)
+    summaries = [Summary(c.n * judged.keep) for judged in p.judged]
+    seen, latest = 0, np.empty((0, *shape[1:]), np.uint8)
     begun, sent = time.monotonic(), 0.0
     for page in p.pages:
         for _ in give_way():
             yield IDLE
         for step, pictures in runtime.draw(p.selected.source, page):
-            now, frame, done = time.monotonic(), None, summary.n + page.n * step / c.steps
+            now, frame, done = time.monotonic(), None, seen + page.n * step / c.steps
             if pictures is not None:
-                _add(summary, p.judged, pictures)
+                seen += len(pictures)
+                for judged, summary in zip(p.judged, summaries, strict=True):
+                    _add(summary, judged, pictures)
                 latest = np.concatenate([latest, pictures])[-window:]
-                frame = player.frame(summary.n, None, latest, seconds=now - begun)
+                frame = player.frame(seen, None, latest, seconds=now - begun)
             elif now - sent < EVERY:
                 yield IDLE
                 continue
             sent, left = now, (now - begun) * (c.n / done - 1) if done else 0
-            words = f"{summary.n} of {c.n} pictures"
+            words = f"{seen} of {c.n} pictures"
             words += f", about {spoken(left)} to go" if left else ""
             yield say(frame, bar(words, done / c.n))
-    return summary
+    return summaries
 
 
 def _add(summary: Summary, judged: Judged, pictures: np.ndarray) -> None:

@@ -6,13 +6,14 @@ import html
 from dataclasses import dataclass
 from typing import Any
 
+import torch
+
 from ddpm_demo import data
 from ddpm_demo.config import SampleConfig, number, one_of, require
+from ddpm_demo.evaluation import metrics as metric_rows
 from ddpm_demo.evaluation import references
-from ddpm_demo.evaluation.bounds import require_gaussian
 from ddpm_demo.evaluation.classifier import Classifier, judge_of
-from ddpm_demo.evaluation.features import Summary
-from ddpm_demo.evaluation.frechet import require_enough
+from ddpm_demo.evaluation.features import Extractor, Summary
 from ddpm_demo.evaluation.samples import pages
 from ddpm_demo.inference import timing
 from ddpm_demo.inference.labels import parse_classes, tuned_to
@@ -27,14 +28,21 @@ PAGE = 16  # pictures drawn, or calls of the bound, at once: Stop and the pictur
 
 @dataclass(frozen=True)
 class Judged:
-    """The part of a plan that draws samples.
+    """A metric of samples.
 
     Attributes:
-        reference: what the judge says of the test pictures.
+        metric: its row, and its name.
+        judge: what looks at the samples.
+        reference: what it sees in the test pictures; None: not known before they are read.
     """
 
-    judge: Classifier
-    reference: Summary
+    metric: metric_rows.Asked
+    judge: Extractor
+    reference: Summary | None
+
+    @property
+    def keep(self) -> bool:
+        return self.metric.metric.keep
 
 
 @dataclass(frozen=True)
@@ -44,14 +52,14 @@ class Plan:
     Attributes:
         config: of the samples; `n` of them.
         against: the class of the data that is compared with; None: all of them.
-        judged: for the distance; None without it.
+        judged: for each metric of samples.
         images, terms: of the bound; 0 without it.
     """
 
     selected: Selected
     config: SampleConfig
     against: str | None
-    judged: Judged | None
+    judged: list[Judged]
     images: int
     terms: int
 
@@ -67,10 +75,20 @@ class Plan:
         return found + self.images * self.terms / PAGE * timing.per_call(each, PAGE)
 
 
-def _judged(checkpoint: Checkpoint, against: str | None) -> Judged:
-    judge = judge_of(checkpoint)
-    k = None if against is None else judge.config.classes.index(against)
-    return Judged(judge, references.read(judge, "test", k))
+def _judged(checkpoint: Checkpoint, name: str, against: str | None) -> Judged | None:
+    """How this model's samples are judged; None for bits/dim, which has no samples.
+
+    Raises:
+        ValueError: the model can't have this metric.
+    """
+    (metric,) = metric_rows.parse_metrics([name], checkpoint)
+    judge = metric_rows.make_extractors([metric], torch.device("cpu")).get(metric.name)
+    if isinstance(judge, Classifier):
+        k = None if against is None else judge.config.classes.index(against)
+        return Judged(metric, judge, references.read(judge, "test", k))
+    dataset = checkpoint.info.get("dataset")
+    require(data.known(dataset), "data of the model", dataset, data.named())
+    return Judged(metric, judge, None) if judge else None
 
 
 def classes_of(checkpoint: Checkpoint) -> list[str]:
@@ -81,23 +99,15 @@ def classes_of(checkpoint: Checkpoint) -> list[str]:
         return checkpoint.classes
 
 
-def _require_bound(checkpoint: Checkpoint) -> None:
-    dataset = checkpoint.info.get("dataset")
-    require_gaussian(checkpoint)
-    require(data.known(dataset), "data of the model", dataset, data.named())
-
-
 def why_not(checkpoint: Checkpoint) -> dict[str, str]:
     """The metrics that a model can't have, and why."""
     reasons = {}
-    try:
-        _judged(checkpoint, None)
-    except ValueError as error:
-        reasons[FD] = f"No distance: {error}"
-    try:
-        _require_bound(checkpoint)
-    except ValueError as error:
-        reasons[BPD] = f"No bits/dim: {error}"
+    for name, words in metrics().items():
+        try:
+            _judged(checkpoint, name, None)
+        except ValueError as error:
+            short = {FD: "distance", BPD: "bits/dim"}.get(name, words)
+            reasons[name] = f"No {short}: {error}"
     return reasons
 
 
@@ -114,11 +124,13 @@ def plan(selected: Selected, asked: Asked) -> Plan:
     labels = parse_classes(controls.words_of(asked.labels), checkpoint.classes)
     one_of("class of the data", asked.against, (ALL, *classes_of(checkpoint)))
     against = None if asked.against == ALL else asked.against
-    judged, config, images, terms = None, selected.best, 0, 0
-    if FD in wanted:
-        judged = _judged(checkpoint, against)
+    config, images, terms = selected.best, 0, 0
+    found = [_judged(checkpoint, name, against) for name in dict.fromkeys(wanted)]
+    judged = [j for j in found if j]
+    if judged:
         number("number of pictures", asked.n, 1, N_MOST, whole=True)
-        require_enough(asked.n, judged.judge.dim)
+        for j in judged:
+            j.metric.metric.check_number(asked.n, j.judge)
         config = config.but(
             n=asked.n,
             sampler=asked.sampler,
@@ -127,8 +139,7 @@ def plan(selected: Selected, asked: Asked) -> Plan:
             guidance=asked.guidance,
         )
         number("steps", asked.steps, 1, config.start or checkpoint.diffusion.T, whole=True)
-    if BPD in wanted:
-        _require_bound(checkpoint)
+    if None in found:
         number("test pictures", asked.images, 1, IMAGES_MOST, whole=True)
         number("terms", asked.terms, 2, checkpoint.diffusion.T, whole=True)
         images, terms = asked.images, asked.terms

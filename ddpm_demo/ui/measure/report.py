@@ -10,8 +10,9 @@ from dataclasses import dataclass
 from ddpm_demo.data import DATASETS
 from ddpm_demo.evaluation import frechet
 from ddpm_demo.evaluation.bounds import Bound
+from ddpm_demo.evaluation.classifier import Classifier
 from ddpm_demo.evaluation.features import Summary
-from ddpm_demo.evaluation.report import bound_plots, bound_sentence
+from ddpm_demo.evaluation.report import bound_plots, bound_sentence, numbers
 from ddpm_demo.media.plots import bar_plot
 from ddpm_demo.ui.measure.plans import Judged, Plan
 
@@ -85,11 +86,21 @@ def _verdict(new: Figure, was: Figure) -> str:
     return f"{arrow} {'better' if better else 'worse'}"
 
 
-def judged_figures(p: Plan, judged: Judged, summary: Summary) -> list[Figure]:
-    """The distance of the samples, and how many of them the judge is sure of."""
+def judged_figures(p: Plan, judged: Judged, summary: Summary, known: Summary) -> list[Figure]:
+    """The distance of the samples, and how many of them the judge is sure of; or the numbers of
+    another metric.
+
+    Args:
+        known: what the judge sees in the test pictures.
+    """
+    if not isinstance(judged.judge, Classifier):
+        compare = judged.metric.metric.compare
+        assert compare
+        found = numbers(compare(judged.metric.name, judged.judge, summary, known))
+        return [Figure(html.escape(k), v, f"{v:.3g}", "", ".") for k, v in found.items()]
     row = DATASETS[p.selected.checkpoint.info["dataset"]]  # or there would be no judge
-    said = frechet.judge(summary, judged.reference, list(judged.judge.config.classes))
-    floor = frechet.floor(judged.reference, summary.n)
+    said = frechet.judge(summary, known, list(judged.judge.config.classes))
+    floor = frechet.floor(known, summary.n)
     real = f"real {row.things}"
     real += "" if p.against is None else f" of class {html.escape(p.against)}"
     perfect = f'<span title="{floor:.6g}">{floor:#.2g}</span>'
@@ -112,10 +123,12 @@ def judged_figures(p: Plan, judged: Judged, summary: Summary) -> list[Figure]:
     ]
 
 
-def judged_details(p: Plan, judged: Judged, summary: Summary) -> str:
+def judged_details(p: Plan, judged: Judged, summary: Summary, known: Summary) -> str:
     """The classes that the judge sees, and what the distance is."""
+    if not isinstance(judged.judge, Classifier):
+        return f"<p>{html.escape(judged.metric.metric.help)}</p>"
     classes = list(judged.judge.config.classes)
-    said = frechet.judge(summary, judged.reference, classes)
+    said = frechet.judge(summary, known, classes)
     histogram = bar_plot(
         classes,
         {
@@ -125,7 +138,7 @@ def judged_details(p: Plan, judged: Judged, summary: Summary) -> str:
     )
     which = "" if p.against is None else f" of class {html.escape(p.against)}"
     return f"""<figure>What our classifier sees in them{histogram}</figure>
-<p>The distance is Fréchet's, from {judged.reference.n:,} test pictures{which}, in the
+<p>The distance is Fréchet's, from {known.n:,} test pictures{which}, in the
 {judged.judge.dim} features of this project's own classifier ({judged.judge.name}). It is not FID.
 It falls with the number of samples, so compare it only with the same number. Clearly: the
 classifier gives one class more than 90 %.</p>"""
