@@ -12,8 +12,8 @@ PYTHON = [
     *(p for room in ("ddpm_demo", "benchmarks", "docs") for p in (ROOT / room).rglob("*.py")),
 ]
 # Over the limits today; this list only gets shorter.
-LONG_FUNCTIONS = ["cli/", "ui/"]
-LONG_FILES = ["config.py", "media/", "models/", "ui/"]
+LONG_FUNCTIONS = ["cli/finetuning.py"]
+LONG_FILES = ["ddpm_demo/config.py"]
 
 
 def name(path: Path) -> str:
