@@ -8,10 +8,12 @@ sense raises `ValueError` with one sentence that names the value and what is all
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any, TypeVar
+
+from ddpm_demo.catalog import SAMPLERS
 
 SCHEDULES = ("linear", "cosine", "scaled_linear")
 NOISES = ("gaussian", "laplace")
@@ -19,7 +21,6 @@ PREDICTIONS = ("eps", "x0", "v")
 LOSSES = ("mse", "l1", "smooth_l1", "huber")
 WEIGHTINGS = ("none", "min-snr")
 NORMS = ("group", "layer")
-SAMPLER_NAMES = ("ddpm", "ddim", "dpmpp_2m", "dpmpp_2m_sde", "heun", "unipc")
 SPACINGS = ("uniform", "quadratic", "trailing", "leading", "logsnr", "karras")
 VARIANCES = ("beta_tilde", "beta")
 T_MIN, T_MAX = 10, 4000
@@ -101,7 +102,7 @@ class Setting:
 
     help: str
     label: str = ""
-    choices: tuple[str, ...] = ()
+    choices: Collection[str] = ()
     low: float | None = None
     high: float | None = None
     whole: bool = False
@@ -112,7 +113,7 @@ class Setting:
     def check(self, name: str, value: object) -> None:
         """Raise `ValueError` unless the value is allowed."""
         if self.choices:
-            one_of(name, value, self.choices)
+            one_of(name, value, tuple(self.choices))
         if self.low is not None and self.high is not None:
             number(name, value, self.low, self.high, whole=self.whole, above=self.above)
 
@@ -303,9 +304,7 @@ class SampleConfig:
     The picture of seed s has the class `labels[s % len(labels)]`, in whichever batch it is drawn.
     """
 
-    sampler: str = setting(
-        "ddim", "how x_s follows from x_t", choices=SAMPLER_NAMES, label="Sampler"
-    )
+    sampler: str = setting("ddim", "how x_s follows from x_t", choices=SAMPLERS, label="Sampler")
     steps: int = setting(
         50, "how many of the T steps to take", low=1, high=T_MAX, whole=True, label="Steps"
     )

@@ -9,11 +9,21 @@ import gradio as gr
 import pytest
 import torch
 
-from ddpm_demo.config import SAMPLER_NAMES, SampleConfig
+from ddpm_demo.catalog import SAMPLERS
+from ddpm_demo.config import SampleConfig
 from ddpm_demo.diffusion.denoiser import Denoiser
 from ddpm_demo.inference import timing as budget
 from ddpm_demo.inference.generate import generate
-from ddpm_demo.inference.timing import calls, estimate, measure, per_call, pictures, plan, spoken
+from ddpm_demo.inference.timing import (
+    Measured,
+    estimate,
+    measure,
+    measured,
+    per_call,
+    pictures,
+    plan,
+    spoken,
+)
 from ddpm_demo.models.checkpoint import Checkpoint
 from ddpm_demo.models.load import load_checkpoint
 from ddpm_demo.ui.generate import handlers as tab
@@ -21,7 +31,7 @@ from ddpm_demo.ui.server import runtime
 
 
 @pytest.mark.parametrize("labels", [None, (1, 0)])
-@pytest.mark.parametrize("sampler", SAMPLER_NAMES)
+@pytest.mark.parametrize("sampler", SAMPLERS)
 def test_calls_and_pictures_are_those_of_a_run(
     sampler: str, labels: tuple[int, ...] | None, tiny: Callable[..., Checkpoint]
 ) -> None:
@@ -36,7 +46,7 @@ def test_calls_and_pictures_are_those_of_a_run(
     config = SampleConfig(sampler, steps=7, n=3, labels=labels, guidance=2.0)
     checkpoint = tiny(T=1000, schedule="linear", num_classes=2)
     list(generate(checkpoint, config, denoiser=Counting))
-    assert asked == [pictures(config)] * calls(sampler, 7)
+    assert asked == [pictures(config)] * SAMPLERS[sampler].calls(7)
 
 
 def test_guidance_of_1_is_one_pass() -> None:
@@ -107,25 +117,66 @@ def test_estimate() -> None:
 @pytest.mark.parametrize(
     ("seconds", "ms", "most", "own", "expected"),
     [
-        (2, 100, 1000, SampleConfig("ddpm", 120), ("unipc", 20)),
+        (2, 100, 1000, SampleConfig("ddpm", 120), ("ddpm", 20)),
         (12, 100, 1000, SampleConfig("ddpm", 120), ("ddpm", 120)),
         (60, 100, 1000, SampleConfig("ddpm", 120), ("ddpm", 600)),
         (60, 10, 930, SampleConfig("ddpm", 120), ("ddpm", 930)),
         (60, 10, 50, SampleConfig("ddpm", 120), ("ddpm", 50)),
-        (2, 100, 10, SampleConfig("ddpm", 120), ("unipc", 10)),
+        (2, 100, 10, SampleConfig("ddpm", 120), ("ddpm", 10)),
         (1, 20, 1000, SampleConfig("heun", 25), ("heun", 25)),
-        (1, 21, 1000, SampleConfig("heun", 25), ("unipc", 47)),
+        (1, 21, 1000, SampleConfig("heun", 25), ("heun", 24)),
         (3, 20, 1000, SampleConfig("heun", 25), ("heun", 75)),
-        (2, 9000, 1000, None, ("unipc", 1)),
+        (2, 9000, 1000, None, ("ddim", 1)),
         (5, 100, 1000, None, ("ddim", 50)),
     ],
 )
 def test_plan(
     seconds: float, ms: float, most: int, own: SampleConfig | None, expected: tuple[str, int]
 ) -> None:
-    assert plan(seconds, ms, most, own) == expected
-    run = SampleConfig(*expected)
+    """Without a table: the model's own sampler, at any number of steps."""
+    run = plan(seconds, ms, most, own)
+    assert (run.sampler, run.steps) == expected
     assert run.steps in (1, most) or estimate(run, {run.n: ms / 1000}) <= seconds + 1e-9
+
+
+TABLE = [
+    {"sampler": "unipc", "spacing": "karras", "steps": 5, "calls": 5, "distance": 9.0},
+    {"sampler": "unipc", "spacing": "trailing", "steps": 35, "calls": 35, "distance": 6.0},
+    {"sampler": "heun", "spacing": "logsnr", "steps": 18, "calls": 35, "distance": 5.0},
+    {"sampler": "ddpm", "spacing": "uniform", "steps": 35, "calls": 35, "distance": 4.0},
+    {"sampler": "ddim", "spacing": "uniform", "steps": 40, "calls": 40, "distance": 7.0},
+]
+
+
+@pytest.mark.parametrize(
+    ("calls", "most", "expected"),
+    [
+        (4, 1000, ("ddpm", "trailing", 4)),  # nothing measured is as short
+        (5, 1000, ("unipc", "karras", 5)),
+        (34, 1000, ("unipc", "karras", 5)),
+        (35, 1000, ("ddpm", "uniform", 35)),
+        (60, 1000, ("ddpm", "uniform", 35)),  # longer is not always better
+        (60, 20, ("heun", "logsnr", 18)),
+        (120, 1000, ("ddpm", "trailing", 120)),
+    ],
+)
+def test_plan_by_what_was_measured(
+    calls: int, most: int, expected: tuple[str, str, int], tiny: Callable[..., Checkpoint]
+) -> None:
+    checkpoint = tiny()
+    checkpoint.info["samplers"] = TABLE
+    run = plan(calls, 1000, most, SampleConfig("ddpm", 120), measured(checkpoint))
+    assert (run.sampler, run.spacing, run.steps) == expected
+
+
+@pytest.mark.parametrize("bad", [{"sampler": "best"}, {"steps": 0}, {"spacing": None}, {"x": 1}])
+def test_a_bad_table_is_refused(bad: dict[str, Any], tiny: Callable[..., Checkpoint]) -> None:
+    checkpoint = tiny()
+    checkpoint.info["samplers"] = [TABLE[0] | bad]
+    with pytest.raises(ValueError, match=r"allowed is|known are"):
+        measured(checkpoint)
+    assert measured(tiny()) == []
+    assert Measured(**TABLE[0]).calls == 5  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize(
@@ -161,9 +212,9 @@ def test_a_run_takes_the_time_that_was_picked(
 ) -> None:
     checkpoint, n = tiny(T=1000, schedule="linear"), 4
     ms = 1000 * per_call(measure(checkpoint, Slow), n)
-    sampler, steps = plan(seconds, ms, 1000, own)
+    run = plan(seconds, ms, 1000, own)
     start = Slow.now
-    list(generate(checkpoint, SampleConfig(sampler, steps, n), denoiser=Slow))
+    list(generate(checkpoint, run.but(n=n), denoiser=Slow))
     assert seconds - 0.1 < Slow.now - start < seconds + 0.2  # the first call is slower
 
 
@@ -175,19 +226,23 @@ def test_the_tab_chooses_by_the_time(zoo: Path, monkeypatch: pytest.MonkeyPatch)
 
     def fit(name: str, seconds: Any, n: Any, label: Any = "any", guidance: Any = 1.0) -> Any:
         rest = (n, *SAMPLED, [label], guidance, 20)
-        sampler, steps = tab.fit({}, name, seconds, "ddim", 20, *rest)
+        sampler, steps, _ = tab.fit({}, name, seconds, "ddim", 20, *rest)
         said = tab.how_long({}, name, sampler, steps, *rest)
         return sampler, steps, said.partition(" for ")[0]
 
-    assert fit("tiny", 2, 16) == ("unipc", 10, "About 2.0 s")
-    assert fit("tiny", 2, 32) == ("unipc", 5, "About 2.0 s")
-    assert fit("tiny", 5, 16) == ("unipc", 20, "About 4.0 s")  # no more than T
+    assert fit("tiny", 2, 16) == ("ddim", 10, "About 2.0 s")
+    assert fit("tiny", 2, 32) == ("ddim", 5, "About 2.0 s")
+    assert fit("tiny", 5, 16) == ("ddim", 20, "About 4.0 s")  # no more than T
     assert fit("tiny", 15, 16) == ("ddim", 20, "About 4.0 s")
-    assert fit("classy", 2, 16, "kind 1", 3.0) == ("unipc", 5, "About 2.0 s")
+    assert fit("classy", 2, 16, "kind 1", 3.0) == ("ddim", 5, "About 2.0 s")
     skip = gr.skip()
     for name, seconds, n in (("tiny", 0, 16), ("tiny", 7, 16), ("tiny", None, 16), ("no", 2, 16)):
-        assert tab.fit({}, name, seconds, "ddim", 20, n, *SAMPLED, ["any"], 1.0, 20) == (skip, skip)
+        assert tab.fit({}, name, seconds, "ddim", 20, n, *SAMPLED, ["any"], 1.0, 20) == (
+            skip,
+            skip,
+            skip,
+        )
     for bad in ({"n": "many"}, {"guidance": 99}, {"start": 21}, {"start": None}):
         usual = {"n": 16, "guidance": 1.0, "start": 20} | bad
         values = (usual["n"], *SAMPLED, ["any"], usual["guidance"], usual["start"])
-        assert tab.fit({}, "tiny", 2, "ddim", 20, *values) == (skip, skip)
+        assert tab.fit({}, "tiny", 2, "ddim", 20, *values) == (skip, skip, skip)

@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from ddpm_demo.config import SAMPLER_NAMES, SampleConfig, TrainConfig
+from ddpm_demo.catalog import SAMPLERS
+from ddpm_demo.config import SampleConfig, TrainConfig
 from ddpm_demo.data import Images
 from ddpm_demo.diffusion.noise import KINDS
 from ddpm_demo.inference.batching import BatchedDenoiser, Batcher
@@ -34,7 +35,7 @@ def data() -> Images:
     return Images(pixels, torch.arange(64) % 3, ("kind 0", "kind 1", "kind 2"), flip=True)
 
 
-@pytest.mark.parametrize("sampler", SAMPLER_NAMES)
+@pytest.mark.parametrize("sampler", SAMPLERS)
 def test_a_seed_is_the_same_picture(both: tuple[Checkpoint, Checkpoint], sampler: str) -> None:
     config = SampleConfig(sampler, steps=10, n=3, labels=(1,), guidance=2.0)
     *_, cpu = generate(both[0], config)

@@ -10,8 +10,8 @@ from ddpm_demo.cli import main
 from ddpm_demo.config import SampleConfig
 from ddpm_demo.diffusion.denoiser import Denoiser
 from ddpm_demo.diffusion.noise import Noise
-from ddpm_demo.diffusion.samplers.sampling import ddim
-from ddpm_demo.diffusion.samplers.solvers import dpmpp_2m
+from ddpm_demo.diffusion.samplers.ddim import ddim
+from ddpm_demo.diffusion.samplers.dpmpp import dpmpp_2m
 from ddpm_demo.diffusion.schedule import Schedule
 from ddpm_demo.inference.generate import defaults, generate, timesteps_of
 from ddpm_demo.models.checkpoint import load_tensors, save_checkpoint

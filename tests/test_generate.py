@@ -7,10 +7,10 @@ import pytest
 import torch
 from torch import Tensor
 
-from ddpm_demo.config import NOISES, SAMPLER_NAMES, SampleConfig
+from ddpm_demo.catalog import SAMPLERS
+from ddpm_demo.config import NOISES, SampleConfig
 from ddpm_demo.diffusion.denoiser import Denoiser
 from ddpm_demo.diffusion.noise import Noise
-from ddpm_demo.diffusion.samplers.sampling import SAMPLERS
 from ddpm_demo.inference.generate import defaults, generate, metadata
 from ddpm_demo.models.checkpoint import Checkpoint
 
@@ -37,7 +37,7 @@ def by_hand(
 
 
 @pytest.mark.parametrize("noise", NOISES)
-@pytest.mark.parametrize("sampler", SAMPLER_NAMES)
+@pytest.mark.parametrize("sampler", SAMPLERS)
 def test_every_sampler_with_every_noise(sampler: str, noise: str, tiny: Tiny) -> None:
     checkpoint = tiny(noise=noise)
     got = sample(checkpoint, sampler=sampler, seed=7)
@@ -75,7 +75,7 @@ def test_labels_and_guidance(tiny: Tiny) -> None:
     assert torch.equal(free, sample(checkpoint, guidance=4.0))  # nothing to be guided by
 
 
-@pytest.mark.parametrize("sampler", SAMPLER_NAMES)
+@pytest.mark.parametrize("sampler", SAMPLERS)
 def test_a_picture_is_its_seed_s(sampler: str, tiny: Tiny) -> None:
     checkpoint = tiny()
     batch = sample(checkpoint, sampler=sampler, n=4, seed=10)

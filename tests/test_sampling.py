@@ -18,11 +18,14 @@ from diffusers import DDIMScheduler, DDPMScheduler
 from diffusers.schedulers import scheduling_ddpm
 from torch import Tensor
 
+from ddpm_demo.catalog import SAMPLERS
 from ddpm_demo.config import NOISES, PREDICTIONS, SCHEDULES, DiffusionConfig
 from ddpm_demo.diffusion.denoiser import Denoiser, Prediction
 from ddpm_demo.diffusion.noise import Noise
-from ddpm_demo.diffusion.samplers.sampling import SAMPLERS, Step, ddim, ddpm
+from ddpm_demo.diffusion.samplers.ddim import ddim
+from ddpm_demo.diffusion.samplers.ddpm import ddpm
 from ddpm_demo.diffusion.schedule import Schedule
+from ddpm_demo.diffusion.walk import Step
 from ddpm_demo.models.checkpoint import Checkpoint
 
 VARIANTS: dict[str, tuple[Callable[..., Iterator[Step]], dict[str, Any]]] = {

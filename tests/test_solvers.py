@@ -10,11 +10,14 @@ import pytest
 import torch
 from torch import Tensor
 
+from ddpm_demo.catalog import SAMPLERS
 from ddpm_demo.config import SPACINGS, DiffusionConfig
 from ddpm_demo.diffusion.denoiser import Denoiser, Prediction, split
 from ddpm_demo.diffusion.noise import Noise
-from ddpm_demo.diffusion.samplers.sampling import SAMPLERS, Step, ddim, ddpm
+from ddpm_demo.diffusion.samplers.ddim import ddim
+from ddpm_demo.diffusion.samplers.ddpm import ddpm
 from ddpm_demo.diffusion.schedule import Schedule
+from ddpm_demo.diffusion.walk import Step
 
 SOLVERS = ("dpmpp_2m", "dpmpp_2m_sde", "heun", "unipc")
 LINEAR, COSINE = Schedule.linear(), Schedule.cosine()

@@ -8,10 +8,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from ddpm_demo.catalog import SAMPLERS
 from ddpm_demo.cli import parser
 from ddpm_demo.cli.sampling import asked
 from ddpm_demo.config import (
-    SAMPLER_NAMES,
     SPACINGS,
     VARIANCES,
     DiffusionConfig,
@@ -46,7 +46,7 @@ def runs(draw: st.DrawFn) -> RunSpec:
     ways = ways.map(lambda t: tuple(sorted(t, reverse=True)))
     start = draw(st.none() | st.integers(1, T))
     config = SampleConfig(
-        draw(st.sampled_from(SAMPLER_NAMES)),
+        draw(st.sampled_from(list(SAMPLERS))),
         draw(st.integers(1, start or T)),
         draw(st.integers(1, 100_000)),
         draw(st.integers(0, 2**32 - 1)),

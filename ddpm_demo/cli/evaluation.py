@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from ddpm_demo import config as c
 from ddpm_demo import files
+from ddpm_demo.catalog import SAMPLERS
 from ddpm_demo.cli.common import (
     class_argument,
     device_argument,
@@ -35,7 +36,9 @@ def evaluate_arguments(p: argparse.ArgumentParser) -> None:
     )
     p.add_argument("--metrics", required=True, help=f"one or more of these, by commas. {known}")
     p.add_argument("-n", type=count, default=5000, help="samples")
-    p.add_argument("--samplers", help="by commas; default: the model's own")
+    p.add_argument(
+        "--samplers", help=f"of {', '.join(SAMPLERS)}, by commas; default: the model's own"
+    )
     p.add_argument("--steps", type=numbers, help="by commas; default: the model's own")
     class_argument(p)
     p.add_argument("--data-class", help="what to compare with (default: the one drawn, else all)")

@@ -6,6 +6,7 @@ clips x0_hat, guides by class, or chooses the precision of a forward pass.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import NamedTuple, Protocol
 
 import torch
@@ -30,6 +31,14 @@ class Denoise(Protocol):
     def schedule(self) -> Schedule: ...
 
     def __call__(self, x_t: Tensor, t: Tensor) -> Prediction: ...
+
+
+class Guides(Protocol):
+    """What `walk.Intervention` says of guidance."""
+
+    def guidance(self, t: int, w: float) -> float: ...
+
+    def guided(self, t: int, uncond: Tensor, cond: Tensor, raw: Tensor) -> Tensor: ...
 
 
 def split(raw: Tensor, x_t: Tensor, alpha_bar: Tensor, predict: str) -> Prediction:
@@ -60,6 +69,8 @@ class Denoiser:
             parametrisation where w = 1 is plain conditioning (Ho & Salimans 2022, eq. 6).
         bf16: run the network under bfloat16 autocast.
     """
+
+    interventions: Sequence[Guides] = ()  # set for a run; all pictures of a call then have one t
 
     def __init__(
         self,
@@ -94,16 +105,20 @@ class Denoiser:
         return split(prediction.x0.clamp(-1, 1), x_t, alpha_bar, "x0")
 
     def _run(self, x_t: Tensor, t: Tensor) -> Tensor:
-        t = t.to(x_t.device)
+        t, w = t.to(x_t.device), self.guidance
+        for each in self.interventions:
+            w = each.guidance(int(t[0]) + 1, w)
         with torch.autocast(x_t.device.type, torch.bfloat16, enabled=self.bf16):
-            if self.y is None or self.guidance == 1:
+            if self.y is None or w == 1:
                 raw = self._network(x_t, t, self.y)
             else:
                 null = torch.full_like(self.y, self.model.config.num_classes)
                 labels = torch.cat([null, self.y])
                 both = self._network(x_t.repeat(2, 1, 1, 1), t.repeat(2), labels)
-                free, led = both.float().chunk(2)
-                raw = free + self.guidance * (led - free)
+                uncond, cond = both.float().chunk(2)
+                raw = uncond + w * (cond - uncond)
+                for each in self.interventions:
+                    raw = each.guided(int(t[0]) + 1, uncond, cond, raw)
         return raw.to(x_t.dtype)
 
     def _network(self, x_t: Tensor, t: Tensor, y: Tensor | None) -> Tensor:

@@ -50,6 +50,7 @@ class Noise:
     def __init__(self, kind: str, seeds: Sequence[int]) -> None:
         one_of("noise", kind, NOISES)
         self._draw = KINDS[kind]
+        self.drawn = 0  # how often
         self._generators = [torch.Generator().manual_seed(seed) for seed in seeds]
 
     def __len__(self) -> int:
@@ -59,7 +60,14 @@ class Noise:
         """(B, C, H, W) noise in float32 on the CPU; B has to be the number of seeds."""
         if shape[0] != len(self):
             raise ValueError(f"Noise has {len(self)} seeds, but the batch has {shape[0]} pictures.")
+        self.drawn += 1
         return torch.stack([self._draw(shape[1:], g) for g in self._generators])
+
+    def skip(self, drawn: int, shape: Sequence[int]) -> None:
+        """Draw until `drawn` draws of this shape are done, so that a run goes on as it would have.
+        If there were more already, nothing happens: a branch may bring new noise."""
+        while self.drawn < drawn:
+            self.draw(shape)
 
     def like(self, x: Tensor) -> Tensor:
         """Noise shaped like x, on its device and in its dtype."""

@@ -18,6 +18,8 @@ from torch import Tensor
 
 from ddpm_demo.config import SPACINGS, DiffusionConfig, SampleConfig, number, one_of
 
+FLOOR = 1e-60  # of alpha_bar: out of reach for sensible betas, and its root is above 0 in float32
+
 
 class Schedule:
     """The tables over t = 0..T that follow from beta_1..beta_T.
@@ -36,8 +38,7 @@ class Schedule:
             raise ValueError(f"beta is {wrong[0].item()}; allowed is above 0 and below 1.")
         self.beta = torch.cat([beta.new_zeros(1), beta])
         self.alpha = 1 - self.beta
-        # The floor, out of reach for sensible betas, keeps its float32 square root above 0.
-        self.alpha_bar = self.alpha.cumprod(0).clamp(min=1e-60)
+        self.alpha_bar = self.alpha.cumprod(0).clamp(min=FLOOR)
 
     @classmethod
     def linear(cls, T: int = 1000, beta_start: float = 1e-4, beta_end: float = 0.02) -> Schedule:

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from typing import Any
+from collections.abc import Callable, Iterator, Sequence
 
 import torch
 
+from ddpm_demo.catalog import SAMPLERS
 from ddpm_demo.config import SampleConfig, require
 from ddpm_demo.diffusion.denoiser import Denoiser
 from ddpm_demo.diffusion.noise import Noise
-from ddpm_demo.diffusion.samplers.sampling import SAMPLERS, Step
 from ddpm_demo.diffusion.schedule import Schedule
+from ddpm_demo.diffusion.walk import Intervention, State, Step
 from ddpm_demo.inference.spec import RunSpec
 from ddpm_demo.inference.spec import defaults as defaults
 from ddpm_demo.models.checkpoint import Checkpoint
@@ -31,11 +31,15 @@ def generate(
     *,
     bf16: bool = False,
     denoiser: Callable[..., Denoiser] = Denoiser,
+    interventions: Sequence[Intervention] = (),
+    state: State | None = None,
 ) -> Iterator[Step]:
     """The steps of one run, on the device that the checkpoint's network is on.
 
     Args:
         denoiser: makes what the sampler asks; `batching.BatchedDenoiser` shares passes with others.
+        interventions: what to change on the way (see `diffusion.interventions`).
+        state: of a step of another run, to go on from there instead of from noise.
 
     Raises:
         ValueError: more steps than the model's T, or a label that it doesn't have. Raised by the
@@ -54,13 +58,15 @@ def generate(
     )
     noise = Noise(diffusion.noise, range(config.seed, config.seed + config.n))
     x_T = noise.draw((config.n, model.channels, model.size, model.size)).to(device)
-    timesteps = timesteps_of(checkpoint, config)
-    own: dict[str, dict[str, Any]] = {
-        "ddpm": {"variance": config.variance},
-        "ddim": {"eta": config.eta},
-    }
-    return SAMPLERS[config.sampler](
-        denoise, x_T, timesteps, noise=noise, **own.get(config.sampler, {})
+    denoise.interventions = interventions
+    sampler = SAMPLERS[config.sampler]
+    return sampler(
+        denoise,
+        x_T if state is None else state,
+        timesteps_of(checkpoint, config),
+        noise=noise,
+        interventions=interventions,
+        **{name: getattr(config, name) for name in sampler.options},
     )
 
 

@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import torch
 
-from ddpm_demo.config import SampleConfig
+from ddpm_demo.catalog import SAMPLERS
+from ddpm_demo.config import SPACINGS, T_MAX, SampleConfig, from_dict, number, one_of
 from ddpm_demo.diffusion.denoiser import Denoiser
 from ddpm_demo.diffusion.noise import Noise
 from ddpm_demo.models.checkpoint import Checkpoint
 
 SIZES = (1, 4, 16)  # of the batches that are timed
-FAST = "unipc"  # the sampler for fewer steps than a model's own takes
 
 
 def measure(
@@ -64,35 +65,66 @@ def pictures(config: SampleConfig) -> int:
     return config.n * (1 if config.labels is None or config.guidance == 1 else 2)
 
 
-def calls(sampler: str, steps: int) -> int:
-    """How often a sampler asks the network, at most: Heun's twice a step but at the last one."""
-    return 2 * steps - 1 if sampler == "heun" else steps
-
-
 def estimate(config: SampleConfig, seconds: Mapping[int, float]) -> float:
     """Seconds of a run, from those of its calls."""
-    return calls(config.sampler, config.steps) * per_call(seconds, pictures(config))
+    return SAMPLERS[config.sampler].calls(config.steps) * per_call(seconds, pictures(config))
+
+
+@dataclass(frozen=True)
+class Measured:
+    """How well a model is sampled in some way: a row of its checkpoint's `info["samplers"]`."""
+
+    sampler: str
+    spacing: str
+    steps: int
+    calls: int  # of the network, for each picture
+    distance: float  # of many samples from the data; less is better
+
+    def __post_init__(self) -> None:
+        one_of("sampler", self.sampler, tuple(SAMPLERS))
+        one_of("spacing", self.spacing, SPACINGS)
+        number("steps", self.steps, 1, T_MAX, whole=True)
+        number("calls", self.calls, 1, 2 * T_MAX, whole=True)
+        number("distance", self.distance, 0, 1e9)
+
+
+def measured(checkpoint: Checkpoint) -> list[Measured]:
+    """The ways of sampling that were measured for a model; none if its checkpoint names none.
+
+    Raises:
+        ValueError: the checkpoint names a way that there isn't.
+    """
+    return [from_dict(Measured, row) for row in checkpoint.info.get("samplers") or ()]
 
 
 def plan(
-    seconds: float, ms_per_call: float, most: int, own: SampleConfig | None = None
-) -> tuple[str, int]:
-    """The sampler and the steps for a run of about so many seconds.
+    seconds: float,
+    ms_per_call: float,
+    most: int,
+    own: SampleConfig | None = None,
+    table: Sequence[Measured] = (),
+) -> SampleConfig:
+    """The run that makes the best of about so many seconds.
 
     A model is sampled as it does best if there is time for as many steps as it then takes, and with
-    more steps if there is time for more. For fewer, second-order steps go further.
+    more steps if there is time for more. For less time, its table says which way measured best. If
+    it has none, or none that fits, the model's own sampler takes fewer steps.
 
     Args:
         ms_per_call: milliseconds of one call of the network, of as many pictures as the run has.
         most: steps that the run can have: T, or t of the first step.
         own: how the model is best sampled; the defaults if not given.
+        table: how well other ways measured.
     """
     own = own or SampleConfig()
-    affordable = int(1000 * seconds / ms_per_call)
-    if affordable >= calls(own.sampler, own.steps):
-        steps = (affordable + 1) // 2 if own.sampler == "heun" else affordable
-        return own.sampler, min(max(steps, own.steps), most)
-    return FAST, min(max(affordable, 1), most)
+    sampler, affordable = SAMPLERS[own.sampler], int(1000 * seconds / ms_per_call)
+    if affordable >= sampler.calls(own.steps):
+        return own.but(steps=min(max(sampler.steps(affordable), own.steps), most))
+    fit = [row for row in table if row.calls <= affordable and row.steps <= most]
+    if fit:
+        best = min(fit, key=lambda row: (row.distance, row.calls))
+        return own.but(sampler=best.sampler, spacing=best.spacing, steps=best.steps)
+    return own.but(steps=min(sampler.steps(affordable), most))
 
 
 def spoken(seconds: float) -> str:

@@ -24,7 +24,7 @@ from ddpm_demo.devices import bf16_pays
 from ddpm_demo.diffusion import losses
 from ddpm_demo.diffusion.denoiser import Denoiser, split
 from ddpm_demo.diffusion.noise import Noise
-from ddpm_demo.diffusion.samplers.sampling import ddim
+from ddpm_demo.diffusion.samplers.ddim import ddim
 from ddpm_demo.diffusion.schedule import Schedule
 from ddpm_demo.models.checkpoint import Checkpoint
 from ddpm_demo.training import trajectories as tr

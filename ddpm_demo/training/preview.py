@@ -10,7 +10,7 @@ from torch import Tensor
 from ddpm_demo.config import DiffusionConfig
 from ddpm_demo.diffusion.denoiser import Denoiser
 from ddpm_demo.diffusion.noise import Noise
-from ddpm_demo.diffusion.samplers.sampling import ddim
+from ddpm_demo.diffusion.samplers.ddim import ddim
 from ddpm_demo.nn.unet import UNet
 
 N, STEPS = 16, 25  # pictures and steps of a preview

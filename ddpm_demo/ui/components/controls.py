@@ -10,7 +10,8 @@ from typing import Any
 
 import gradio as gr
 
-from ddpm_demo.config import SAMPLER_NAMES, SEED_MAX, SampleConfig
+from ddpm_demo.catalog import SAMPLERS
+from ddpm_demo.config import SEED_MAX, SampleConfig
 from ddpm_demo.inference.labels import ANY, EACH, class_words
 from ddpm_demo.models.zoo import Facts
 
@@ -20,14 +21,6 @@ QUICK: dict[str, Any] = {**QUIET, "queue": False, "trigger_mode": "always_last"}
 DICE = f"() => Math.floor(Math.random() * {SEED_MAX})"
 
 # What the controls say: a label, and a sentence below it.
-SAMPLERS = {
-    "ddpm": "DDPM",
-    "ddim": "DDIM",
-    "dpmpp_2m": "DPM-Solver++",
-    "dpmpp_2m_sde": "SDE-DPM-Solver++",
-    "heun": "Heun",
-    "unipc": "UniPC",
-}
 TEXTS = {
     "model": ("Model", "The network and the data it learned from."),
     "labels": ("Class", "What to draw. With “any”, the model chooses and guidance does nothing."),
@@ -99,7 +92,7 @@ def guidance_slider(value: float, chosen: gr.Dropdown, visible: bool, elem_id: s
 
 
 def sampler_list(value: str, elem_id: str) -> gr.Dropdown:
-    choices = [(SAMPLERS[name], name) for name in SAMPLER_NAMES]
+    choices = [(row.label, row.name) for row in SAMPLERS.values()]
     return gr.Dropdown(choices, value=value, elem_id=elem_id, **text("sampler"))
 
 

@@ -8,6 +8,7 @@ from typing import Any
 
 import gradio as gr
 
+from ddpm_demo.catalog import SAMPLERS
 from ddpm_demo.config import SampleConfig, number
 from ddpm_demo.inference import timing
 from ddpm_demo.inference.generate import generate, metadata
@@ -90,7 +91,7 @@ def run(own: Mapping[str, str], name: Any, *values: Any) -> Iterator[Any]:
 def _title(selected: Selected, config: SampleConfig) -> str:
     words = class_words(config.labels, selected.checkpoint.classes)
     class_ = {"any": "", "each": "each class in turn"}.get(words, words.replace(",", ", "))
-    parts = [selected.name, class_, controls.SAMPLERS[config.sampler], f"{config.steps} steps"]
+    parts = [selected.name, class_, SAMPLERS[config.sampler].label, f"{config.steps} steps"]
     if config.labels is not None and config.guidance != 1:
         parts.append(f"guidance {config.guidance:g}")
     return " · ".join(filter(None, [*parts, f"seed {config.seed}"]))
@@ -113,18 +114,20 @@ def how_long(own: Mapping[str, str], name: Any, *values: Any) -> str:
     return f"{said} for {' in '.join(counted)}."
 
 
-def fit(own: Mapping[str, str], name: Any, seconds: Any, *values: Any) -> tuple[Any, Any]:
-    """The sampler and the steps for the time that was picked; as they are if there is none."""
+def fit(own: Mapping[str, str], name: Any, seconds: Any, *values: Any) -> tuple[Any, Any, Any]:
+    """Sampler, steps and spacing for the time that was picked; as they are if there is none."""
     try:
         if not (isinstance(seconds, int) and seconds > 0 and TIMES.get(seconds)):
-            return SKIP, SKIP
+            return SKIP, SKIP, SKIP
         selected, asked = find(name, own), Asked(*values)
         number("start", asked.start, 1, selected.checkpoint.diffusion.T, whole=True)
         config = sample_config(selected, asked)
         each = timing.per_call(runtime.seconds(selected.source), timing.pictures(config))
-        return timing.plan(seconds, 1000 * each, asked.start, selected.best)
+        table = timing.measured(selected.checkpoint)
+        best = timing.plan(seconds, 1000 * each, asked.start, selected.best, table)
+        return best.sampler, best.steps, best.spacing
     except REFUSED:
-        return SKIP, SKIP
+        return SKIP, SKIP, SKIP
 
 
 @friendly

@@ -161,7 +161,7 @@ def _connect_settings(
     fitted = (
         called(f"{HANDLERS}:fit"),
         [choice.own, choice.name, time, *asked.all()],
-        [asked.sampler, asked.steps],
+        [asked.sampler, asked.steps, asked.spacing],
     )
     sizes = (asked.n, asked.labels, asked.guidance)
     # At each change, and for a new page.

@@ -11,6 +11,7 @@ import gradio as gr
 import numpy as np
 import torch
 
+from ddpm_demo.catalog import SAMPLERS
 from ddpm_demo.config import require
 from ddpm_demo.data import Images
 from ddpm_demo.evaluation.bounds import Bound, BoundConfig, model_bound
@@ -19,7 +20,6 @@ from ddpm_demo.evaluation.metrics import DATA_KEPT
 from ddpm_demo.inference.generate import metadata
 from ddpm_demo.inference.timing import spoken
 from ddpm_demo.ui.components import player
-from ddpm_demo.ui.components.controls import SAMPLERS
 from ddpm_demo.ui.components.model_choice import find
 from ddpm_demo.ui.measure import report
 from ddpm_demo.ui.measure.asked import PANELS, Asked
@@ -124,7 +124,9 @@ def _run(
         figures.append(report.bound_figure(bound))
         details.append(report.bound_details(bound))
     c = p.config
-    made = Report(f"{name}, {SAMPLERS[c.sampler]}, {c.steps} steps{n}", figures, "\n".join(details))
+    made = Report(
+        f"{name}, {SAMPLERS[c.sampler].label}, {c.steps} steps{n}", figures, "\n".join(details)
+    )
     yield say(line=f"Done: {html.escape(str(name))}.", result=made.html(before), kept=made)
 
 
@@ -153,7 +155,7 @@ def _reference(judged: Judged, pictures: Images | None) -> Summary:
 def _sample(p: Plan) -> Generator[Said, None, list[Summary]]:
     """Draw and show the samples; returns what each judge sees in them."""
     c, model, window = p.config, p.selected.checkpoint.model.config, p.pages[0].n
-    title = f"{p.selected.name} · {SAMPLERS[c.sampler]}, {c.steps} steps"
+    title = f"{p.selected.name} · {SAMPLERS[c.sampler].label}, {c.steps} steps"
     shape = (window, model.size, model.size, model.channels)
     about: dict[str, Any] = {"unit": "picture", "title": title}
     about["meta"] = metadata(p.selected.name, c)

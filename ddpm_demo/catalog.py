@@ -1,0 +1,107 @@
+"""The samplers, one row each. To add one, write its function and `register` a row.
+
+The row is all that the rest of the program reads: `--help`, the app's choices, the estimate of a
+run's time, and `evaluate`. This module imports nothing heavy; a sampler's function, and torch with
+it, is imported when it is first called.
+"""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+
+@dataclass(frozen=True)
+class Sampler:
+    """A sampler.
+
+    Attributes:
+        name: in settings, on the command line and in files.
+        label: on the page.
+        does: what it does, in a sentence for the reader of the page.
+        source: "module:function"; see `diffusion.samplers` for what the function takes.
+        options: the fields of `SampleConfig` that it takes besides.
+        extra_calls: how often it asks the network again in every step but the last.
+        adds_noise: whether it can add noise on the way; if not, x_T has one future.
+    """
+
+    name: str
+    label: str
+    does: str
+    source: str
+    options: tuple[str, ...] = ()
+    extra_calls: int = 0
+    adds_noise: bool = False
+
+    def calls(self, steps: int) -> int:
+        """How often it asks the network in so many steps, at most."""
+        return steps + self.extra_calls * (steps - 1)
+
+    def steps(self, calls: int) -> int:
+        """The most steps, and at least one, for so many calls."""
+        return max(1, (calls + self.extra_calls) // (1 + self.extra_calls))
+
+    def __call__(self, *args: Any, **options: Any) -> Any:
+        """Run it: an iterator of `diffusion.walk.Step`."""
+        module, _, function = self.source.partition(":")
+        run: Callable[..., Any] = getattr(importlib.import_module(module), function)
+        return run(*args, **options)
+
+
+SAMPLERS: dict[str, Sampler] = {}
+
+
+def register(sampler: Sampler) -> None:
+    """Add a sampler to `SAMPLERS`."""
+    SAMPLERS[sampler.name] = sampler
+
+
+_ROOM = "ddpm_demo.diffusion.samplers"
+
+for _row in (
+    Sampler(
+        name="ddpm",
+        label="DDPM",
+        does="Draws x_s from the posterior around the predicted picture: fresh noise at each step.",
+        source=f"{_ROOM}.ddpm:ddpm",
+        options=("variance",),
+        adds_noise=True,
+    ),
+    Sampler(
+        name="ddim",
+        label="DDIM",
+        does="Keeps the predicted picture and the predicted noise, and mixes them anew for s.",
+        source=f"{_ROOM}.ddim:ddim",
+        options=("eta",),
+        adds_noise=True,
+    ),
+    Sampler(
+        name="dpmpp_2m",
+        label="DPM-Solver++",
+        does="As DDIM, with the predicted picture continued along a line from the last step's.",
+        source=f"{_ROOM}.dpmpp:dpmpp_2m",
+    ),
+    Sampler(
+        name="dpmpp_2m_sde",
+        label="SDE-DPM-Solver++",
+        does="As DDPM, with the predicted picture continued along a line from the last step's.",
+        source=f"{_ROOM}.dpmpp:dpmpp_2m_sde",
+        adds_noise=True,
+    ),
+    Sampler(
+        name="heun",
+        label="Heun",
+        does="Tries the step, asks the network again at its end, and takes the mean direction.",
+        source=f"{_ROOM}.heun:heun",
+        extra_calls=1,
+    ),
+    Sampler(
+        name="unipc",
+        label="UniPC",
+        does="As DPM-Solver++, and corrects each step once the network has seen where it ended.",
+        source=f"{_ROOM}.unipc:unipc",
+    ),
+):
+    register(_row)

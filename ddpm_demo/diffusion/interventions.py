@@ -1,0 +1,151 @@
+"""Ways to change a run: each is an `Intervention`, and a run takes any number of them.
+
+| user | point |
+| --- | --- |
+| draw on x_t, erase to noise, flip, shift; inpainting | `edit` |
+| guidance by t, on an interval | `guidance` |
+| guidance opened: both answers and w | `guided` |
+| the network's error, eps_hat scaled or replaced, x0_hat edited | `predicted` |
+| wrong sigma, z negated, replaced or left out, noise at the last step | `line` |
+| a sampler that is told a wrong s | `aim` |
+| RePaint's resampling: up to t again | `again` |
+| a debugger's breakpoint, a verdict on x0_hat, a limit of time | `on_step` |
+| branches, pause and go on, another class, guidance or clipping from here | `Step.state` |
+| x0_hat not clipped, from the start | `Denoiser(clip=False)` |
+| from a picture up to its noise | `samplers.ddim.invert` |
+
+Heun's second call of the network passes through `guidance`, `guided` and `predicted` as well.
+A run without interventions makes the same bits as if there were no such thing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+
+from ddpm_demo.config import number
+from ddpm_demo.diffusion.denoiser import Prediction, split
+from ddpm_demo.diffusion.schedule import Schedule
+from ddpm_demo.diffusion.walk import At, Intervention, Term
+
+__all__ = ["Edit", "GuidanceInterval", "Inpaint", "Intervention", "NoiseAtEnd", "ScaleEps", "Terms"]
+
+
+@dataclass
+class Edit(Intervention):
+    """Change x_t inside a mask, at one step.
+
+    Args:
+        t: the step.
+        mask: 1 where to change, 0 elsewhere; broadcasts against (B, C, H, W).
+        operation: from x_t to the new x_t, such as `lambda x: x.flip(-1)`.
+    """
+
+    t: int
+    mask: Tensor
+    operation: Callable[[Tensor], Tensor]
+
+    def edit(self, at: At) -> Tensor:
+        if at.t != self.t:
+            return at.x
+        return torch.where(self.mask.to(at.x.device) > 0, self.operation(at.x), at.x)
+
+
+@dataclass
+class GuidanceInterval(Intervention):
+    """Guide only where low <= t <= high (Kynkäänniemi et al. 2024). Elsewhere w is 1."""
+
+    low: int
+    high: int
+
+    def guidance(self, t: int, w: float) -> float:
+        return w if self.low <= t <= self.high else 1.0
+
+
+@dataclass
+class ScaleEps(Intervention):
+    """Multiply eps_hat by a factor; x0_hat follows from it, and is not clipped again."""
+
+    factor: float
+
+    def predicted(self, schedule: Schedule, x: Tensor, t: int, seen: Prediction) -> Prediction:
+        alpha_bar = schedule.at(schedule.alpha_bar, t, x)
+        return split(self.factor * seen.eps, x, alpha_bar, "eps")
+
+
+@dataclass
+class Terms(Intervention):
+    """Multiply the coefficients of the terms of one name: 0 leaves them out, -1 negates them.
+
+    `Terms("z", 0)` is a sampler that adds no noise; `Terms("z", 2)` has the wrong sigma.
+    """
+
+    name: str
+    factor: float
+
+    def line(self, at: At, line: tuple[Term, ...]) -> tuple[Term, ...]:
+        if all(term.name != self.name for term in line):
+            return line
+        return tuple(
+            t._replace(coefficient=self.factor * t.coefficient) if t.name == self.name else t
+            for t in line
+        )
+
+
+@dataclass
+class NoiseAtEnd(Intervention):
+    """The well-known bug: the last step adds noise, too, of sqrt(beta)."""
+
+    def line(self, at: At, line: tuple[Term, ...]) -> tuple[Term, ...]:
+        if at.s:
+            return line
+        sigma = float(1 - at.schedule.alpha_bar[at.t]) ** 0.5
+        return (*line, Term("z", sigma, at.noise.like(at.x)))
+
+
+@dataclass
+class Inpaint(Intervention):
+    """Keep a known part of the picture (Lugmayr et al. 2022, RePaint, algorithm 1).
+
+    At each t the known part is drawn from q(x_t | x_0); the sampler makes the rest. With resample
+    above 1 each step is walked so often: x_s goes up to t again by q(x_t | x_s), so that the two
+    parts agree. The last x is the picture itself where it is known.
+
+    Args:
+        known: (B, C, H, W) or (1, C, H, W) in [-1, 1].
+        mask: 1 where the picture is known, 0 where it is to be made; broadcasts as above.
+        resample: times that each step is walked, at least 1.
+    """
+
+    known: Tensor
+    mask: Tensor
+    resample: int = 1
+    _walked: int = field(default=0, init=False)
+
+    def __post_init__(self) -> None:
+        number("resample", self.resample, 1, 100, whole=True)
+
+    def _where_known(self, known: Tensor, x: Tensor) -> Tensor:
+        return torch.where(self.mask.to(x.device) > 0, known, x)
+
+    def edit(self, at: At) -> Tensor:
+        known = self.known.to(at.x).expand_as(at.x)
+        return self._where_known(at.schedule.q_sample(known, at.t, at.noise.like(at.x)), at.x)
+
+    def line(self, at: At, line: tuple[Term, ...]) -> tuple[Term, ...]:
+        if at.s:
+            return line
+        inside = self.mask.to(at.x)
+        rest = tuple(t._replace(tensor=(1 - inside) * t.tensor) for t in line)
+        return (*rest, Term("known", 1.0, inside * self.known.to(at.x).expand_as(at.x)))
+
+    def again(self, at: At) -> Tensor | None:
+        self._walked += 1
+        if at.s == 0 or self._walked % self.resample == 0:
+            self._walked = 0
+            return None
+        kept = float(at.schedule.alpha_bar[at.t] / at.schedule.alpha_bar[at.s])
+        return kept**0.5 * at.x + (1 - kept) ** 0.5 * at.noise.like(at.x)
