@@ -247,7 +247,7 @@ def test_guidance_opened(tiny: Callable[..., Checkpoint]) -> None:
     *steps, last = generate(checkpoint, config, interventions=[Open()])
     assert found == [(s.t, 0.0) for s in steps]
     *_, conditional = generate(checkpoint, config.but(guidance=1.0))
-    assert worst(last.x_t, conditional.x_t) < 1e-5
+    assert worst(last.x_t, conditional.x_t) < 1e-4
 
 
 def test_inversion_and_back() -> None:
@@ -266,7 +266,8 @@ def test_inversion_and_back() -> None:
 
 
 def betas(low: float, high: float) -> st.SearchStrategy[float]:
-    return st.floats(math.log(low), math.log(high)).map(math.exp)
+    logs = st.floats(math.log(low), math.log(high))
+    return logs.map(lambda x: min(max(math.exp(x), low), high))
 
 
 @settings(max_examples=200, derandomize=True, deadline=None)
@@ -284,7 +285,7 @@ def test_every_allowed_way_can_be_walked(
 ) -> None:
     steps = data.draw(st.integers(1, min(T, 12)))
     start = data.draw(st.none() | st.integers(steps, T))
-    low, high = min(ends), min(max(ends), 0.999)
+    low, high = sorted(ends)
     process = DiffusionConfig(T, kind, low, high, predict=predict)
 
     def network(x: Tensor, t: Tensor, _y: Any) -> Tensor:
