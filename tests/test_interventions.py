@@ -306,7 +306,7 @@ def test_noise_that_leaves_no_signal(name: str, T: int, beta: float) -> None:
     """alpha_bar reaches its floor, where the multistep samplers once divided by 0."""
     best = Best(Schedule.linear(T, 1e-4, beta))
     noise = Noise("gaussian", range(64))
-    way = best.schedule.timesteps(40, "logsnr")
+    way = best.schedule.timesteps(99, "logsnr")
     *_, last = SAMPLERS[name](best, noise.draw((64, 1, 4, 4)).double(), way, noise=noise)
     assert abs(float(last.x_t.mean()) - 0.3) < 0.2
     assert 0.2 < float(last.x_t.std()) < 0.8

@@ -183,6 +183,7 @@ class Schedule:
 
 def _apart(up: list[int], T: int) -> list[int]:
     """Falling timesteps from rising ones that rounding may have made equal, all kept in 1..T."""
-    for i in range(1, len(up)):
-        up[i] = min(max(up[i], up[i - 1] + 1), T - (len(up) - 1 - i))
+    last = 0
+    for i, t in enumerate(up):
+        up[i] = last = min(max(t, last + 1), T - (len(up) - 1 - i))
     return up[::-1]
