@@ -7,7 +7,7 @@ the `Step`, moves, and lets interventions change things on the way (see `interve
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 from typing import Any, NamedTuple, Protocol
 
@@ -114,7 +114,8 @@ class Moved(NamedTuple):
     past: tuple[Seen, ...] = ()
 
 
-class At(NamedTuple):
+@dataclass(frozen=True)
+class At:
     """Where a run is, for an intervention: x is x_t before the network's call, x_s after a move."""
 
     index: int
@@ -231,12 +232,13 @@ class _Walk:
 
     def steps(self, start: State) -> Iterator[Step]:
         way, index, x, past = (*start.timesteps, 0), start.index, start.x, start.past
-        last, line, eps = len(way) - 1, (), x  # eps is another at once, but where nothing is left
+        last, eps = len(way) - 1, x  # eps is another at once, but where nothing is left
+        line: tuple[Term, ...] = ()
         while index < last:
             state = State(start.timesteps, index, x, past, self.drawn)
             at = At(index, last, way[index], way[index + 1], x, self.denoiser.schedule, self.noise)
             for each in self.interventions:
-                at = at._replace(x=each.edit(at))
+                at = replace(at, x=each.edit(at))
             x0, eps = self.see(at.x, at.t)
             step = Step(index, last, at.t, at.x, x0, eps, line, state)
             if self._stops(step):
@@ -246,7 +248,7 @@ class _Walk:
             moved = self._moved(at, x0, eps, past)
             x, line, past, index = moved.x, moved.line, moved.past, index + 1
             for each in self.interventions:
-                if (back := each.again(at._replace(x=x))) is not None:
+                if (back := each.again(replace(at, x=x))) is not None:
                     x, line, past, index = back, (), (), at.index
                     break
         state = State(start.timesteps, last, x, past, self.drawn)
