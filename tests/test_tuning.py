@@ -31,7 +31,7 @@ from ddpm_demo.ui.components.model_choice import ModelChoice, find
 from ddpm_demo.ui.finetune import asked, plans, results, session
 from ddpm_demo.ui.finetune import handlers as tab
 from ddpm_demo.ui.finetune.turns import Turns
-from ddpm_demo.ui.server import runtime, work
+from ddpm_demo.ui.server import runtime, settings, work
 
 ALL = asked.ALL
 STEPS = 6
@@ -417,12 +417,12 @@ def test_epochs_and_device_arrive(tune: Callable[..., Any], tmp_path: Path) -> N
 def test_a_run_ends_with_its_turn_and_can_be_continued(
     tune: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv(runtime.LANE_MINUTES, "0")
+    monkeypatch.setenv(settings.LANE_MINUTES, "0")
     said = list(tune())
     assert lines(said)[-1].startswith("“tiny-all-2 (yours)”")  # the step after is its last
     why = "Stopped at step 2, after the limit of 0.01 s. Continue goes on."
     assert any(why in screen for screen, *_ in said if isinstance(screen, str))
-    monkeypatch.delenv(runtime.LANE_MINUTES)
+    monkeypatch.delenv(settings.LANE_MINUTES)
     assert lines(list(tune(resume=True)))[-1].startswith("“tiny-all-6 (yours)”")
 
 

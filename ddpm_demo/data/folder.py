@@ -11,11 +11,8 @@ from pathlib import Path
 import numpy as np
 
 from ddpm_demo.data.images import NO_LABEL, DataError, Images
+from ddpm_demo.media.open import ImageError, open_image, suffixes
 
-PICTURES = (  # suffixes of what Pillow reads
-    *(".apng", ".avif", ".bmp", ".dib", ".gif", ".j2k", ".jfif", ".jp2", ".jpe", ".jpeg", ".jpg"),
-    *(".pbm", ".pgm", ".png", ".pnm", ".ppm", ".tga", ".tif", ".tiff", ".webp"),
-)
 SMALL = 40  # a folder of fewer pictures holds none out: then the training pictures are all there is
 
 
@@ -47,7 +44,7 @@ def _files(root: Path) -> tuple[list[Path], list[str]]:
             if path.is_dir():
                 for child in sorted(path.iterdir(), reverse=True):
                     (links if child.is_symlink() else folders).append(child)
-            elif path.suffix.lower() in PICTURES and path.is_file():
+            elif path.suffix.lower() in suffixes() and path.is_file():
                 found.append(path)
             else:
                 others[path.suffix.lower() or "without a suffix"] += 1
@@ -70,7 +67,6 @@ def read_folder(
     import torch
 
     from ddpm_demo.media.convert import square
-    from ddpm_demo.media.open import ImageError, open_image
 
     if not root.is_dir():
         raise DataError(f"There is no folder {root}.")

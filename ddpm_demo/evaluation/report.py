@@ -10,7 +10,7 @@ from typing import Any
 from ddpm_demo.data import shown
 from ddpm_demo.evaluation.bounds import Bound
 from ddpm_demo.files import write_atomically
-from ddpm_demo.media.plots import line_plot
+from ddpm_demo.media.plots import as_file, line_plot
 
 SECTION = "## Evaluation"
 SETTINGS = ("sampler", "steps", "guidance", "start")  # of a row; its other columns are results
@@ -78,7 +78,7 @@ def write_json(path: Path, result: Mapping[str, Any]) -> None:
 def write_plots(path: Path, bound: Bound) -> None:
     """The plots of a bound beside the results at `path`."""
     for name, svg in bound_plots(bound).items():
-        write_atomically(path.with_name(f"{path.stem}-{name}.svg"), svg.encode())
+        write_atomically(path.with_name(f"{path.stem}-{name}.svg"), as_file(svg).encode())
 
 
 def write_card(card: Path, result: Mapping[str, Any], command: str) -> None:

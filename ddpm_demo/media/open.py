@@ -15,7 +15,10 @@ from ddpm_demo.media.png import without_ballast
 
 MAX_BYTES = 20_000_000
 MAX_PIXELS = 64_000_000
-PHOTOS = ("PNG", "JPEG", "MPO", "WEBP", "AVIF", "HEIF", "GIF", "BMP", "DIB", "TIFF", "JPEG2000")
+KINDS = (  # Pillow's names of what is a picture to us
+    *("PNG", "JPEG", "MPO", "WEBP", "AVIF", "HEIF", "GIF", "BMP", "DIB", "TIFF", "JPEG2000"),
+    *("PPM", "TGA"),
+)
 
 _READABLE = "use a PNG, JPEG, WebP, GIF, BMP or TIFF picture"
 _FOREIGN = {b"<svg": "an SVG drawing", b"%PDF": "a PDF", b"ftyphei": "HEIC", b"ftypmif1": "HEIC"}
@@ -39,7 +42,7 @@ class ImageError(ValueError):
 def suffixes() -> frozenset[str]:
     """Suffixes of files that the installed Pillow reads as pictures: ".png", ".jpg" and more."""
     Image.init()
-    kinds = {kind for kind in PHOTOS if kind in Image.OPEN}
+    kinds = {kind for kind in KINDS if kind in Image.OPEN}
     kinds -= {kind for kind in ("WEBP", "AVIF") if not features.check(kind.lower())}
     return frozenset(s for s, kind in Image.registered_extensions().items() if kind in kinds)
 

@@ -70,6 +70,14 @@ def _where(repo_id: str) -> str:
     return f"{repo_id} is not on this disk"
 
 
+def _unreachable(error: Exception) -> bool:
+    """Whether there is no connection to the Hub, or no answer in time.
+
+    By name, as it is a class of httpx or of httpx2, by the Hub's version.
+    """
+    return any(kind.__name__ == "TransportError" for kind in type(error).__mro__)
+
+
 @contextmanager
 def _sentences(repo_id: str) -> Iterator[None]:
     """Say in one sentence what the Hub answers at length."""
@@ -94,6 +102,10 @@ def _sentences(repo_id: str) -> Iterator[None]:
             f"{_where(repo_id)}, and HF_HUB_OFFLINE forbids to ask the Hub for it."
         ) from None
     except Exception as error:  # httpx's or httpx2's errors by the Hub's version, a full disk
+        if _unreachable(error):
+            raise CheckpointError(
+                f"{_where(repo_id)}, and the Hub can't be reached: is there a network?"
+            ) from None
         reason = f"{type(error).__name__}: {error}".partition("\n")[0]
         raise CheckpointError(f"{_where(repo_id)} and can't be downloaded ({reason}).") from None
 

@@ -20,13 +20,15 @@ from ddpm_demo.training.run_folder import RunFolder
 from ddpm_demo.training.state import OtherRunError
 from ddpm_demo.training.train import Progress
 from ddpm_demo.ui.components import player
+from ddpm_demo.ui.components.bar import bar
 from ddpm_demo.ui.finetune.asked import NOTHING_TO_CONTINUE
 from ddpm_demo.ui.finetune.eta import Eta, grids_left
 from ddpm_demo.ui.finetune.film import Film, header, joined, loss_curve
 from ddpm_demo.ui.finetune.plans import Plan
 from ddpm_demo.ui.finetune.results import keep
 from ddpm_demo.ui.server import runtime, settings
-from ddpm_demo.ui.server.runtime import GPU, bar, friendly
+from ddpm_demo.ui.server.errors import friendly
+from ddpm_demo.ui.server.settings import GPU
 from ddpm_demo.ui.server.work import give_way
 
 CHUNK = 40.0 if settings.ZERO else float("inf")  # seconds of a GPU at a time

@@ -20,13 +20,15 @@ from ddpm_demo.evaluation.metrics import DATA_KEPT
 from ddpm_demo.inference.generate import metadata
 from ddpm_demo.inference.timing import spoken
 from ddpm_demo.ui.components import player
+from ddpm_demo.ui.components.bar import bar
 from ddpm_demo.ui.components.model_choice import find
 from ddpm_demo.ui.measure import report
 from ddpm_demo.ui.measure.asked import PANELS, Asked
 from ddpm_demo.ui.measure.plans import PAGE, Judged, Plan, offer, plan
 from ddpm_demo.ui.measure.report import Report
 from ddpm_demo.ui.server import runtime, settings
-from ddpm_demo.ui.server.runtime import GPU, bar, friendly
+from ddpm_demo.ui.server.errors import friendly
+from ddpm_demo.ui.server.settings import GPU
 from ddpm_demo.ui.server.work import EVERY, give_way, loading, shown
 
 Said = tuple[Any, Any, Any, Any]  # for player, line, result, and the report that is kept

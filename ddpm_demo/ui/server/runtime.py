@@ -15,16 +15,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ddpm_demo.config import SampleConfig
-from ddpm_demo.ui.components.bar import bar as bar
 from ddpm_demo.ui.server import settings
-from ddpm_demo.ui.server.errors import friendly as friendly
+from ddpm_demo.ui.server.errors import friendly
 from ddpm_demo.ui.server.models import Models
-from ddpm_demo.ui.server.settings import GPU as GPU
-from ddpm_demo.ui.server.settings import LANE_MINUTES as LANE_MINUTES
-from ddpm_demo.ui.server.settings import RUN_MINUTES as RUN_MINUTES
-from ddpm_demo.ui.server.settings import RUNS as RUNS
-from ddpm_demo.ui.server.settings import ZERO as ZERO
-from ddpm_demo.ui.server.settings import most_seconds as most_seconds
+from ddpm_demo.ui.server.settings import GPU
 
 if TYPE_CHECKING:
     import torch
@@ -173,9 +167,3 @@ def draw(source: str, page: SampleConfig) -> Iterator[tuple[int, Any]]:
     for step in generate(model(source), page, bf16=bf16(), denoiser=denoiser):
         last = step.index == step.total
         yield step.index, np.ascontiguousarray(convert.to_uint8(step.x_t)) if last else None
-
-
-def __getattr__(name: str) -> Any:
-    if name == "strangers":  # `settings` has it: it changes after the import
-        return settings.strangers
-    raise AttributeError(name)
