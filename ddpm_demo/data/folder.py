@@ -32,7 +32,7 @@ def _files(root: Path) -> tuple[list[Path], list[str]]:
     found: list[Path] = []
     others: Counter[str] = Counter()
     lost: list[str] = []
-    folders, links = [root], []
+    folders, links = [root], list[Path]()
     while folders or links:
         path = folders.pop() if folders else links.pop()
         try:

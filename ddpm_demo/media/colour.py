@@ -21,7 +21,7 @@ _BROKEN = (ImageCms.PyCMSError, OSError, ValueError, TypeError, ImportError)
 
 
 def to_srgb(
-    image: Image.Image, info: Mapping[str, Any], profile: bytes | None = None
+    image: Image.Image, info: Mapping[Any, Any], profile: bytes | None = None
 ) -> Image.Image:
     """A picture in sRGB: RGB, or with transparency RGBA; or as it was if it says nothing.
 
