@@ -8,7 +8,7 @@ from collections.abc import Callable
 
 from ddpm_demo.config import TrainConfig
 
-GRID_PICTURES, GRID_STEPS = 16, 25  # as `trainer.preview` draws them
+GRID_PICTURES, GRID_STEPS = 16, 25  # N and STEPS of `training.preview`, which needs torch
 WINDOW = 30  # steps whose time is averaged
 
 
