@@ -182,7 +182,8 @@ def _film() -> type[PyAVPlugin]:
     class Film(PyAVPlugin):
         def init_video_stream(self, codec: str, **options: Any) -> None:
             super().init_video_stream(codec, **options)
-            context = self._video_stream.codec_context
+            stream: Any = self._video_stream
+            context = stream.codec_context
             context.options = {"crf": "16", "preset": "veryfast"}
             context.colorspace = 6  # BT.601, as converted; players guess otherwise
 

@@ -44,7 +44,7 @@ ALONE = """(words) => {
 }"""
 
 
-def text(name: str) -> dict[str, str]:
+def text(name: str) -> dict[str, Any]:
     """Label and sentence of a control, as options of a component."""
     label, info = TEXTS[name]
     return {"label": label, "info": info}

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import gradio as gr
+from gradio.helpers import Examples
 
 from ddpm_demo.config import T_MAX, T_MIN, DiffusionConfig
 from ddpm_demo.diffusion.timesteps import default_timesteps
@@ -137,7 +138,7 @@ RAW: dict[str, Any] = {**QUIET, "preprocess": False, "postprocess": False}
 
 
 def _connect_picture(
-    noiser: gr.HTML, picture: gr.Image, examples: gr.Examples, controls: list[Any]
+    noiser: gr.HTML, picture: gr.Image, examples: Examples, controls: list[Any]
 ) -> None:
     """What changes the picture or its noise.
 

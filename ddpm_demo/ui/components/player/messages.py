@@ -69,14 +69,12 @@ class Look(TypedDict, total=False):
         unit: the word before the number of a frame.
         title: a line about the run.
         meta: model, sampler, steps, seed ... They name a saved file, and are written into it.
-        fps: frames a second, when it is played and in a film; 1 to 30.
     """
 
     columns: int | None
     unit: str
     title: str
     meta: Mapping[str, object] | None
-    fps: float
 
 
 def header(
@@ -84,6 +82,7 @@ def header(
     total: int,
     *,
     panels: Mapping[str, str] | Iterable[str] = PANELS,
+    fps: float = FPS,
     **look: Unpack[Look],
 ) -> str:
     """The message that starts a run.
@@ -92,6 +91,7 @@ def header(
         shape: (n, h, w, c) of each pane.
         total: the `step` of the last frame.
         panels: a label for each pane; a mapping names the panes, too, as `PANES` does.
+        fps: frames a second, when it is played and in a film; 1 to 30.
         look: see `Look`.
     """
     n, h, w, c = shape
@@ -108,7 +108,7 @@ def header(
         "total": total,
         "unit": look.get("unit", "step"),
         "title": look.get("title", ""),
-        "fps": look.get("fps", FPS),
+        "fps": fps,
         "meta": {name: str(value) for name, value in (look.get("meta") or {}).items()},
     }
     return json.dumps({"run": run})
