@@ -28,7 +28,7 @@ from ddpm_demo.evaluation import frechet, references
 from ddpm_demo.evaluation.classifier import judge_of
 from ddpm_demo.evaluation.features import summarise
 from ddpm_demo.evaluation.samples import pages
-from ddpm_demo.files import write_atomically
+from ddpm_demo.files import expand, write_atomically
 from ddpm_demo.inference.generate import generate
 from ddpm_demo.inference.labels import parse_classes
 from ddpm_demo.inference.spec import RunSpec, defaults
@@ -67,7 +67,7 @@ class Pictures:
 
     def save(self, path: str | Path, scale: int = 4) -> None:
         """Write a grid of them: a PNG whose metadata says how they were made."""
-        encode.write(Path(path), [convert.grid(self.pixels, scale=scale)], metadata=self.about)
+        encode.write(expand(path), [convert.grid(self.pixels, scale=scale)], metadata=self.about)
 
     def _repr_png_(self) -> bytes:
         return encode.encode([convert.grid(self.pixels, scale=4)], "png", metadata=self.about)
@@ -80,7 +80,7 @@ class Film:
     gif: bytes
 
     def save(self, path: str | Path) -> None:
-        write_atomically(Path(path), self.gif)
+        write_atomically(expand(path), self.gif)
 
     def _repr_html_(self) -> str:
         return f'<img src="data:image/gif;base64,{base64.b64encode(self.gif).decode()}">'
@@ -171,7 +171,7 @@ class Model:
                 if on_step and on_step(step) is True:
                     break
             parts.append(step.x_t)
-        return Pictures(torch.cat(parts).cpu(), RunSpec(self.name, config).to_metadata())
+        return Pictures(torch.cat(parts).cpu(), RunSpec(self.name, config).to_metadata(self.classes))
 
 
 def load(source: str | Path, device: str = "auto") -> Model:
@@ -213,7 +213,7 @@ def noise(
     if isinstance(picture, Tensor):
         x_0 = picture
     else:
-        opened = picture if isinstance(picture, Image.Image) else open_image(picture)
+        opened = picture if isinstance(picture, Image.Image) else open_image(expand(picture))
         x_0 = convert.to_tensor(np.asarray(convert.square(opened.convert("RGB"), size))[None])
     return Pictures(jump(schedule, x_0, t, Noise(kind, range(seed, seed + len(x_0)))).x_t)
 
@@ -255,7 +255,7 @@ def train(
         lean = ModelConfig(size=size, channels=channels, attention=(-(-size // 4),))
         start = model or lean
     process = process or DiffusionConfig(schedule="cosine")
-    where = Path(out) if out is not None else None
+    where = expand(out) if out is not None else None
     options: dict[str, Any] = {"resume": resume, "device": pick(device)}
     return _train(start, process, config, pictures, where, **options)
 
@@ -288,7 +288,7 @@ def finetune(
         pictures = pictures.only(only)
     config = _finetune_settings(checkpoint, pictures, dataset=name, only=only, **settings)
     device = next(checkpoint.model.parameters()).device
-    where = Path(out) if out is not None else None
+    where = expand(out) if out is not None else None
     return _finetune(checkpoint, pictures, config, where, device=device)
 
 

@@ -113,7 +113,7 @@ def test_metadata_says_how_to_make_it_again() -> None:
         "variance": "beta",
         "eta": "0.0",
         "clip": "False",
-        "label": "2,0",
+        "class": "2,0",
         "guidance": "1.5",
         "start": "15",
     }

@@ -7,8 +7,12 @@ from __future__ import annotations
 
 import argparse
 import io
+import os
+import signal
 import sys
-from collections.abc import Sequence
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import NoReturn
 
 from ddpm_demo.cli.distilling import distill_arguments
@@ -40,13 +44,32 @@ def main(arguments: Sequence[str] | None = None) -> int:
             stream.reconfigure(errors="replace")
     options = parser().parse_args(arguments)
     try:
-        return options.run_command(options) or 0
+        with _ended_by_signals():
+            return options.run_command(options) or 0
+    except BrokenPipeError:  # such as `| head`: nobody reads on, and nothing is to be said
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
     except ValueError as error:  # also CheckpointError, DataError, ImageError
         return _fail(error, 2)
     except (OSError, FloatingPointError) as error:
         return _fail(error, 1)
     except KeyboardInterrupt:
         return _fail("Interrupted.", 130)
+
+
+@contextmanager
+def _ended_by_signals() -> Iterator[None]:
+    """SIGTERM and a closed terminal end a command as Ctrl-C does: it tidies up."""
+    known = [getattr(signal, name, None) for name in ("SIGTERM", "SIGHUP")]  # Windows lacks one
+    main = threading.current_thread() is threading.main_thread()
+    mine = [n for n in known if main and n and signal.getsignal(n) == signal.SIG_DFL]
+    for number in mine:
+        signal.signal(number, signal.default_int_handler)
+    try:
+        yield
+    finally:
+        for number in mine:
+            signal.signal(number, signal.SIG_DFL)
 
 
 def _fail(message: object, code: int) -> int:

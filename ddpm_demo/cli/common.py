@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import math
 import os
+import sys
 from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -51,10 +52,11 @@ def suffix(path: Path, *allowed: str) -> str:
     """The suffix of an output file whose folder exists.
 
     Raises:
-        ValueError: another suffix, or no such folder.
+        ValueError: another suffix, no such folder, or the file is itself a folder.
     """
     kind = path.suffix.lower()
     one_of("suffix of --out", kind, allowed)
+    require(not path.is_dir(), "--out", str(path), "a file, and this is a folder")
     require(path.parent.is_dir(), "folder of --out", str(path.parent), "one that exists")
     require_writable(path.parent, "--out")
     return kind
@@ -98,6 +100,12 @@ def reading(files: list[Path], quiet: bool = False) -> Iterable[Path]:
     look: dict[str, Any] = {"unit": "picture", "desc": "data", "delay": 1, "leave": False}
     bar: Iterable[Path] = progress_bar(iterable=files, disable=quiet, **look)
     return bar
+
+
+def say_skipped(reasons: Iterable[str]) -> None:
+    """What was left out of the data, a line each."""
+    for reason in dict.fromkeys(reasons):
+        print(f"skipped {reason}", file=sys.stderr)
 
 
 def progress_bar(**options: Any) -> Any:

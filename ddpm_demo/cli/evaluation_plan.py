@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from ddpm_demo import config as c
 from ddpm_demo import files
-from ddpm_demo.cli.common import own_device, suffix
+from ddpm_demo.cli.common import own_device, say_skipped, suffix
 from ddpm_demo.evaluation.metrics import Asked
 
 if TYPE_CHECKING:
@@ -119,6 +119,8 @@ def _load(
     config = checkpoint.model.config
     shape: dict[str, Any] = {"size": config.size, "channels": config.channels}
     found = data.load(dataset, o.data_dir, train=train, **shape)
+    if os.environ.get("RANK", "0") == "0":
+        say_skipped(found.skipped)
     return found.only(only) if only else found
 
 

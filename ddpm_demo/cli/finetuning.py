@@ -10,7 +10,7 @@ import tempfile
 from pathlib import Path
 
 from ddpm_demo import config as c
-from ddpm_demo.cli.common import device_argument, film_frames, reading
+from ddpm_demo.cli.common import device_argument, film_frames, reading, say_skipped
 from ddpm_demo.cli.options import dataset_name, model_name, path
 from ddpm_demo.cli.training import follow_until_stopped
 from ddpm_demo.data import named
@@ -93,8 +93,7 @@ def _finetune(o: argparse.Namespace) -> None:
     config = dataclasses.replace(config, preview_every=every * batch)
     options = {"device": device, "bf16": o.bf16}
     seconds = f.estimate(base, data, config, **options)
-    for reason in data.skipped:
-        print(f"skipped {reason}", file=sys.stderr)
+    say_skipped(data.skipped)
     print(
         f"{o.model} goes to {o.only or dataset}: {len(data):,} pictures, batches of {batch}, "
         f"about {seconds / 60:.1f} minutes on this {device.type}",

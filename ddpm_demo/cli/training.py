@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ddpm_demo import config as c
-from ddpm_demo.cli.common import device_argument, own_device, progress_bar, reading
+from ddpm_demo.cli.common import device_argument, own_device, progress_bar, reading, say_skipped
 from ddpm_demo.cli.options import add_settings, dataset_name, model_name, path
 from ddpm_demo.cli.tracking import tracked, tracker
 from ddpm_demo.data import named, shown
@@ -161,8 +161,7 @@ def _pictures(
     look["progress"] = partial(reading, quiet=not leader)
     both = [d.load(o.dataset, o.data_dir, train=split, **look) for split in (True, False)]
     if leader:
-        for reason in dict.fromkeys(both[0].skipped + both[1].skipped):
-            print(f"skipped {reason}", file=sys.stderr)
+        say_skipped(both[0].skipped + both[1].skipped)
     images, held_out = (found.only(o.only) if o.only else found for found in both)
     if leader:
         shape = " x ".join(map(str, images.pixels.shape[1:]))
@@ -198,7 +197,7 @@ def _tracked_settings(o: argparse.Namespace) -> dict[str, str]:
 def follow_until_stopped(
     start: Callable[[Callable[[], bool]], Iterator[Progress]], out: Path
 ) -> bool:
-    """Drain a run that `start` makes; Ctrl-C and SIGTERM save and end it.
+    """Drain a run that `start` makes; Ctrl-C, SIGTERM and a closed terminal save and end it.
 
     Args:
         start: gets the function that the run asks after every step whether to stop.
@@ -208,7 +207,10 @@ def follow_until_stopped(
     """
     stopped: list[int] = []
     run = start(lambda: bool(stopped))
-    signals = (signal.SIGINT, signal.SIGTERM)
+    signals = [signal.SIGINT, signal.SIGTERM]
+    hangup = getattr(signal, "SIGHUP", None)  # Windows has none
+    if hangup and signal.getsignal(hangup) != signal.SIG_IGN:  # `nohup` ignores it
+        signals.append(hangup)
     before = [signal.signal(n, lambda n, _frame: stopped.append(n)) for n in signals]
     try:
         _follow(run)

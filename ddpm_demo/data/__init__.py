@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 from filelock import FileLock
 
 from ddpm_demo.config import number
-from ddpm_demo.data.folder import read_folder
+from ddpm_demo.data.folder import folder_state, read_folder
 from ddpm_demo.data.images import NO_LABEL as NO_LABEL
 from ddpm_demo.data.images import DataError as DataError
 from ddpm_demo.data.images import Images as Images
@@ -130,6 +130,11 @@ def shown(dataset: str) -> str:
     return FOLDER + (path.name or path.resolve().name)
 
 
+def state(dataset: str) -> str:
+    """Changes when a folder's files do: what was read of it before is then no longer true."""
+    return folder_state(expand(dataset.removeprefix(FOLDER))) if is_folder(dataset) else ""
+
+
 def data_dir() -> Path:
     """Where the data sets are, or are downloaded to.
 
@@ -168,11 +173,16 @@ def load(
     if size is not None:
         number("size", size, 8, 1024, whole=True)
     if is_folder(dataset):
-        root = expand(dataset.removeprefix(FOLDER))
+        place = dataset.removeprefix(FOLDER).strip()
+        if not place:  # else it would be the working folder
+            raise DataError(f"{dataset!r} names no folder; one that does is {FOLDER}photos.")
+        root = expand(place)
         return read_folder(root, train, size or 32, channels or 3, progress)
     if dataset not in DATASETS:
         raise DataError(f"dataset is {dataset!r}; allowed is {named()}.")
     folder = data_dir() if folder is None else expand(folder)
+    if folder.exists() and not folder.is_dir():
+        raise DataError(f"{folder} is a file; --data-dir or {VARIABLE} names a folder.")
     try:
         with _alone_in(folder):
             found = DATASETS[dataset].load(folder, train)

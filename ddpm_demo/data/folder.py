@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import unicodedata
 from collections import Counter
@@ -54,6 +55,16 @@ def _files(root: Path) -> tuple[list[Path], list[str]]:
         kinds = ", ".join(f"{n:,} {kind}" for kind, n in others.most_common(8))
         lost.append(f"files whose names are not those of pictures: {kinds}")
     return sorted(found), lost
+
+
+def folder_state(root: Path) -> str:
+    """A hash of names, sizes and times of the pictures below a folder, which are not read."""
+    found = hashlib.sha1()
+    for path in _files(root)[0]:
+        with contextlib.suppress(OSError):  # deleted in between
+            about = path.stat()
+            found.update(repr((str(path), about.st_size, about.st_mtime_ns)).encode())
+    return found.hexdigest()
 
 
 def read_folder(

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from ddpm_demo.config import require
 from ddpm_demo.evaluation.features import MetricError, Summary
+from ddpm_demo.files import expand
 
 SPLITS = 10  # of the Inception score
 NEIGHBOURS = 3  # of precision and recall
@@ -75,7 +76,7 @@ def inception_weights() -> Path:
         MetricError: they aren't there and can't be downloaded.
     """
     url = _fidelity("feature_extractor_inceptionv3").URL_INCEPTION_V3
-    path = Path(torch.hub.get_dir(), "checkpoints", url.rpartition("/")[2])
+    path = Path(expand(torch.hub.get_dir()), "checkpoints", url.rpartition("/")[2])
     if path.is_file():
         return path
     try:

@@ -70,6 +70,10 @@ def generate(
     )
 
 
-def metadata(model: str, config: SampleConfig) -> dict[str, str]:
-    """What a file made from a run says of itself: enough to make it again."""
-    return RunSpec(model, config).to_metadata()
+def metadata(model: str, config: SampleConfig, classes: Sequence[str] = ()) -> dict[str, str]:
+    """What a file made from a run says of itself: enough to make it again.
+
+    Args:
+        classes: the model's; classes are then named, and not numbered.
+    """
+    return RunSpec(model, config).to_metadata(classes)

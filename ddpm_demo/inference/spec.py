@@ -8,7 +8,7 @@ from __future__ import annotations
 import dataclasses
 import re
 import shlex
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 from urllib.parse import parse_qsl, urlencode
@@ -122,17 +122,25 @@ class RunSpec:
             config = dataclasses.replace(config, steps=min(defaults(known).steps, most))
         return cls(name, config, interventions), problems
 
-    def to_metadata(self) -> dict[str, str]:
-        """What a file made from the run says of itself: enough to make it again."""
+    def to_metadata(self, classes: Sequence[str] = ()) -> dict[str, str]:
+        """What a file made from the run says of itself: enough to make it again.
+
+        Args:
+            classes: the model's; classes are then named, and not numbered.
+        """
         about = {"program": PROGRAM, "model": self.model}
         for key, value in dataclasses.asdict(self.sample).items():
             if value is not None or key != "timesteps":
-                about["label" if key == "labels" else key] = _text(value)
+                named = key == "labels" and classes
+                about[_option(key)] = class_words(value, classes) if named else _text(value)
         return about | ({"with": ";".join(self.interventions)} if self.interventions else {})
 
     @classmethod
-    def from_metadata(cls, about: Mapping[str, str]) -> RunSpec:
+    def from_metadata(cls, about: Mapping[str, str], classes: Sequence[str] = ()) -> RunSpec:
         """The run that a file was made from.
+
+        Args:
+            classes: the model's, for files that name classes.
 
         Raises:
             ValueError: the file is not of this program, or says something that is not allowed.
@@ -140,9 +148,10 @@ class RunSpec:
         require(about.get("program") == PROGRAM, "program", about.get("program"), PROGRAM)
         values: dict[str, Any] = {}
         for name in settings(SampleConfig):
-            key = "label" if name == "labels" else name
-            if key in about:
-                values[name] = _value(name, about[key])
+            text = about.get(_option(name), about.get("label") if name == "labels" else None)
+            if text is not None:  # older files call it "label"
+                named = name == "labels" and classes and text != "None"
+                values[name] = parse_classes(text, classes) if named else _value(name, text)
         interventions = tuple(filter(None, about.get("with", "").split(";")))
         return cls(about.get("model", ""), SampleConfig(**values), interventions)
 

@@ -149,7 +149,7 @@ def model_files(source: Path) -> list[Path]:
     if not index.is_file():
         return []
     try:
-        names = set(json.loads(index.read_text())["weight_map"].values())
+        names = set(json.loads(index.read_text("utf-8"))["weight_map"].values())
         outside = any(Path(n).name != n for n in names)
     except (ValueError, KeyError, AttributeError, TypeError) as error:
         raise CheckpointError(f"{index.name} is garbled ({error!r}).") from None

@@ -30,6 +30,7 @@ from ddpm_demo.config import (
     from_dict,
     require,
 )
+from ddpm_demo.files import require_writable
 from ddpm_demo.models.checkpoint import Checkpoint, CheckpointError, build
 from ddpm_demo.models.diffusers_config import (
     INDEX,
@@ -185,6 +186,7 @@ def export_diffusers(checkpoint: Checkpoint, folder: Path) -> Path:
     sample = from_dict(SampleConfig, checkpoint.info.get("sample") or {})
     files = published(model, checkpoint.diffusion, sample)
     require(not folder.exists(), "folder", str(folder), "one that isn't there yet")
+    require_writable(folder)
     state = {k: v.detach().cpu().contiguous() for k, v in checkpoint.model.state_dict().items()}
     if model.num_classes:
         null = state.pop("class_embedding.weight")[-1]

@@ -142,6 +142,10 @@ def _snapshot(repo_id: str) -> Path | None:
         found = snapshot_download(repo_id, allow_patterns=CONFIGS, local_files_only=True)
     except (OSError, HFValidationError):
         return None
+    except RuntimeError:  # of pathlib
+        raise CheckpointError(
+            "No home folder is known, so there is no place for models of the Hub: name one (HF_HOME)."
+        ) from None
     return Path(found)
 
 

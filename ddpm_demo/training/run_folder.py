@@ -81,6 +81,8 @@ class RunFolder:
             str(self.path),
             "a folder without a run in it, or --resume to go on with that run",
         )
+        written = all(ord(letter) < 0xD800 or ord(letter) > 0xDFFF for letter in str(self.path))
+        require(written, "--out", str(self.path), "a name in UTF-8, which weights are read by")
         require_writable(self.path)
 
     def rows(self) -> list[dict[str, Any]]:

@@ -12,7 +12,13 @@ from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from ddpm_demo.ui.server import settings
-from ddpm_demo.ui.server.network import ask_own_address_directly, is_here, require_free, written
+from ddpm_demo.ui.server.network import (
+    ask_own_address_directly,
+    is_here,
+    require_free,
+    require_proxies,
+    written,
+)
 
 if TYPE_CHECKING:
     import gradio as gr
@@ -39,6 +45,7 @@ def options_of(arguments: Sequence[str] | None = None) -> argparse.Namespace:
         settings.most_seconds(settings.RUN_MINUTES, 0)
         settings.most_seconds(settings.LANE_MINUTES, 0)
         require_free(o.host, o.port)
+        require_proxies()
     except ValueError as error:
         p.error(str(error))
     return o

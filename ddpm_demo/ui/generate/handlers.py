@@ -84,7 +84,8 @@ def run(own: Mapping[str, str], name: Any, *values: Any) -> Iterator[Any]:
     _require_time(selected, config)
     steps = generate(selected.checkpoint, config, bf16=runtime.bf16(), denoiser=runtime.denoiser)
     sparing = not runtime.has_gpu()  # on a CPU, messages take their time from the network
-    title, meta = _title(selected, config), metadata(selected.name, config)
+    title = _title(selected, config)
+    meta = metadata(selected.name, config, selected.checkpoint.classes)
     yield from player.stream(steps, title=title, meta=meta, sparing=sparing)
 
 

@@ -160,7 +160,7 @@ def _sample(p: Plan) -> Generator[Said, None, list[Summary]]:
     title = f"{p.selected.name} · {SAMPLERS[c.sampler].label}, {c.steps} steps"
     shape = (window, model.size, model.size, model.channels)
     about: dict[str, Any] = {"unit": "picture", "title": title}
-    about["meta"] = metadata(p.selected.name, c)
+    about["meta"] = metadata(p.selected.name, c, p.selected.checkpoint.classes)
     yield say(player.header(shape, c.n, panels=PANELS, **about), bar("Sampling…", 0))
     summaries = [Summary(c.n * judged.keep) for judged in p.judged]
     seen, latest = 0, np.empty((0, *shape[1:]), np.uint8)

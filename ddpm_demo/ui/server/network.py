@@ -5,7 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import socket
-from urllib.request import getproxies_environment
+from urllib.request import getproxies, getproxies_environment
 
 PORT_MAX = 65_535
 OWN = ("localhost", "127.0.0.1", "::1", "0.0.0.0", "::")
@@ -71,6 +71,25 @@ def _try(family: int, address: tuple[object, ...], host: str, port: int) -> None
             ) from None
         raise ValueError(
             f"--host is {host!r}, where this machine can't listen ({error.strerror or error})."
+        ) from None
+
+
+def require_proxies() -> None:
+    """Try the proxies that the environment names: Gradio makes a client with them when imported.
+
+    Raises:
+        ValueError: one can't be used.
+    """
+    if not getproxies():
+        return
+    import httpx
+
+    try:
+        httpx.Client().close()
+    except (ImportError, ValueError, httpx.InvalidURL) as error:
+        raise ValueError(
+            f"The environment names a proxy that can't be used ({error}). Allowed in HTTP_PROXY, "
+            "HTTPS_PROXY and ALL_PROXY are addresses like http://HOST:PORT or socks5://HOST:PORT."
         ) from None
 
 

@@ -32,7 +32,7 @@ _one = threading.Lock()  # two downloads at once would write the same file
 
 
 @functools.lru_cache(maxsize=3)
-def _load(dataset: str, size: int, channels: int, train: bool) -> Images:
+def _load(dataset: str, size: int, channels: int, train: bool, _state: str) -> Images:
     return data.load(dataset, size=size, channels=channels, train=train)
 
 
@@ -52,7 +52,7 @@ def data_of(
     require(local or not folder, "data", dataset, f"{data.named('')} for visitors")
     if not folder:  # whole sets at the size of a model that anyone may have uploaded
         number("size of the model", size, 8, SIZE_MOST, whole=True)
-    return _load(dataset, size, channels, train)
+    return _load(dataset, size, channels, train, data.state(dataset))
 
 
 def loading(dataset: Any, *shape: int, **options: bool) -> Generator[str, None, Images]:
@@ -77,6 +77,9 @@ def loading(dataset: Any, *shape: int, **options: bool) -> Generator[str, None, 
             yield bar(words, come / size)
         else:
             yield "Loading the pictures…"
+    if lost := found.result().skipped:
+        more = f", and {len(lost) - 1:,} more" * (len(lost) > 1)
+        gr.Warning(html.escape(f"Left out: {lost[-1]}{more}."))
     return found.result()
 
 

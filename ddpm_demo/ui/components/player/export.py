@@ -93,7 +93,7 @@ def file_name(kind: str, about: Mapping[str, object]) -> str:
         about: of the run: model, class, guidance, sampler, steps, seed, t, picture. What is missing
             is left out; so is guidance where there is no class.
     """
-    drawn = str(about.get("class", ""))
+    drawn = str(about.get("class", "")).replace("None", "any")
     words = ["ddpm", str(about.get("model", "")), drawn]
     if drawn and drawn != "any" and "guidance" in about:
         words.append(f"w{float(str(about['guidance'])):g}")
