@@ -171,7 +171,8 @@ class Model:
                 if on_step and on_step(step) is True:
                     break
             parts.append(step.x_t)
-        return Pictures(torch.cat(parts).cpu(), RunSpec(self.name, config).to_metadata(self.classes))
+        about = RunSpec(self.name, config).to_metadata(self.classes)
+        return Pictures(torch.cat(parts).cpu(), about)
 
 
 def load(source: str | Path, device: str = "auto") -> Model:
@@ -244,7 +245,9 @@ def train(
     name = dataset if isinstance(dataset, str) else "memory"
     config = TrainConfig(dataset=name, **settings)
     config.require_length()
-    pictures = d.load(dataset) if isinstance(dataset, str) else dataset
+    shape = model.checkpoint.model.config if isinstance(model, Model) else model
+    look = {"size": shape.size, "channels": shape.channels} if shape else {}
+    pictures = d.load(dataset, **look) if isinstance(dataset, str) else dataset
     if config.only:
         pictures = pictures.only(config.only)
     start: ModelConfig | Checkpoint

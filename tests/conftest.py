@@ -9,6 +9,7 @@ from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import Any, TypeVar
 
+import hypothesis
 import pytest
 import torch
 from torch import nn
@@ -16,6 +17,10 @@ from torch import nn
 from ddpm_demo.config import DiffusionConfig, ModelConfig
 from ddpm_demo.models.checkpoint import Checkpoint, save_checkpoint
 from ddpm_demo.nn.unet import UNet
+
+# The same examples on every machine and every day.
+hypothesis.settings.register_profile("fixed", derandomize=True, deadline=None, max_examples=100)
+hypothesis.settings.load_profile("fixed")
 
 N = TypeVar("N", bound=nn.Module)
 TINY: dict[str, Any] = {

@@ -45,7 +45,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = parser().parse_args(arguments)
     try:
         with _ended_by_signals():
-            return options.run_command(options) or 0
+            code = options.run_command(options) or 0
+            sys.stdout.flush()
+            return code
     except BrokenPipeError:  # such as `| head`: nobody reads on, and nothing is to be said
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1

@@ -83,7 +83,9 @@ def _png(frames: Sequence[np.ndarray], metadata: Mapping[str, str]) -> bytes:
         ok = ok and all(ord(letter) < 256 for letter in key)
         require(ok, "name of a text in a PNG", key, f"1 to {_PNG_KEY} letters of Latin-1")
         require("\0" not in value, f"text {key!r} in a PNG", value, "text without NUL")
-        info.add_text(key, value)
+        info.add_text(
+            key, value.encode(errors="replace").decode()
+        )  # names of files can be any bytes
     return _written(frames[0], "png", pnginfo=info)
 
 

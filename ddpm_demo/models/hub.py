@@ -144,7 +144,7 @@ def _snapshot(repo_id: str) -> Path | None:
         return None
     except RuntimeError:  # of pathlib
         raise CheckpointError(
-            "No home folder is known, so there is no place for models of the Hub: name one (HF_HOME)."
+            "No home folder is known, so there is no place for downloads: name one (HF_HOME)."
         ) from None
     return Path(found)
 

@@ -97,7 +97,8 @@ def make_card(folder: Path) -> Checkpoint:
         *_, last = generate(shipped, page)
         parts.append(convert.to_uint8(last.x_t))
     sheet = convert.grid(np.concatenate(parts), 10, scale=2)
-    encode.write(folder / "samples.png", [sheet], metadata=metadata(folder.name, shown, shipped.classes))
+    about = metadata(folder.name, shown, shipped.classes)
+    encode.write(folder / "samples.png", [sheet], metadata=about)
     lines = {}
     for key, said in (("train", "training"), ("held_out", "held out (EMA)")):
         rows = [row for row in log if row[key]]
