@@ -209,21 +209,6 @@ def test_a_proxy_that_can_not_be_used_is_said(
     assert "secret" not in str(bad.value)
 
 
-def test_no_network_is_a_plain_sentence(monkeypatch: Patch) -> None:
-    def unreachable(*_: Any, **__: Any) -> Any:
-        raise httpx.ConnectError("[Errno -2] Name or service not known")
-
-    monkeypatch.setattr(hub, "cached", lambda _: None)
-    monkeypatch.setattr(hub, "_snapshot", lambda _: None)
-    monkeypatch.setattr(hub.HfApi, "model_info", unreachable)
-    with pytest.raises(CheckpointError) as said:
-        hub.download("you/model")
-    assert str(said.value) == (
-        "you/model is not on this disk, and the Hub can't be reached from here ([Errno -2] Name or "
-        "service not known): connect once, or take a model that is on this disk."
-    )
-
-
 # What files say of themselves
 
 
