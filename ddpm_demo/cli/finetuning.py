@@ -7,13 +7,19 @@ import dataclasses
 import math
 import sys
 import tempfile
+from collections.abc import Mapping
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from ddpm_demo import config as c
 from ddpm_demo.cli.common import device_argument, film_frames, reading, say_skipped
 from ddpm_demo.cli.options import dataset_name, model_name, path
 from ddpm_demo.cli.training import follow_until_stopped
 from ddpm_demo.data import named
+
+if TYPE_CHECKING:
+    from ddpm_demo.data.images import Images
+    from ddpm_demo.models.checkpoint import Checkpoint
 
 
 def finetune_arguments(p: argparse.ArgumentParser) -> None:
@@ -48,40 +54,36 @@ def finetune_arguments(p: argparse.ArgumentParser) -> None:
     p.set_defaults(run_command=_finetune)
 
 
-def _finetune(o: argparse.Namespace) -> None:
-    from ddpm_demo import data as d
-    from ddpm_demo.devices import keep_memory, pick
-    from ddpm_demo.media.convert import to_uint8
-    from ddpm_demo.models.checkpoint import save_file
-    from ddpm_demo.models.load import load_checkpoint
-    from ddpm_demo.publishing import push as publish
-    from ddpm_demo.training import finetune as f
-    from ddpm_demo.training.run_folder import SCALE, RunFolder
-
-    keep_memory()
-    device = pick(o.device)
-    usual = f.CPU_USUAL if device.type == "cpu" else f.GPU_USUAL
+def _length(o: argparse.Namespace, usual: Mapping[str, Any]) -> None:
+    """Check the numbers of steps; where no length is given, take the usual one."""
     if o.steps is None and o.epochs is None:
         o.steps, o.epochs = usual.get("steps"), usual.get("epochs")
     if o.steps is not None:
         c.number("steps", o.steps, 1, 10**7, whole=True)
     if o.every is not None:
         c.number("every", o.every, 1, 10**6, whole=True)
-    folder = RunFolder(o.out)
-    folder.check(o.resume)
-    if o.push is not None:
-        publish.login()  # whatever can be refused is refused now
-    base = load_checkpoint(o.model, device)
-    dataset = o.dataset or base.info.get("dataset", "cifar10")
+
+
+def _data(o: argparse.Namespace, base: Checkpoint) -> Images:
+    """The pictures to go to, of the base's size: by default those of its own data set."""
+    from ddpm_demo import data as d
+
+    o.dataset = o.dataset or base.info.get("dataset", "cifar10")
     size, channels = base.model.config.size, base.model.config.channels
-    data = d.load(dataset, o.data_dir, size=size, channels=channels, progress=reading)
-    if o.only:
-        data = data.only(o.only)
+    data = d.load(o.dataset, o.data_dir, size=size, channels=channels, progress=reading)
+    return data.only(o.only) if o.only else data
+
+
+def _settings(
+    o: argparse.Namespace, base: Checkpoint, data: Images, usual: Mapping[str, Any]
+) -> c.TrainConfig:
+    from ddpm_demo.training import finetune as f
+
     batch = min(len(data), usual["batch_size"]) if o.batch_size is None else o.batch_size
     config = f.settings(
         base,
         data,
-        dataset=dataset,
+        dataset=o.dataset,
         only=o.only,
         batch_size=batch,
         lr=o.lr,
@@ -90,13 +92,34 @@ def _finetune(o: argparse.Namespace) -> None:
         seed=o.seed,
     )
     every = o.every or math.ceil(f.pictures(config, data) / batch / 8)
-    config = dataclasses.replace(config, preview_every=every * batch)
+    return dataclasses.replace(config, preview_every=every * batch)
+
+
+def _finetune(o: argparse.Namespace) -> None:
+    from ddpm_demo.devices import keep_memory, pick
+    from ddpm_demo.media.convert import to_uint8
+    from ddpm_demo.models.load import load_checkpoint
+    from ddpm_demo.publishing import push as publish
+    from ddpm_demo.training import finetune as f
+    from ddpm_demo.training.run_folder import SCALE, RunFolder
+
+    keep_memory()
+    device = pick(o.device)
+    usual = f.CPU_USUAL if device.type == "cpu" else f.GPU_USUAL
+    _length(o, usual)
+    folder = RunFolder(o.out)
+    folder.check(o.resume)
+    if o.push is not None:
+        publish.login()  # whatever can be refused is refused now
+    base = load_checkpoint(o.model, device)
+    data = _data(o, base)
+    config = _settings(o, base, data, usual)
     options = {"device": device, "bf16": o.bf16}
-    seconds = f.estimate(base, data, config, **options)
+    minutes = f.estimate(base, data, config, **options) / 60
     say_skipped(data.skipped)
     print(
-        f"{o.model} goes to {o.only or dataset}: {len(data):,} pictures, batches of {batch}, "
-        f"about {seconds / 60:.1f} minutes on this {device.type}",
+        f"{o.model} goes to {o.only or o.dataset}: {len(data):,} pictures, "
+        f"batches of {config.batch_size}, about {minutes:.1f} minutes on this {device.type}",
         file=sys.stderr,
     )
     first = to_uint8(f.before(base, data, o.bf16))
@@ -107,11 +130,20 @@ def _finetune(o: argparse.Namespace) -> None:
         ),
         o.out,
     )
-    kept = film_frames(len(folder.previews()), len(first), size, SCALE)
+    kept = film_frames(len(folder.previews()), len(first), base.model.config.size, SCALE)
     folder.write_film({"program": "ddpm_demo", "model": base.name}, kept)
     print(o.out)
     if o.push is not None and not stopped:
-        with tempfile.TemporaryDirectory() as place:
-            file = Path(place, "model.safetensors")
-            save_file(file, load_checkpoint(o.out))
-            print(f"Pushed to {publish.push(file, o.push)}")
+        _push(o)
+
+
+def _push(o: argparse.Namespace) -> None:
+    """Upload the result as one file."""
+    from ddpm_demo.models.checkpoint import save_file
+    from ddpm_demo.models.load import load_checkpoint
+    from ddpm_demo.publishing import push as publish
+
+    with tempfile.TemporaryDirectory() as place:
+        file = Path(place, "model.safetensors")
+        save_file(file, load_checkpoint(o.out))
+        print(f"Pushed to {publish.push(file, o.push)}")
