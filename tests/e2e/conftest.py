@@ -33,9 +33,12 @@ def pytest_terminal_summary(terminalreporter: Any) -> None:
         terminalreporter.write_line(line, red=True, bold=True)
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="package")
 def browser() -> Iterator[Any]:
-    """A browser context of 1280 x 800; its pages share a cache, which saves seconds a test."""
+    """A browser context of 1280 x 800; its pages share a cache, which saves seconds a test.
+
+    Not for the whole session: while Playwright runs, `asyncio.run` fails in other tests.
+    """
     path = next(filter(None, map(shutil.which, NAMES)), None)
     if path is None:
         _give_up(f"none of {', '.join(NAMES)} is installed")
@@ -46,7 +49,7 @@ def browser() -> Iterator[Any]:
     with sync_playwright() as playwright:
         chromium = playwright.chromium.launch(executable_path=path, args=FLAGS)
         context = chromium.new_context(viewport={"width": 1280, "height": 800})
-        context.set_default_timeout(15_000)
+        context.set_default_timeout(60_000)  # for busy machines
         yield context
         chromium.close()
 

@@ -46,11 +46,13 @@ def test_one_click_denoises_live_and_the_run_can_be_scrubbed_and_saved(page: Any
     page.locator("#go").click()  # nothing but the defaults
     page.wait_for_function(f"() => {FRAMES} > 0")
     first = page.evaluate(PIXELS)
-    page.wait_for_function(f"() => {FRAMES} > 3")
-    assert page.evaluate(PIXELS) != first
+    page.wait_for_function(f"first => {FRAMES} > 1 && ({PIXELS})() !== first", arg=first)
+    page.locator("#stop").click()
+    page.locator("#go").wait_for()
 
-    page.wait_for_function(f"() => {FRAMES} === 21", timeout=120_000)
+    generate(page, steps=20, n=1)  # fewer pictures, as machines differ
     page.locator("#player").get_by_text("step 20 / 20").wait_for()
+    page.wait_for_function(f"() => {FRAMES} === 21")
     last = page.evaluate(PIXELS)
     page.locator("#player [data-part=slider]").fill("0")
     page.locator("#player").get_by_text("t = 1000").wait_for()
@@ -73,7 +75,7 @@ def test_the_same_seed_gives_the_same_pictures(page: Any, url: str) -> None:
     def pictures() -> np.ndarray:
         page.reload()
         generate(page, steps=5)
-        page.locator("#player").get_by_text("step 5 / 5").wait_for(timeout=60_000)
+        page.locator("#player").get_by_text("step 5 / 5").wait_for()
         return np.asarray(Image.open(io.BytesIO(saved(page, "png"))))
 
     assert np.array_equal(pictures(), pictures())
@@ -81,15 +83,14 @@ def test_the_same_seed_gives_the_same_pictures(page: Any, url: str) -> None:
 
 def test_stop_ends_the_run(page: Any, url: str) -> None:
     page.goto(url)
-    generate(page, steps=900, n=16)
+    generate(page, steps=900)
     page.wait_for_function(f"() => {FRAMES} > 1")
     page.locator("#stop").click()
     page.locator("#player [data-part=status]", has_text="Stopped.").wait_for()
-    page.wait_for_timeout(500)
+    page.locator("#go").wait_for()  # in the place of Stop
     reached = page.evaluate(FRAMES)
     page.wait_for_timeout(1500)
     assert page.evaluate(FRAMES) == reached < 500
-    page.locator("#go").wait_for()  # in the place of Stop
     generate(page, steps=3, n=1)  # the model is free again at once
     page.locator("#player").get_by_text("step 3 / 3").wait_for()
 
@@ -97,7 +98,7 @@ def test_stop_ends_the_run(page: Any, url: str) -> None:
 def test_one_button_says_whether_a_run_is_on(page: Any, url: str) -> None:
     page.goto(url)
     assert not page.locator("#stop").is_visible()
-    generate(page, steps=500, n=16)
+    generate(page, steps=500)
     page.locator("#stop").get_by_text("Stop", exact=True).wait_for()
     assert not page.locator("#go").is_visible()
     page.locator("#stop").click()

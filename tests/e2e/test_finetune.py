@@ -119,7 +119,7 @@ def held(monkeypatch: pytest.MonkeyPatch) -> Iterator[threading.Event]:
 
 
 def said(tab: Any, text: str | re.Pattern[str]) -> None:
-    tab.locator("#tune-line").get_by_text(text).wait_for(timeout=60_000)
+    tab.locator("#tune-line").get_by_text(text).wait_for()
 
 
 def until(true: Callable[[], bool]) -> None:
@@ -186,7 +186,7 @@ def test_a_copy_is_tuned_filmed_and_samples(
     tab.wait_for_function("() => document.querySelector('#model input').value.includes('yours')")
     assert tab.locator("#model input").input_value() == "plain-all-20 (yours)"
     tab.locator("#go").click()
-    tab.locator("#player").get_by_text("step 7 / 7").wait_for(timeout=60_000)
+    tab.locator("#player").get_by_text("step 7 / 7").wait_for()
     for page, names in ((tab, ["plain", "plain-red", "plain-all-20 (yours)"]), (other, None)):
         page.get_by_role("tab", name="Generate").click()
         page.locator("#model input").click()
@@ -282,7 +282,7 @@ def test_bad_values_get_one_sentence(tab: Any, box: str, value: int, message: st
     said(tab, message)
     tab.get_by_role("tab", name="Generate").click()  # the other tabs keep working
     tab.locator("#go").click()
-    tab.locator("#player").get_by_text("step 7 / 7").wait_for(timeout=60_000)
+    tab.locator("#player").get_by_text("step 7 / 7").wait_for()
 
 
 def test_an_uploaded_file_is_checked(tab: Any, place: Path, tmp_path: Path) -> None:

@@ -148,7 +148,7 @@ def test_one_schedule_alone_another_length_and_laplace_noise(tab):
     after(tab, lambda: (length.fill("200"), length.blur()))
     assert tab.locator("#noiser [data-shown]").get_attribute("data-shown") == "80"  # still 40 %
     listed = tab.locator("#forward-timesteps").locator("input, textarea")
-    assert listed.input_value() == "20,40,60,80,100,120,140,160,180,199"
+    assert listed.input_value() == "20,40,60,80,100,120,140,160,180,200"
 
     move(tab, 200)
     before = pixels(tab, "cosine")

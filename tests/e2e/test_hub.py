@@ -76,19 +76,19 @@ def test_a_cached_model_is_chosen_and_sampled_in_the_time_that_is_picked(entry: 
     entry.locator("#hub-get").click()
     entry.locator("#hub-line").get_by_text("google/ddpm-cifar10-32 is chosen.").wait_for()
     value(entry, "#model input", "google/ddpm-cifar10-32")
-    entry.locator("#about-model").get_by_text("8 × 8 RGB").wait_for()
+    entry.locator("#about-model").get_by_text("8 × 8 colour").wait_for()
     pace = entry.locator("#pace")
-    pace.get_by_text("about 5.0 s for 50 steps of 16 pictures").wait_for()
+    pace.get_by_text("About 5.0 s for 16 pictures in 50 steps.").wait_for()
     choose(entry, "time", "about 2 s")
-    pace.get_by_text("about 2.0 s for 20 steps of 16 pictures").wait_for()
+    pace.get_by_text("About 2.0 s for 16 pictures in 20 steps.").wait_for()
     value(entry, "#sampler input", "UniPC")
     entry.locator("#go").click()
-    entry.locator("#player").get_by_text("step 20 / 20").wait_for(timeout=60_000)
+    entry.locator("#player").get_by_text("step 20 / 20").wait_for()
     box = entry.locator("#steps input[type=number]")
     box.fill("7")  # by hand again
     box.press("Tab")
-    value(entry, "#time input", "by steps")
-    pace.get_by_text("about 0.7 s for 7 steps of 16 pictures").wait_for()
+    value(entry, "#time input", "none")
+    pace.get_by_text("About 0.7 s for 16 pictures in 7 steps.").wait_for()
 
 
 def test_what_is_not_cached_says_so_and_a_folder_still_loads(entry: Any, published: Path) -> None:

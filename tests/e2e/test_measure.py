@@ -83,7 +83,7 @@ def test_samples_are_counted_judged_and_plotted(tab: Any) -> None:
     assert tab.locator("#measure-n input").input_value() == "128"
     number(tab, "measure-n", 40)
     tab.locator("#measure").click()
-    tab.locator("#measure-line").get_by_text("Done: mnist.").wait_for(timeout=60_000)
+    tab.locator("#measure-line").get_by_text("Done: mnist.").wait_for()
     tab.wait_for_function(f"() => {FRAMES} === 3")
     tab.locator("#measured").get_by_text("picture 40 / 40").wait_for()
     result = tab.locator("#measure-result")
@@ -106,14 +106,14 @@ def test_stop_keeps_nothing_half_and_the_next_one_runs(tab: Any) -> None:
     number(tab, "measure-steps", 500)
     tab.locator("#measure").click()
     tab.locator("#measure-line progress").wait_for()
-    tab.wait_for_function(f"() => {FRAMES} >= 1", timeout=60_000)
+    tab.wait_for_function(f"() => {FRAMES} >= 1")
     tab.locator("#measure-stop").click()
     tab.locator("#measure-line").get_by_text("Stopped. Nothing was kept.").wait_for()
     assert tab.locator("#measure-result table").count() == 0
     number(tab, "measure-n", 10)
     number(tab, "measure-steps", 2)
     tab.locator("#measure").click()
-    tab.locator("#measure-line").get_by_text("Done: mnist.").wait_for(timeout=60_000)
+    tab.locator("#measure-line").get_by_text("Done: mnist.").wait_for()
 
 
 def test_too_few_are_refused_with_the_reason(tab: Any) -> None:
@@ -131,7 +131,7 @@ def test_a_model_without_a_judge_has_bits_per_dim(tab: Any) -> None:
     boxes = tab.locator("#measure-metrics input[type=checkbox]")
     assert boxes.count() == 1
     tab.locator("#measure").click()
-    tab.locator("#measure-line").get_by_text("Done: own.").wait_for(timeout=60_000)
+    tab.locator("#measure-line").get_by_text("Done: own.").wait_for()
     result = tab.locator("#measure-result")
     result.get_by_text("on 4 test pictures with 50 terms").wait_for()
     assert result.locator("svg polyline").count() == 2

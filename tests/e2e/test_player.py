@@ -136,7 +136,7 @@ def test_a_run_is_shown_to_the_end(view):
     # Large and crisp: blurring would make more greys than these.
     canvas = view.locator(f"{ROOT} canvas").first
     shot = Image.open(io.BytesIO(canvas.screenshot())).convert("L")
-    assert shot.width > 500
+    assert shot.width > 450
     greys = {level(TOTAL, j) for j in range(N)}
     gap = shot.getpixel((shot.width // 2, 5))
     assert {grey for _, grey in shot.getcolors()} == greys | {gap}

@@ -71,7 +71,7 @@ def visit(browser: Any, url: str) -> Iterator[Callable[[], Any]]:
 
     def open_page() -> Any:
         visitor = browser.browser.new_context(viewport={"width": 1280, "height": 800})
-        visitor.set_default_timeout(15_000)
+        visitor.set_default_timeout(60_000)
         visitors.append(visitor)
         page = visitor.new_page()
         page.goto(url)
@@ -174,7 +174,7 @@ def test_stop_takes_a_fine_tuning_out_of_the_queue(visit: Any, gates: Gates) -> 
     page.get_by_text("This was held.").wait_for()
     page.get_by_role("tab", name="Measure").click()
     page.locator("#measure").click()  # the next in the same queue
-    page.locator("#measure-line progress").wait_for(timeout=60_000)
+    page.locator("#measure-line progress").wait_for()
     page.locator("#measure-stop").click()
     assert page.locator("#tune-line").text_content().strip() == "Taken back: it had not begun."
 
