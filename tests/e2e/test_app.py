@@ -112,7 +112,7 @@ def test_one_button_says_whether_a_run_is_on(page: Any, url: str) -> None:
 def test_several_classes_take_turns_and_any_stands_alone(page: Any, url: str) -> None:
     page.goto(url)
     chosen = page.locator("#label .token")
-    assert chosen.all_inner_texts()[0].startswith("each in turn")
+    chosen.get_by_text("each in turn").wait_for()
     for name in ("ship", "frog"):
         page.locator("#label input").click()
         page.get_by_role("option", name=name).click()

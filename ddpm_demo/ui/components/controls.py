@@ -189,7 +189,8 @@ class RunButtons:
     def restore_after(self, event: Any) -> None:
         """Once the run is over, however it ended, the main button is back."""
         js = f"() => [{_update(visible=True)}, {_update(visible='hidden')}]"
-        event.then(None, None, self.both, js=js, **QUIET)
+        for after in (event.then, event.failure):  # Gradio's `then` does not follow an error
+            after(None, None, self.both, js=js, **QUIET)
 
 
 STOP: dict[str, Any] = {"visible": True, "value": "Stop", "interactive": True}
