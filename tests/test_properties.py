@@ -29,11 +29,11 @@ from ddpm_demo.config import (
     settings,
 )
 from ddpm_demo.data import load
-from ddpm_demo.data.folder import PICTURES
 from ddpm_demo.diffusion.schedule import Schedule
 from ddpm_demo.diffusion.timesteps import MOST, parse_timesteps
 from ddpm_demo.inference.labels import parse_classes
 from ddpm_demo.inference.spec import RunSpec
+from ddpm_demo.media.open import suffixes
 from ddpm_demo.models.diffusers_config import published
 from ddpm_demo.models.diffusers_format import read_configs
 from ddpm_demo.models.zoo import Facts
@@ -128,7 +128,7 @@ def test_every_picture_of_a_folder_is_found_and_the_rest_is_counted(
             path = folder / f"f{name}{suffix}"
             if path.exists():
                 continue
-            if path.suffix.lower() in PICTURES:
+            if path.suffix.lower() in suffixes():
                 Image.new("RGB", (8, 8), (len(pictures), 0, 0)).save(path, "PNG")
                 pictures.add(path)
             else:
