@@ -246,7 +246,7 @@ def train(
     config = TrainConfig(dataset=name, **settings)
     config.require_length()
     shape = model.checkpoint.model.config if isinstance(model, Model) else model
-    look = {"size": shape.size, "channels": shape.channels} if shape else {}
+    look: dict[str, Any] = {"size": shape.size, "channels": shape.channels} if shape else {}
     pictures = d.load(dataset, **look) if isinstance(dataset, str) else dataset
     if config.only:
         pictures = pictures.only(config.only)

@@ -504,7 +504,7 @@ BAD = {
         ("--images 9 --dataset folder:nowhere", "There is no folder nowhere."),
         (
             "--images 9 --dataset folder:{here}",
-            "should hold jpg, png or webp pictures, but it has none",
+            "should hold pictures, such as jpg, png or webp, but it has none",
         ),
         ("--images 9 {data} --size 0", "size is 0; allowed is a whole number from 8 to 1,024."),
         ("--images 9 {data} --lr 0", "lr is 0.0; allowed is above 0 to 0.1."),

@@ -120,10 +120,14 @@ def _train(o: argparse.Namespace) -> None:
     images, held_out = _pictures(o, init, leader)
     process, _ = configs(o, init.diffusion if init else FRESH)
     model: Checkpoint | c.ModelConfig = init or _fresh(o, images)
+    device = own_device(pick(o.device))
+    if leader:  # all that can be refused has been
+        shape = " x ".join(map(str, images.pixels.shape[1:]))
+        print(f"{len(images):,} pictures of {shape}", file=sys.stderr)
     if leader and isinstance(model, c.ModelConfig):
         _say_if_not_exportable(model, process)
     run = partial(train, model, process, config, images, o.out, held_out=held_out, origin="init")
-    options = {"resume": o.resume, "device": own_device(pick(o.device))}
+    options = {"resume": o.resume, "device": device}
     options |= {"bf16": o.bf16, "compiled": o.compile}
 
     def start(should_stop: Callable[[], bool]) -> Iterator[Progress]:
@@ -163,9 +167,6 @@ def _pictures(
     if leader:
         say_skipped(both[0].skipped + both[1].skipped)
     images, held_out = (found.only(o.only) if o.only else found for found in both)
-    if leader:
-        shape = " x ".join(map(str, images.pixels.shape[1:]))
-        print(f"{len(images):,} pictures of {shape}", file=sys.stderr)
     return images, held_out
 
 

@@ -9,10 +9,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
-import numpy as np
-
 from ddpm_demo.data.images import NO_LABEL, DataError, Images
-from ddpm_demo.media.open import ImageError, open_image, suffixes
 
 SMALL = 40  # a folder of fewer pictures holds none out: then the training pictures are all there is
 
@@ -29,6 +26,8 @@ def _files(root: Path) -> tuple[list[Path], list[str]]:
     Links are followed after everything else, so that what lies below the root itself keeps its own
     path. A folder or file that was seen before is not taken again, so there are no loops.
     """
+    from ddpm_demo.media.open import suffixes
+
     seen: set[tuple[int, int]] = set()
     found: list[Path] = []
     others: Counter[str] = Counter()
@@ -75,9 +74,11 @@ def read_folder(
     progress: Callable[[list[Path]], Iterable[Path]],
 ) -> Images:
     """The pictures below `root`, as `load` says."""
+    import numpy as np
     import torch
 
     from ddpm_demo.media.convert import square
+    from ddpm_demo.media.open import ImageError, open_image
 
     if not root.is_dir():
         raise DataError(f"There is no folder {root}.")

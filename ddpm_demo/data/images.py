@@ -1,12 +1,10 @@
-"""Pictures in memory, with their labels. Torch is imported where it is needed."""
+"""Pictures in memory, with their labels. Torch and numpy are imported where they are needed."""
 
 from __future__ import annotations
 
 import hashlib
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
-
-import numpy as np
 
 from ddpm_demo.config import require
 
@@ -64,6 +62,7 @@ class Images:
 
     def digests(self) -> Tensor:
         """(N,) int64: a hash of each picture and its label; its name and place do not count."""
+        import numpy as np
         import torch
 
         found = np.empty(len(self), np.int64)
