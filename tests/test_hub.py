@@ -293,8 +293,8 @@ def test_with_huggingface_hub_itself(folder: Path, tmp_path: Path) -> None:
         assert got == {Path(name).name for name in sizes}
 
         missing, gated, loaded = child.communicate("\n\n", timeout=100)[0].splitlines()
-        assert missing.startswith("nobody/none is not on this disk and can't be downloaded")
-        assert gated.startswith("somebody/gated is not on this disk and can't be downloaded")
+        assert missing.startswith("nobody/none is not on this disk, and the Hub can't be reached")
+        assert gated.startswith("somebody/gated is not on this disk, and the Hub can't be reached")
         assert loaded == f"{NAME} | {sizes[WEIGHTS]} | offline"
 
 
