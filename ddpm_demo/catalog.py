@@ -43,11 +43,15 @@ class Sampler:
         """The most steps, and at least one, for so many calls."""
         return max(1, (calls + self.extra_calls) // (1 + self.extra_calls))
 
+    @property
+    def function(self) -> Callable[..., Any]:
+        module, _, name = self.source.partition(":")
+        function: Callable[..., Any] = getattr(importlib.import_module(module), name)
+        return function
+
     def __call__(self, *args: Any, **options: Any) -> Any:
         """Run it: an iterator of `diffusion.walk.Step`."""
-        module, _, function = self.source.partition(":")
-        run: Callable[..., Any] = getattr(importlib.import_module(module), function)
-        return run(*args, **options)
+        return self.function(*args, **options)
 
 
 SAMPLERS: dict[str, Sampler] = {}

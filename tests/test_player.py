@@ -236,7 +236,7 @@ def test_a_film_says_when_and_what():
         "Current picture x_t",
         "Predicted picture x0_hat",
         "Predicted noise eps_hat",
-        "Fresh noise z",
+        "Fresh noise sigma z",
     ]
 
 

@@ -13,6 +13,7 @@ from ddpm_demo.config import SampleConfig, number
 from ddpm_demo.inference import timing
 from ddpm_demo.inference.generate import generate, metadata
 from ddpm_demo.inference.labels import class_words, parse_classes
+from ddpm_demo.inference.updates import updates
 from ddpm_demo.ui.components import controls, player
 from ddpm_demo.ui.components.model_choice import MOST, Selected, about, find, most_pictures
 from ddpm_demo.ui.generate.asked import TIMES, Asked
@@ -84,9 +85,14 @@ def run(own: Mapping[str, str], name: Any, *values: Any) -> Iterator[Any]:
     _require_time(selected, config)
     steps = generate(selected.checkpoint, config, bf16=runtime.bf16(), denoiser=runtime.denoiser)
     sparing = not runtime.has_gpu()  # on a CPU, messages take their time from the network
-    title = _title(selected, config)
-    meta = metadata(selected.name, config, selected.checkpoint.classes)
-    yield from player.stream(steps, title=title, meta=meta, sparing=sparing)
+    yield from player.stream(
+        steps,
+        panels=player.STEP_PANELS,
+        sparing=sparing,
+        title=_title(selected, config),
+        meta=metadata(selected.name, config, selected.checkpoint.classes),
+        updates=updates(selected.checkpoint, config),
+    )
 
 
 def _title(selected: Selected, config: SampleConfig) -> str:

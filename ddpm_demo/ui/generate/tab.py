@@ -103,7 +103,7 @@ def build_generate_tab(any_repo: bool = False) -> ModelChoice | None:
     best, own = defaults(model), gr.State({})
     with gr.Row(elem_classes="stage-and-controls"):
         with gr.Column(scale=3, min_width=320):
-            screen = player.Player(elem_id="player")
+            screen = player.Player(elem_id="player", step=True)
         with gr.Column(scale=1, min_width=280, elem_classes="settings"):
             with gr.Row(elem_id="act"):
                 buttons = controls.RunButtons.build("Generate", "go", "stop", "player")

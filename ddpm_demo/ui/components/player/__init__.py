@@ -18,12 +18,14 @@ from ddpm_demo.ui.components.player.export import export_film as export_film
 from ddpm_demo.ui.components.player.export import file_name as file_name
 from ddpm_demo.ui.components.player.messages import PANELS as PANELS
 from ddpm_demo.ui.components.player.messages import PANES as PANES
+from ddpm_demo.ui.components.player.messages import STEP_PANELS as STEP_PANELS
 from ddpm_demo.ui.components.player.messages import Pictures as Pictures
 from ddpm_demo.ui.components.player.messages import frame as frame
 from ddpm_demo.ui.components.player.messages import header as header
 from ddpm_demo.ui.components.player.messages import note as note
 from ddpm_demo.ui.components.player.messages import starting as starting
 from ddpm_demo.ui.components.player.messages import stream as stream
+from ddpm_demo.ui.components.player.source import sampler_code
 
 PROGRESS = {"show_progress": "minimal"}
 """For events that fill a player: so it learns its place in the queue, and when a run is over."""
@@ -31,7 +33,11 @@ PROGRESS = {"show_progress": "minimal"}
 LOADING = starting("The model is being loaded. Your run begins by itself…")
 """For a click while the server is still starting: see `lazy.streamed`."""
 
-SCRIPTS = ("words.js", "recording.js", "pictures.js", "files.js", "gradio.js", "player.js")
+SCRIPTS = (
+    *("words.js", "recording.js", "pictures.js", "files.js", "gradio.js"),
+    *("maths.js", "curve.js", "step.js", "player.js"),
+)
+STYLES = ("player.css", "step.css")
 HERE = Path(__file__).parent
 
 
@@ -51,6 +57,7 @@ def Player(
     *,
     panels: Iterable[str] = PANELS.values(),
     empty: str = "Press Generate to start.",
+    step: bool = False,
     **options: Any,
 ) -> gr.HTML:
     """The component. Fill it by a handler that yields the strings of `stream`.
@@ -61,17 +68,21 @@ def Player(
         value: a string made by this module, or nothing.
         panels: the labels shown before the first run, whose header brings its own.
         empty: the sentence shown before the first run.
+        step: keep room for what a step computes, before the first run brings it.
         options: of `gr.HTML`: elem_id, visible ...
     """
+    styles = "\n".join((HERE / name).read_text(encoding="utf-8") for name in STYLES)
     return gr.HTML(
         value,
         html_template=(HERE / "player.html").read_text(encoding="utf-8"),
         js_on_load=script(),
         # Not as css_template: that is compiled and set again at each message.
-        head=f"<style>{(HERE / 'player.css').read_text(encoding='utf-8')}</style>",
+        head=f"<style>{styles}</style>",
         apply_default_css=False,
-        server_functions=[export_film],
+        server_functions=[export_film, sampler_code],
         labels=list(panels),
+        panes=list(PANELS) if step else [],
         empty=empty,
+        step=step,
         **options,
     )

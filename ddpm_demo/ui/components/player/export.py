@@ -22,7 +22,12 @@ FILM_WIDTH, PRINT_WIDTH = 512, 1024  # pixels, at least
 FILM_PIXELS = 80_000_000  # in all frames together, at most
 REQUEST_CHARS = 48_000_000
 STRIP_ROWS = 8
-SYMBOLS = {"xₜ": "x_t", "x̂₀": "x0_hat", "ε̂": "eps_hat"}  # which the font of films lacks
+SYMBOLS = {
+    "xₜ": "x_t",
+    "x̂₀": "x0_hat",
+    "ε̂": "eps_hat",
+    "σ": "sigma",
+}  # which the font of films lacks
 PATIENCE = 10.0  # seconds to wait for one of two encoders
 MIMES = {"gif": "image/gif", "mp4": "video/mp4", "strip": "image/png", "png": "image/png"}
 

@@ -16,6 +16,28 @@ export function framesOf(recording, kind, at) {
   return recording.evenly(Math.max(2, kind === "strip" ? Math.min(most, SNAPSHOTS) : most));
 }
 
+/**
+ * A run with only some of its panes, as the server takes it.
+ * @param {Header} header
+ * @param {Frame[]} frames
+ * @param {{ name: string, label: string }[]} panes
+ */
+export function cut(header, frames, panes) {
+  if (panes.map(({ name }) => name).join() === header.panes.join()) return { run: header, frames };
+  const size = header.n * header.h * header.w * header.c;
+  const bytes = (raw, z, name) => {
+    if (name === "z") return z ? atob(z) : "\x80".repeat(size);
+    const k = header.panes.indexOf(name);
+    return raw.slice(k * size, (k + 1) * size);
+  };
+  const run = { ...header, panels: panes.map(({ label }) => label), updates: undefined };
+  const cutFrames = frames.map(({ step, t, d, z }) => {
+    const raw = atob(d);
+    return { step, t, d: btoa(panes.map(({ name }) => bytes(raw, z, name)).join("")) };
+  });
+  return { run, frames: cutFrames };
+}
+
 /** Hand a file to the browser. */
 export function download({ name, mime, data }) {
   const bytes = Uint8Array.from(atob(data), (char) => char.charCodeAt(0));

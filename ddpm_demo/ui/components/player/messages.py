@@ -5,6 +5,8 @@ The browser keeps the pictures and does the rest. A string is an object with any
     run     the header; it starts afresh
     frames  [{"step", "t", "s", "d"}, ...], s: seconds since the start, d: base64 of the raw
             uint8 [pane][n][h][w][c]
+    z       [[step, d], ...]: the noise that was added in the step that begins at that frame, which
+            is known once it is made; d as above, of one pane
     note    a sentence, shown when no more frames come
     at      besides a note: a run is about to begin, and frames are still to come
 
@@ -34,9 +36,15 @@ PANES = {
     "x_t": "Current picture xₜ",
     "x0_hat": "Predicted picture x̂₀",
     "eps_hat": "Predicted noise ε̂",
-    "z": "Fresh noise z",
+    "z": "Fresh noise σ z",
 }
-"""What the player can show: attributes of `Step`, and a label for each."""
+"""What the player can show: attributes of `Step`, and a label for each; z is a term of its line."""
+
+SCALES = {"eps_hat": 1 / 3}
+"""Panes are seen from -1 to 1, but ε̂, of unit variance, from -3 to 3."""
+
+STEP_PANELS = {name: PANES[name] for name in ("x_t", "x0_hat", "eps_hat")}
+"""All that a run with `updates` shows, besides z."""
 
 PANELS = {name: PANES[name] for name in ("x_t", "x0_hat")}
 """What it shows if nothing else is asked for."""
@@ -69,12 +77,14 @@ class Look(TypedDict, total=False):
         unit: the word before the number of a frame.
         title: a line about the run.
         meta: model, sampler, steps, seed ... They name a saved file, and are written into it.
+        updates: what each step computes (see `inference.updates`), to show it beside the pictures.
     """
 
     columns: int | None
     unit: str
     title: str
     meta: Mapping[str, object] | None
+    updates: Mapping[str, Any] | None
 
 
 def header(
@@ -111,6 +121,9 @@ def header(
         "fps": fps,
         "meta": {name: str(value) for name, value in (look.get("meta") or {}).items()},
     }
+    if updates := look.get("updates"):
+        noisy = any(name == "z" for line in updates["lines"] for name, _ in line)
+        run["updates"] = {**updates, "z": PANES["z"] if noisy else None}
     return json.dumps({"run": run})
 
 
@@ -160,7 +173,7 @@ def stream(
         look: see `Look`; the frame rate of a film is not for it to choose.
     """
     steps = iter(steps)
-    sender = _Sender(list(panels), fps, keep, sparing)
+    sender = _Sender(list(panels), fps, keep, sparing, z=bool(look.get("updates")))
     step = next(steps, None)
     if step is None:
         return
@@ -183,8 +196,12 @@ def stream(
 class _Sender:
     """Chooses the steps of a run that are sent, and when."""
 
-    def __init__(self, panes: Sequence[str], fps: float, keep: int, sparing: bool) -> None:
+    def __init__(
+        self, panes: Sequence[str], fps: float, keep: int, sparing: bool, *, z: bool = False
+    ) -> None:
         self._start = time.perf_counter()
+        self._shows_z = z
+        self._z: list[tuple[int, Any]] = []  # that were added since the last message
         self._panes, self._fps, self._keep, self._sparing = panes, fps, keep, sparing
         self._kept: list[tuple[StepLike, float]] = []  # and when they came
         self._last: StepLike | None = None  # of those that were kept
@@ -204,6 +221,9 @@ class _Sender:
     def take(self, step: StepLike) -> str | dict[str, Any] | None:
         """The message for which it is time, if it is."""
         assert self._last
+        if self._shows_z and step.index == self._last.index + 1:
+            added = (term for term in getattr(step, "line", ()) if term.name == "z")
+            self._z += [(self._last.index, term.coefficient * term.tensor) for term in added]
         now = time.perf_counter()
         due = step.index - self._last.index >= self._stride
         if due and now - self._kept_at >= self._gap:
@@ -211,7 +231,7 @@ class _Sender:
             self._last, self._kept_at = step, now
         if now - self._sent_at < (len(_streams) if self._sparing else 1) / self._fps:
             return None
-        message = self._message() if self._kept else gr.skip()
+        message = self._message() if self._kept or self._z else gr.skip()
         self._sent_at = time.perf_counter()
         return message
 
@@ -219,20 +239,26 @@ class _Sender:
         """The last message: what was kept, and the last step."""
         if step is not self._last:
             self._kept.append((step, time.perf_counter()))
-        return self._message() if self._kept else None
+        return self._message() if self._kept or self._z else None
 
     def _message(self) -> str:
-        return json.dumps({"frames": self._encoded()})
+        message: dict[str, Any] = {"frames": self._encoded()}
+        if self._z:
+            message["z"] = [(index, _text([convert.to_uint8(z)])) for index, z in self._z]
+            self._z = []
+        return json.dumps(message)
 
     def _encoded(self) -> list[dict[str, Any]]:
         """All at once: a step waits for its run, and what is quick alone adds up over runs."""
         import torch  # the steps have brought it
 
         kept, self._kept = self._kept, []
-        pictures = [
-            np.split(convert.to_uint8(torch.cat([getattr(s, name) for s, _ in kept])), len(kept))
-            for name in self._panes
-        ]
+        if not kept:
+            return []
+        pictures = []
+        for name in self._panes:
+            shown = torch.cat([getattr(s, name) for s, _ in kept]) * SCALES.get(name, 1)
+            pictures.append(np.split(convert.to_uint8(shown), len(kept)))
         return [
             _frame(s.index, s.t, shown, came - self._start)
             for (s, came), *shown in zip(kept, *pictures, strict=True)
@@ -240,5 +266,9 @@ class _Sender:
 
 
 def _frame(step: int, t: int | None, panels: Iterable[Pictures], seconds: float) -> dict[str, Any]:
+    return {"step": step, "t": t, "s": round(seconds, 2), "d": _text(panels)}
+
+
+def _text(panels: Iterable[Pictures]) -> str:
     raw = b"".join(np.ascontiguousarray(panel).tobytes() for panel in panels)
-    return {"step": step, "t": t, "s": round(seconds, 2), "d": base64.b64encode(raw).decode()}
+    return base64.b64encode(raw).decode()

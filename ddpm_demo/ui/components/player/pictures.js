@@ -10,21 +10,21 @@ export class Pictures {
   constructor(stage, picked) {
     this.stage = stage;
     this.picked = picked;
-    this.views = []; // {figure, canvas, image, context, label} for each pane
+    this.views = []; // {figure, canvas, image, context, label, name} for each pane
     this.header = null;
     this.one = null; // the number of the picture shown alone; null: all of them
     this.resizes = new ResizeObserver(() => this.fit());
   }
 
-  get labels() {
-    return this.views.map(({ label }) => label);
-  }
-
-  /** A figure for each label. */
-  build(labels) {
+  /** A figure for each pane, unless they are the ones that are there. */
+  see(panes) {
+    const key = (list) => list.map(({ label, name }) => `${name} ${label}`).join();
+    if (key(panes) === key(this.views)) return;
     for (const { figure } of this.views) figure.remove();
-    this.views = labels.map((label) => {
+    this.views = panes.map(({ label, name }) => {
       const figure = document.createElement("figure");
+      figure.setAttribute("aria-label", label);
+      figure.dataset.pane = name ?? "";
       figure.innerHTML =
         '<figcaption></figcaption><div class="ddpm-box"><canvas role="img"></canvas></div>';
       figure.firstChild.textContent = label;
@@ -33,8 +33,15 @@ export class Pictures {
       canvas.setAttribute("aria-label", `${label}: nothing yet`);
       canvas.addEventListener("click", (event) => this.pick(canvas, event));
       this.resizes.observe(canvas.parentElement);
-      return { figure, canvas, label, context: canvas.getContext("2d") };
+      return { figure, canvas, label, name, context: canvas.getContext("2d") };
     });
+  }
+
+  /** Leave out the panes that are not wanted. The room for them stays, so that nothing moves. */
+  choose(wanted) {
+    const high = this.stage.offsetHeight;
+    for (const { figure, name } of this.views) figure.hidden = !wanted(name);
+    this.stage.style.minHeight = this.stage.offsetHeight < high ? `${high}px` : "";
   }
 
   /** The canvases' sizes, for a header and all pictures or one. */
@@ -71,8 +78,12 @@ export class Pictures {
     const raw = atob(frame.d);
     const what = this.one === null ? `${n} pictures` : `picture ${this.one + 1} of ${n}`;
     this.views.forEach((view, pane) => {
-      this.draw(view, raw, pane * n * h * w * c);
-      view.canvas.setAttribute("aria-label", `${view.label}: ${what} at ${words}`);
+      if (view.figure.hidden) return;
+      const late = view.name === "z"; // comes by itself, and not at the last frame
+      if (late && !frame.z) view.context.clearRect(0, 0, view.canvas.width, view.canvas.height);
+      else this.draw(view, late ? atob(frame.z) : raw, late ? 0 : pane * n * h * w * c);
+      const shown = late && !frame.z ? "none" : what;
+      view.canvas.setAttribute("aria-label", `${view.label}: ${shown} at ${words}`);
     });
   }
 

@@ -1,10 +1,11 @@
 // The browser's half of the player: keeps the frames of a run, shows and replays them, and asks the
 // server only to make files. Python joins these modules into the one script that Gradio takes.
 
-import { download, framesOf } from "./files.js";
+import { cut, download, framesOf } from "./files.js";
 import { keep, kept, watchStatus } from "./gradio.js";
 import { Pictures } from "./pictures.js";
 import { Recording } from "./recording.js";
+import { StepView } from "./step.js";
 import { inQueue, moment, reloaded, seconds, Voice } from "./words.js";
 
 const MESSAGE_MS = { least: 140, most: 1200 }; // from one message of a live run to the next
@@ -33,7 +34,8 @@ class Player {
     this.chased = 0; // when a live frame was shown last
     this.voice = new Voice(this.part("spoken"));
     this.calm = matchMedia("(prefers-reduced-motion: reduce)");
-    this.pictures.build(props.labels);
+    this.pictures.see(props.labels.map((label, k) => ({ label, name: props.panes?.[k] })));
+    this.steps = new StepView(this);
     this.listen();
   }
 
@@ -61,6 +63,7 @@ class Player {
     this.painting = 0;
     const frame = this.frames[this.at];
     if (!frame) return;
+    this.steps.show(frame.step);
     this.pictures.paint(frame, moment(this.recording.header, frame));
     this.element.dataset.step = frame.step;
   }
@@ -228,11 +231,12 @@ class Player {
   // --- files ------------------------------------------------------------------------------------
 
   async save(kind) {
-    const frames = framesOf(this.recording, kind, this.at);
+    const panes = this.pictures.views.filter(({ figure }) => !figure.hidden);
+    const chosen = framesOf(this.recording, kind, this.at);
+    const { run, frames } = cut(this.recording.header, chosen, panes);
     this.saving = true;
     const megabytes = (frames.length * frames[0].d.length) / 1e6;
     this.tell(`Making the file (sending ${megabytes.toFixed(1)} MB)…`);
-    const run = this.recording.header;
     const reply = await this.server.export_film({ kind, run, one: this.one, frames });
     this.saving = false;
     if (reply?.data) download(reply);
@@ -251,9 +255,7 @@ class Player {
     this.note.until = 0;
     const { header } = recording;
     if (this.one !== null && this.one >= header.n) this.one = null;
-    if (header.panels.join("\n") !== this.pictures.labels.join("\n")) {
-      this.pictures.build(header.panels);
-    }
+    this.steps.begin(recording);
     const rows = Math.ceil(header.n / header.columns);
     this.root.style.setProperty("--ratio", (header.columns * header.w) / (rows * header.h));
     this.pictures.layout(header, this.one);
@@ -264,6 +266,8 @@ class Player {
     const message = this.props.value ? JSON.parse(this.props.value) : {};
     if (message.run) this.begin(new Recording(message.run));
     this.frames.push(...((this.recording && message.frames) ?? []));
+    this.recording?.addNoise(message.z ?? []);
+    this.painting ||= requestAnimationFrame(() => this.paint());
     if (this.live && this.recording.whole) {
       this.state = "over";
       this.voice.say("Finished");

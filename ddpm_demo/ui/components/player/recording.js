@@ -16,6 +16,7 @@
  * @property {string} title
  * @property {number} fps
  * @property {Record<string, string>} meta
+ * @property {object} [updates] as in `inference.updates`; z: the label of the noise, if there is any
  */
 
 export class Recording {
@@ -28,6 +29,13 @@ export class Recording {
     this.frames = frames;
   }
 
+  /** What can be seen: the panes of each frame, and the noise, which comes by itself. */
+  get panes() {
+    const { panes, panels, updates } = this.header;
+    const seen = panels.map((label, k) => ({ label, name: panes[k] }));
+    return updates?.z ? [...seen, { label: updates.z, name: "z" }] : seen;
+  }
+
   /** The frame that came last; nothing if none has come. */
   get last() {
     return this.frames.at(-1);
@@ -36,6 +44,14 @@ export class Recording {
   /** Whether the run has come to its end. */
   get whole() {
     return this.last?.step >= this.header.total;
+  }
+
+  /** The noise of steps, which comes after their frames. */
+  addNoise(pairs) {
+    for (const [step, d] of pairs) {
+      const frame = this.frames[this.atStep(step)];
+      if (frame?.step === step) frame.z = d;
+    }
   }
 
   /** The last frame up to a step. */

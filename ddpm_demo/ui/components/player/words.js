@@ -6,6 +6,7 @@
  * @property {number | null} t
  * @property {number} s seconds since the start of the run
  * @property {string} d base64 of uint8 [pane][n][h][w][c], decoded when it is painted
+ * @property {string} [z] the noise that the step from here adds, as d of one pane
  */
 
 /** Such as "step 4 / 20 · t = 800". */

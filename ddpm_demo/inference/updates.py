@@ -1,0 +1,74 @@
+"""What a run computes in each step, as numbers that can be shown beside its pictures."""
+
+from __future__ import annotations
+
+import inspect
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from ddpm_demo.catalog import SAMPLERS
+from ddpm_demo.config import SampleConfig, one_of
+from ddpm_demo.diffusion.denoiser import Prediction
+from ddpm_demo.diffusion.noise import Noise
+from ddpm_demo.diffusion.schedule import Schedule
+from ddpm_demo.inference.generate import timesteps_of
+from ddpm_demo.models.checkpoint import Checkpoint
+
+DIGITS = 9  # significant ones of a coefficient: more than float32 has
+
+
+class _Blind(NamedTuple):
+    """A `Denoise` that sees nothing: the coefficients of a line don't depend on the picture."""
+
+    schedule: Schedule
+
+    def __call__(self, x_t: Tensor, t: Tensor) -> Prediction:
+        return Prediction(torch.zeros_like(x_t), x_t)
+
+
+def updates(checkpoint: Checkpoint, config: SampleConfig) -> dict[str, Any]:
+    """The update line of each step of a run, as its sampler declares it.
+
+    The sampler itself is asked, with one pixel and no network, so this takes some milliseconds.
+
+    Returns:
+        What can be sent as JSON: "sampler", "clip", "t" and "alpha_bar" of the steps from 0 to
+        total, and "lines", in which number k goes from step k to k + 1: name and coefficient of
+        each `walk.Term`.
+    """
+    schedule, sampler = Schedule.from_config(checkpoint.diffusion), SAMPLERS[config.sampler]
+    steps = list(
+        sampler(
+            _Blind(schedule),
+            torch.zeros(1, 1, 1, 1),
+            timesteps_of(checkpoint, config),
+            noise=Noise("gaussian", [0]),
+            **{name: getattr(config, name) for name in sampler.options},
+        )
+    )
+    return {
+        "sampler": config.sampler,
+        "clip": config.clip,
+        "t": [step.t for step in steps],
+        "alpha_bar": [_short(float(schedule.alpha_bar[step.t])) for step in steps],
+        "lines": [[(term.name, _short(term.coefficient)) for term in s.line] for s in steps[1:]],
+    }
+
+
+def _short(number: float) -> float:
+    return float(f"{number:.{DIGITS}g}")
+
+
+def code(name: Any) -> tuple[str, str]:
+    """The source of a sampler as it runs here, and the file that it is in.
+
+    Raises:
+        ValueError: there is no such sampler.
+    """
+    one_of("sampler", name, tuple(SAMPLERS))
+    sampler = SAMPLERS[name]
+    return inspect.getsource(sampler.function), sampler.source.partition(":")[0].replace(
+        ".", "/"
+    ) + ".py"
