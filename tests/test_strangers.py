@@ -85,7 +85,7 @@ def test_the_disk_and_the_login_of_the_host_are_not_theirs(
     said = ask("tune-estimate", **{"tune-data": f"folder:{server.zoo}"})
     assert "fashion_mnist, cifar10 for visitors" in said
     said = ask("tune-push", **{"tune-repo": "somebody/model"})
-    assert "Only an app for its owner alone pushes" in said
+    assert "would use the login of this app" in said
 
 
 @pytest.fixture(scope="module")
