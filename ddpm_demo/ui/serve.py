@@ -93,9 +93,11 @@ def _serve(o: argparse.Namespace) -> None:
     if settings.ZERO:  # its GPUs are found by what is imported before the page
         runtime.start(first_model())
     from ddpm_demo.ui.app import LAUNCH, build_app
+    from ddpm_demo.ui.generate.first_run import make
 
-    page = build_app()
-    engine = threading.Thread(target=runtime.start, args=(first_model(),), daemon=True)
+    page, name = build_app(), first_model()
+    begin, given = (make, (name,)) if name else (runtime.start, (None,))
+    engine = threading.Thread(target=begin, args=given, daemon=True)
     try:
         page.launch(
             server_name=written(o.host),
@@ -107,8 +109,7 @@ def _serve(o: argparse.Namespace) -> None:
             **LAUNCH,
         )
         threading.Thread(target=disk.keep_swept, args=(page,), daemon=True).start()
-        if not settings.ZERO:
-            engine.start()
+        engine.start()
         until_stopped(page)
     finally:
         page.close(verbose=False)

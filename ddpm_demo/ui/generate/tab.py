@@ -14,6 +14,7 @@ from ddpm_demo.ui.components.controls import QUICK, QUIET
 from ddpm_demo.ui.components.hub_entry import build_hub_entry
 from ddpm_demo.ui.components.model_choice import MOST, ModelChoice, about, first_model
 from ddpm_demo.ui.generate.asked import TIMES, Asked
+from ddpm_demo.ui.generate.first_run import first_run
 from ddpm_demo.ui.server import settings
 from ddpm_demo.ui.server.lazy import called, streamed
 
@@ -103,7 +104,7 @@ def build_generate_tab(any_repo: bool = False) -> ModelChoice | None:
     best, own = defaults(model), gr.State({})
     with gr.Row(elem_classes="stage-and-controls"):
         with gr.Column(scale=3, min_width=320):
-            screen = player.Player(elem_id="player", step=True)
+            screen = player.Player(elem_id="player", step=True, opening=first_run)
         with gr.Column(scale=1, min_width=280, elem_classes="settings"):
             with gr.Row(elem_id="act"):
                 buttons = controls.RunButtons.build("Generate", "go", "stop", "player")

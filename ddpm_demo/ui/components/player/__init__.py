@@ -7,7 +7,7 @@ browser's half.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -35,7 +35,7 @@ LOADING = starting("The model is being loaded. Your run begins by itself…")
 
 SCRIPTS = (
     *("words.js", "recording.js", "pictures.js", "files.js", "gradio.js"),
-    *("maths.js", "curve.js", "step.js", "player.js"),
+    *("opening.js", "maths.js", "curve.js", "step.js", "player.js"),
 )
 STYLES = ("player.css", "step.css")
 HERE = Path(__file__).parent
@@ -58,6 +58,7 @@ def Player(
     panels: Iterable[str] = PANELS.values(),
     empty: str = "Press Generate to start.",
     step: bool = False,
+    opening: Callable[..., dict[str, Any]] | None = None,
     **options: Any,
 ) -> gr.HTML:
     """The component. Fill it by a handler that yields the strings of `stream`.
@@ -69,6 +70,8 @@ def Player(
         panels: the labels shown before the first run, whose header brings its own.
         empty: the sentence shown before the first run.
         step: keep room for what a step computes, before the first run brings it.
+        opening: asked by a page that has shown nothing yet; returns a run to play, words to show
+            until it is there, or nothing.
         options: of `gr.HTML`: elem_id, visible ...
     """
     styles = "\n".join((HERE / name).read_text(encoding="utf-8") for name in STYLES)
@@ -79,7 +82,8 @@ def Player(
         # Not as css_template: that is compiled and set again at each message.
         head=f"<style>{styles}</style>",
         apply_default_css=False,
-        server_functions=[export_film, sampler_code],
+        server_functions=[export_film, sampler_code, *([opening] if opening else [])],
+        opening=opening.__name__ if opening else "",
         labels=list(panels),
         panes=list(PANELS) if step else [],
         empty=empty,

@@ -3,6 +3,7 @@
 
 import { cut, download, framesOf } from "./files.js";
 import { keep, kept, watchStatus } from "./gradio.js";
+import { openWith } from "./opening.js";
 import { Pictures } from "./pictures.js";
 import { Recording } from "./recording.js";
 import { StepView } from "./step.js";
@@ -111,7 +112,7 @@ class Player {
     this.refreshButtons(last < 0);
     const empty = this.part("empty");
     empty.hidden = this.recording !== null && !this.queued;
-    const awaited = this.state === "starting" ? this.note.text : this.props.empty;
+    const awaited = this.note.text || this.props.empty;
     empty.textContent = this.queued ? inQueue(this.queued) : awaited;
     empty.classList.toggle("ddpm-over", this.recording !== null);
     this.part("title").textContent = this.recording?.header.title ?? "";
@@ -347,4 +348,5 @@ export function startPlayer({ element, props, server, watch }) {
   const before = kept(key);
   if (before) player.restore(before);
   player.receive();
+  if (props.opening) openWith(player, server[props.opening]);
 }

@@ -1,0 +1,26 @@
+// The run that the app made when it started: a new page opens with it.
+
+import { Recording } from "./recording.js";
+
+const ASK_MS = 400; // between two questions
+const TRIES = 20; // that may go unanswered, as while the server is busy starting
+
+/** Play what `ask` gives, unless the page has another run by then; say how far it is meanwhile. */
+export async function openWith(player, ask) {
+  for (let tries = TRIES; tries && player.state === "none"; ) {
+    const reply = await ask(null).catch(() => null);
+    if (player.state !== "none") return;
+    if (reply?.run) {
+      player.begin(new Recording(reply.run, reply.frames));
+      player.state = "over";
+      const calm = player.calm.matches;
+      player.go(calm ? Math.floor(reply.frames.length / 2) : 0);
+      if (!calm) player.play();
+      return;
+    }
+    if (reply?.words) player.tell(reply.words);
+    else if (reply) return;
+    else tries -= 1;
+    await new Promise((resolve) => setTimeout(resolve, ASK_MS));
+  }
+}

@@ -1,0 +1,67 @@
+"""The run that the app makes when it starts: what a new page shows before anything is pressed."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from typing import Any
+
+from ddpm_demo.inference.spec import defaults
+from ddpm_demo.models.zoo import facts
+from ddpm_demo.ui.components import player
+from ddpm_demo.ui.server import runtime
+from ddpm_demo.ui.server.work import give_way
+
+SEEN = (
+    "Noise in, pictures out, in {} steps of one network. "
+    "This run was made on this machine when the app started."
+)
+_told: dict[str, Any] = {}  # what a page that asks is told: words, or the whole run
+
+
+def first_run(_: Any = None) -> dict[str, Any]:
+    """For a page that has shown nothing yet.
+
+    Returns:
+        `words` on how far the run is; or `run` and `frames`, as in the messages of a run, once it
+        is there; or nothing, if none is made.
+    """
+    return _told
+
+
+def make(name: str) -> None:
+    """Make the run with a model's own settings, once the model is loaded; visitors go first."""
+    from ddpm_demo.inference.generate import generate, metadata
+    from ddpm_demo.ui.generate.handlers import updates
+
+    _tell(words="The model is being loaded…")
+    try:
+        runtime.start(name)
+        config, checkpoint = defaults(facts(name)), runtime.model(name)
+        steps = generate(checkpoint, config, denoiser=runtime.denoiser)
+        messages = player.stream(
+            _counted(steps),
+            panels=player.STEP_PANELS,
+            sparing=True,
+            title=SEEN.format(config.steps),
+            meta=metadata(name, config, checkpoint.classes),
+            updates=updates(checkpoint, config),
+        )
+        parts = [json.loads(message) for message in messages if isinstance(message, str)]
+        _tell(run=parts[0]["run"], frames=[frame for part in parts for frame in part["frames"]])
+    finally:
+        if "words" in _told:
+            _tell()
+
+
+def _tell(**what: Any) -> None:
+    global _told
+    _told = what
+
+
+def _counted(steps: Iterator[Any]) -> Iterator[Any]:
+    for step in steps:
+        _tell(words=f"A first run is being made: step {step.index} of {step.total}.")
+        yield step
+        for _ in give_way():
+            pass
