@@ -36,7 +36,7 @@ def test_a_page_is_told_the_whole_run_as_the_model_is_sampled(model: Checkpoint)
     *_, last = generate(model, defaults(model))
     assert [frame["step"] for frame in told["frames"]] == [0, 1, 2, 3]
     raw = base64.b64decode(told["frames"][-1]["d"])
-    shown = np.frombuffer(raw, np.uint8).reshape(2, *to_uint8(last.x_t).shape)
+    shown = np.frombuffer(raw, np.uint8).reshape(3, *to_uint8(last.x_t).shape)
     assert np.array_equal(shown[0], to_uint8(last.x_t))
     assert "in 3 steps" in told["run"]["title"]
 

@@ -32,7 +32,7 @@ def first_run(_: Any = None) -> dict[str, Any]:
 def make(name: str) -> None:
     """Make the run with a model's own settings, once the model is loaded; visitors go first."""
     from ddpm_demo.inference.generate import generate, metadata
-    from ddpm_demo.ui.generate.handlers import updates
+    from ddpm_demo.inference.updates import updates
 
     _tell(words="The model is being loaded…")
     try:

@@ -1,5 +1,4 @@
-// The browser's half of the player: keeps the frames of a run, shows and replays them, and asks the
-// server only to make files. Python joins these modules into the one script that Gradio takes.
+// The browser's half of the player. Python joins these modules into one script, as Gradio takes it.
 
 import { cut, download, framesOf } from "./files.js";
 import { keep, kept, watchStatus } from "./gradio.js";
@@ -112,8 +111,7 @@ class Player {
     this.refreshButtons(last < 0);
     const empty = this.part("empty");
     empty.hidden = this.recording !== null && !this.queued;
-    const awaited = this.note.text || this.props.empty;
-    empty.textContent = this.queued ? inQueue(this.queued) : awaited;
+    empty.textContent = this.queued ? inQueue(this.queued) : this.note.text || this.props.empty;
     empty.classList.toggle("ddpm-over", this.recording !== null);
     this.part("title").textContent = this.recording?.header.title ?? "";
     this.part("status").textContent = words;
@@ -241,8 +239,8 @@ class Player {
     const reply = await this.server.export_film({ kind, run, one: this.one, frames });
     this.saving = false;
     if (reply?.data) download(reply);
-    const failed = reply?.error ?? "The server did not answer.";
-    this.tell(reply?.data ? `Saved ${reply.name}` : failed, SAVED_MS);
+    const said = reply?.error ?? "The server did not answer.";
+    this.tell(reply?.data ? `Saved ${reply.name}` : said, SAVED_MS);
   }
 
   // --- messages from the server -----------------------------------------------------------------
