@@ -1,5 +1,6 @@
 // The panes: a figure with a canvas each, in which all pictures of a frame are shown, or one.
 
+const FRAME = 4; // screen pixels, left for the frame around a pane
 const GAP = 1; // pixels between pictures, in pixels of a picture
 
 export class Pictures {
@@ -65,7 +66,8 @@ export class Pictures {
     for (const { canvas } of this.views) {
       const { clientWidth, clientHeight } = canvas.parentElement;
       const ratio = window.devicePixelRatio || 1;
-      const room = ratio * Math.min(clientWidth / canvas.width, clientHeight / canvas.height);
+      const [wide, high] = [clientWidth - FRAME, clientHeight - FRAME];
+      const room = ratio * Math.min(wide / canvas.width, high / canvas.height);
       const scale = Math.floor(room) < 0.92 * room ? room : Math.floor(room);
       canvas.style.width = `${(scale * canvas.width) / ratio}px`;
       canvas.style.height = `${(scale * canvas.height) / ratio}px`;

@@ -223,7 +223,7 @@ class Player {
 
   /** Whether a key means something else where it was pressed. */
   usesItself({ key, target, ctrlKey, altKey, metaKey }) {
-    const button = key === " " && target.tagName === "BUTTON";
+    const button = key === " " && ["button", "checkbox"].includes(target.type);
     return target === this.part("speed") || button || ctrlKey || altKey || metaKey;
   }
 
