@@ -118,7 +118,7 @@ def test_several_classes_take_turns_and_any_stands_alone(page: Any, url: str) ->
         page.get_by_role("option", name=name).click()
     page.wait_for_function("() => document.querySelectorAll('#label .token').length === 2")
     generate(page, steps=1, n=2)
-    page.locator("#player").get_by_text("ship, frog").wait_for()
+    page.locator("#player [data-part=title]", has_text="ship, frog").wait_for()
     assert page.locator("#guidance input[type=number]").is_enabled()
     page.locator("#label input").click()
     page.get_by_role("option", name="any (no class)").click()
