@@ -51,15 +51,15 @@ def test_one_click_denoises_live_and_the_run_can_be_scrubbed_and_saved(page: Any
     page.locator("#go").wait_for()
 
     generate(page, steps=20, n=1)  # fewer pictures, as machines differ
-    page.locator("#player").get_by_text("step 20 / 20").wait_for()
+    page.locator("#player").get_by_text("step 20 / 20").first.wait_for()
     page.wait_for_function(f"() => {FRAMES} === 21")
     last = page.evaluate(PIXELS)
     page.locator("#player [data-part=slider]").fill("0")
-    page.locator("#player").get_by_text("t = 1000").wait_for()
+    page.locator("#player").get_by_text("t = 1000").first.wait_for()
     page.wait_for_function(f"last => ({PIXELS})() !== last", arg=last)
     noise = page.evaluate(PIXELS)
     page.locator("#player .ddpm-player").press("End")
-    page.locator("#player").get_by_text("step 20 / 20").wait_for()
+    page.locator("#player").get_by_text("step 20 / 20").first.wait_for()
     page.wait_for_function(f"noise => ({PIXELS})() !== noise", arg=noise)
 
     film = iio.imread(saved(page, "gif"), extension=".gif")
@@ -75,7 +75,7 @@ def test_the_same_seed_gives_the_same_pictures(page: Any, url: str) -> None:
     def pictures() -> np.ndarray:
         page.reload()
         generate(page, steps=5)
-        page.locator("#player").get_by_text("step 5 / 5").wait_for()
+        page.locator("#player").get_by_text("step 5 / 5").first.wait_for()
         return np.asarray(Image.open(io.BytesIO(saved(page, "png"))))
 
     assert np.array_equal(pictures(), pictures())
@@ -92,7 +92,7 @@ def test_stop_ends_the_run(page: Any, url: str) -> None:
     page.wait_for_timeout(1500)
     assert page.evaluate(FRAMES) == reached < 500
     generate(page, steps=3, n=1)  # the model is free again at once
-    page.locator("#player").get_by_text("step 3 / 3").wait_for()
+    page.locator("#player").get_by_text("step 3 / 3").first.wait_for()
 
 
 def test_one_button_says_whether_a_run_is_on(page: Any, url: str) -> None:
@@ -105,14 +105,14 @@ def test_one_button_says_whether_a_run_is_on(page: Any, url: str) -> None:
     page.locator("#go").wait_for()
     assert not page.locator("#stop").is_visible()
     generate(page, steps=2, n=1)
-    page.locator("#player").get_by_text("step 2 / 2").wait_for()
+    page.locator("#player").get_by_text("step 2 / 2").first.wait_for()
     page.locator("#go").wait_for()  # also after a run that came to its end
 
 
 def test_several_classes_take_turns_and_any_stands_alone(page: Any, url: str) -> None:
     page.goto(url)
     chosen = page.locator("#label .token")
-    chosen.get_by_text("each in turn").wait_for()
+    chosen.get_by_text("each in turn").first.wait_for()
     for name in ("ship", "frog"):
         page.locator("#label input").click()
         page.get_by_role("option", name=name).click()
@@ -130,10 +130,12 @@ def test_a_wrong_value_is_one_sentence_and_the_app_goes_on(page: Any, url: str) 
     page.goto(url)
     set_number(page, "seed", -5)
     generate(page, steps=3, n=1)
-    page.get_by_text("seed is -5; allowed is a whole number from 0 to 4,294,967,295.").wait_for()
+    page.get_by_text(
+        "seed is -5; allowed is a whole number from 0 to 4,294,967,295."
+    ).first.wait_for()
     set_number(page, "seed", 5)
     page.locator("#go").click()
-    page.locator("#player").get_by_text("step 3 / 3").wait_for()
+    page.locator("#player").get_by_text("step 3 / 3").first.wait_for()
 
 
 def test_a_photo_dissolves(page: Any, url: str, tmp_path: Any) -> None:

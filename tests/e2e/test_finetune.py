@@ -79,7 +79,7 @@ def opened(page: Any, url: str, place: Path) -> Any:
     """The tab, on the made-up pictures, with a rate that shows something soon."""
     page.goto(url)
     page.get_by_role("tab", name="Fine-tune").click()
-    page.locator("#tuner").get_by_text(RECORDED).wait_for()
+    page.locator("#tuner [data-part=title]", has_text=RECORDED).wait_for()
     page.locator("#tune-more").get_by_role("button", name="More settings").click()
     page.locator("#tune-data textarea, #tune-data input").fill(f"folder:{place / 'pictures'}")
     box = page.locator("#tune-class input")
@@ -139,7 +139,7 @@ def downloaded(tab: Any, to: Path) -> Path:
 def test_a_recorded_run_is_there_at_once(page: Any, url: str) -> None:
     page.goto(url)
     page.get_by_role("tab", name="Fine-tune").click()
-    page.locator("#tuner").get_by_text(RECORDED).wait_for()
+    page.locator("#tuner [data-part=title]", has_text=RECORDED).wait_for()
     page.wait_for_function(f"() => {FRAMES} === 3 && {STEP} === 20")
     assert page.locator("#tune-curve polyline").count() == 1
     last = page.evaluate(NOW)
@@ -160,7 +160,7 @@ def test_a_copy_is_tuned_filmed_and_samples(
     before = digest(place / "zoo" / "plain")
     tab.locator("#tune").click()
     said(tab, "“plain-all-20 (yours)” is in the model list of Generate.")
-    tab.locator("#tuner").get_by_text("plain, fine-tuned on folder:").wait_for()
+    tab.locator("#tuner").get_by_text("plain, fine-tuned on folder:").first.wait_for()
     tab.wait_for_function(f"() => {FRAMES} === 8 && {STEP} === 20")
     assert tab.locator("#tune-curve polyline").count() == 1
     points = tab.locator("#tune-curve polyline").get_attribute("points").split()
@@ -186,7 +186,7 @@ def test_a_copy_is_tuned_filmed_and_samples(
     tab.wait_for_function("() => document.querySelector('#model input').value.includes('yours')")
     assert tab.locator("#model input").input_value() == "plain-all-20 (yours)"
     tab.locator("#go").click()
-    tab.locator("#player").get_by_text("step 7 / 7").wait_for()
+    tab.locator("#player").get_by_text("step 7 / 7").first.wait_for()
     for page, names in ((tab, ["plain", "plain-red", "plain-all-20 (yours)"]), (other, None)):
         page.get_by_role("tab", name="Generate").click()
         page.locator("#model input").click()
@@ -282,7 +282,7 @@ def test_bad_values_get_one_sentence(tab: Any, box: str, value: int, message: st
     said(tab, message)
     tab.get_by_role("tab", name="Generate").click()  # the other tabs keep working
     tab.locator("#go").click()
-    tab.locator("#player").get_by_text("step 7 / 7").wait_for()
+    tab.locator("#player").get_by_text("step 7 / 7").first.wait_for()
 
 
 def test_an_uploaded_file_is_checked(tab: Any, place: Path, tmp_path: Path) -> None:

@@ -58,7 +58,7 @@ def url(published: Path, serve: Callable[..., str]) -> Iterator[str]:
 def entry(page: Any, url: str) -> Any:
     page.goto(url)
     page.locator("#hub button").first.click()
-    page.locator("#hub-line").get_by_text("google/ddpm-cifar10-32 is on this disk").wait_for()
+    page.locator("#hub-line").get_by_text("google/ddpm-cifar10-32 is on this disk").first.wait_for()
     return page
 
 
@@ -74,21 +74,21 @@ def value(page: Any, selector: str, wanted: str) -> None:
 
 def test_a_cached_model_is_chosen_and_sampled_in_the_time_that_is_picked(entry: Any) -> None:
     entry.locator("#hub-get").click()
-    entry.locator("#hub-line").get_by_text("google/ddpm-cifar10-32 is chosen.").wait_for()
+    entry.locator("#hub-line").get_by_text("google/ddpm-cifar10-32 is chosen.").first.wait_for()
     value(entry, "#model input", "google/ddpm-cifar10-32")
-    entry.locator("#about-model").get_by_text("8 × 8 colour").wait_for()
+    entry.locator("#about-model").get_by_text("8 × 8 colour").first.wait_for()
     pace = entry.locator("#pace")
-    pace.get_by_text("About 5.0 s for 16 pictures in 50 steps.").wait_for()
+    pace.get_by_text("About 5.0 s for 16 pictures in 50 steps.").first.wait_for()
     choose(entry, "time", "about 2 s")
-    pace.get_by_text("About 2.0 s for 16 pictures in 20 steps.").wait_for()
+    pace.get_by_text("About 2.0 s for 16 pictures in 20 steps.").first.wait_for()
     value(entry, "#sampler input", "UniPC")
     entry.locator("#go").click()
-    entry.locator("#player").get_by_text("step 20 / 20").wait_for()
+    entry.locator("#player").get_by_text("step 20 / 20").first.wait_for()
     box = entry.locator("#steps input[type=number]")
     box.fill("7")  # by hand again
     box.press("Tab")
     value(entry, "#time input", "none")
-    pace.get_by_text("About 0.7 s for 16 pictures in 7 steps.").wait_for()
+    pace.get_by_text("About 0.7 s for 16 pictures in 7 steps.").first.wait_for()
 
 
 def test_what_is_not_cached_says_so_and_a_folder_still_loads(entry: Any, published: Path) -> None:
@@ -100,7 +100,7 @@ def test_what_is_not_cached_says_so_and_a_folder_still_loads(entry: Any, publish
     box = entry.locator("#hub-repo input")
     box.fill(str(published))
     box.press("Enter")
-    entry.locator("#hub-line").get_by_text("is on this disk.").wait_for()
+    entry.locator("#hub-line").get_by_text("is on this disk.").first.wait_for()
     entry.locator("#hub-get").click()
     value(entry, "#model input", "published (this disk)")
 

@@ -69,7 +69,7 @@ def url(zoo: Path, serve: Callable[..., str]) -> Iterator[str]:
 def tab(page: Any, url: str) -> Any:
     page.goto(url)
     page.get_by_role("tab", name="Measure").click()
-    page.locator("#measure-pace").get_by_text("on this computer").wait_for()
+    page.locator("#measure-pace").get_by_text("on this computer").first.wait_for()
     return page
 
 
@@ -83,9 +83,9 @@ def test_samples_are_counted_judged_and_plotted(tab: Any) -> None:
     assert tab.locator("#measure-n input").input_value() == "128"
     number(tab, "measure-n", 40)
     tab.locator("#measure").click()
-    tab.locator("#measure-line").get_by_text("Done: mnist.").wait_for()
+    tab.locator("#measure-line").get_by_text("Done: mnist.").first.wait_for()
     tab.wait_for_function(f"() => {FRAMES} === 3")
-    tab.locator("#measured").get_by_text("picture 40 / 40").wait_for()
+    tab.locator("#measured").get_by_text("picture 40 / 40").first.wait_for()
     result = tab.locator("#measure-result")
     for text in (
         "Distance from real digits",
@@ -108,12 +108,12 @@ def test_stop_keeps_nothing_half_and_the_next_one_runs(tab: Any) -> None:
     tab.locator("#measure-line progress").wait_for()
     tab.wait_for_function(f"() => {FRAMES} >= 1")
     tab.locator("#measure-stop").click()
-    tab.locator("#measure-line").get_by_text("Stopped. Nothing was kept.").wait_for()
+    tab.locator("#measure-line").get_by_text("Stopped. Nothing was kept.").first.wait_for()
     assert tab.locator("#measure-result table").count() == 0
     number(tab, "measure-n", 10)
     number(tab, "measure-steps", 2)
     tab.locator("#measure").click()
-    tab.locator("#measure-line").get_by_text("Done: mnist.").wait_for()
+    tab.locator("#measure-line").get_by_text("Done: mnist.").first.wait_for()
 
 
 def test_too_few_are_refused_with_the_reason(tab: Any) -> None:
@@ -127,11 +127,11 @@ def test_too_few_are_refused_with_the_reason(tab: Any) -> None:
 def test_a_model_without_a_judge_has_bits_per_dim(tab: Any) -> None:
     tab.locator("#measure-model input").click()
     tab.get_by_role("option", name="own").click()
-    tab.locator("#measure-why").get_by_text("No distance: data of the model").wait_for()
+    tab.locator("#measure-why").get_by_text("No distance: data of the model").first.wait_for()
     boxes = tab.locator("#measure-metrics input[type=checkbox]")
     assert boxes.count() == 1
     tab.locator("#measure").click()
-    tab.locator("#measure-line").get_by_text("Done: own.").wait_for()
+    tab.locator("#measure-line").get_by_text("Done: own.").first.wait_for()
     result = tab.locator("#measure-result")
-    result.get_by_text("on 4 test pictures with 50 terms").wait_for()
+    result.get_by_text("on 4 test pictures with 50 terms").first.wait_for()
     assert result.locator("svg polyline").count() == 2

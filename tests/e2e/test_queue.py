@@ -95,7 +95,7 @@ def wait_in_queue(page: Any, place: str, player: str = "player") -> None:
 def open_tuning(page: Any) -> None:
     """Its tab, with the recorded run that it shows first."""
     page.get_by_role("tab", name="Fine-tune").click()
-    page.locator("#tuner").get_by_text("recorded on another machine").wait_for()
+    page.locator("#tuner").get_by_text("recorded on another machine").first.wait_for()
 
 
 def status(page: Any, text: str) -> None:
@@ -122,7 +122,7 @@ def test_who_must_wait_is_told_the_place(visit: Any, gates: Gates) -> None:
     status(first, "Starting…")
     third.locator("#stop").click()  # leaves the queue
     status(third, "Stopped.")
-    said(third).get_by_text("Press Generate to start.").wait_for()
+    said(third).get_by_text("Press Generate to start.").first.wait_for()
     gates.run.release()
     status(second, "step 2 / 2")
     status(first, "step 0 / 2")
@@ -135,7 +135,7 @@ def test_fine_tuning_and_measuring_wait_in_a_queue_of_their_own(visit: Any, gate
     page = visit()
     open_tuning(page)
     page.locator("#tune-estimate").click()
-    page.get_by_text("Held here.").wait_for()  # and held
+    page.get_by_text("Held here.").first.wait_for()  # and held
     page.locator("#tune").click()
     wait_in_queue(page, "1st", "tuner")
     page.get_by_role("tab", name="Measure").click()
@@ -150,7 +150,7 @@ def test_fine_tuning_and_measuring_wait_in_a_queue_of_their_own(visit: Any, gate
 
     gates.tuning.release()
     page.get_by_role("tab", name="Fine-tune").click()
-    page.get_by_text("Held here.").wait_for()  # Start has begun, and is held
+    page.get_by_text("Held here.").first.wait_for()  # Start has begun, and is held
     page.locator("#tune-estimate").click()
     wait_in_queue(page, "2nd", "tuner")
     page.get_by_role("tab", name="Measure").click()
@@ -165,13 +165,13 @@ def test_stop_takes_a_fine_tuning_out_of_the_queue(visit: Any, gates: Gates) -> 
     page = visit()
     open_tuning(page)
     page.locator("#tune-estimate").click()
-    page.get_by_text("Held here.").wait_for()
+    page.get_by_text("Held here.").first.wait_for()
     page.locator("#tune").click()
     wait_in_queue(page, "1st", "tuner")
     page.locator("#tune-stop").click()
     page.locator("#tuner [data-part=status]", has_text="Stopped.").wait_for()
     gates.tuning.release()
-    page.get_by_text("This was held.").wait_for()
+    page.get_by_text("This was held.").first.wait_for()
     page.get_by_role("tab", name="Measure").click()
     page.locator("#measure").click()  # the next in the same queue
     page.locator("#measure-line progress").wait_for()
@@ -235,7 +235,7 @@ def test_a_page_outlives_its_server_and_so_do_its_pictures(browser: Any, server:
     assert page.evaluate("window.same")
 
     server.kill()
-    page.get_by_text("Connection to the server was lost.").wait_for()
+    page.get_by_text("Connection to the server was lost.").first.wait_for()
     status(page, "The run ended early, at step ")
     frames = page.evaluate(FRAMES)
     server.start()
