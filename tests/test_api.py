@@ -64,7 +64,9 @@ def by_hand(model: dd.Model, **settings: object) -> np.ndarray:
 def test_samples_are_those_of_a_run(model: dd.Model) -> None:
     got = model.sample(5, steps=3, seed=2)
     assert np.array_equal(got.pixels, by_hand(model, seed=2, labels=(0, 1, 2)))
-    assert RunSpec.from_metadata(got.about).sample == model.config(n=5, steps=3, seed=2)
+    assert RunSpec.from_metadata(got.about, model.checkpoint.classes).sample == model.config(
+        n=5, steps=3, seed=2
+    )
     for labels, numbers in (("any", None), ("kind 2,kind 0", (2, 0)), ([1], (1,))):
         assert np.array_equal(
             model.sample(5, labels, steps=3).pixels, by_hand(model, labels=numbers)
