@@ -18,7 +18,7 @@ from ddpm_demo.models.checkpoint import Checkpoint, CheckpointError, save_checkp
 from ddpm_demo.models.load import load_checkpoint
 from ddpm_demo.training.finetune import finetune, settings
 from ddpm_demo.training.run_folder import RunFolder
-from ddpm_demo.training.train import train
+from ddpm_demo.training.train import train, with_classes
 from ddpm_demo.training.trainer import Trainer
 
 SMALL: dict[str, Any] = {"size": 8, "width": 8, "multipliers": (1, 2), "attention": (4,)}
@@ -177,13 +177,28 @@ def test_what_is_said_overrides_the_process_of_init(
         ("--paper", "with --init is 'paper'"),
         ("--size 16", "--size with --init is 16; allowed is 8"),
         ("--grey", "--grey with --init"),
-        ("--class-conditional", "--class-conditional with --init"),
+        ("--class-conditional", "allowed is data that has classes"),
     ):
         capsys.readouterr()
         assert command(f"{init} {words}", tmp_path / "no", pictures) == 2
         said = capsys.readouterr().err
         assert says in said
         assert said.count("\n") == 1
+
+
+def test_a_base_without_classes_can_learn_them(
+    tiny: Callable[..., Checkpoint], tmp_path: Path
+) -> None:
+    base = tiny(channels=3)
+    more = with_classes(base, 2)
+    x, t = torch.randn(3, 3, 8, 8), torch.tensor([1, 5, 9])
+    assert torch.equal(more.model(x, t, torch.arange(3)), base.model(x, t))
+    data = Images(torch.randint(0, 256, (9, 3, 8, 8)).byte(), torch.arange(9) % 2, ["cat", "dog"])
+    config = TrainConfig(batch_size=3, images=6, decay=0, warmup=1, ema=0)
+    list(train(more, base.diffusion, config, data, tmp_path / "out", bf16=False))
+    taught = load_checkpoint(tmp_path / "out")
+    assert taught.classes == ["cat", "dog"]
+    assert len({tuple(row) for row in taught.model.class_embedding.weight.tolist()}) == 3
 
 
 def test_it_is_said_beforehand_what_cannot_be_exported(

@@ -106,7 +106,7 @@ def _train(o: argparse.Namespace) -> None:
     from ddpm_demo.devices import keep_memory, pick
     from ddpm_demo.models.load import load_checkpoint
     from ddpm_demo.training.run_folder import RunFolder
-    from ddpm_demo.training.train import train
+    from ddpm_demo.training.train import train, with_classes
 
     _, config = configs(o)
     RunFolder(o.out).check(o.resume)
@@ -118,6 +118,8 @@ def _train(o: argparse.Namespace) -> None:
     if init:
         _fits(o, init)
     images, held_out = _pictures(o, init, leader)
+    if init and o.class_conditional and not init.model.config.num_classes:
+        init = with_classes(init, _classes(o, images))
     process, _ = configs(o, init.diffusion if init else FRESH)
     model: Checkpoint | c.ModelConfig = init or _fresh(o, images)
     device = own_device(pick(o.device))
@@ -148,8 +150,6 @@ def _fits(o: argparse.Namespace, init: Checkpoint) -> None:
     )
     c.require(o.size in (None, model.size), "--size with --init", o.size, f"{model.size}")
     c.require(not o.grey or model.channels == 1, "--grey with --init", True, "for a grey base")
-    ok = not o.class_conditional or model.num_classes > 0
-    c.require(ok, "--class-conditional with --init", True, "for a base that knows classes")
 
 
 def _pictures(
@@ -170,11 +170,15 @@ def _pictures(
     return images, held_out
 
 
-def _fresh(o: argparse.Namespace, images: Images) -> c.ModelConfig:
+def _classes(o: argparse.Namespace, images: Images) -> int:
     classes = len(images.classes) if o.class_conditional else 0
     ok = not o.class_conditional or classes > 0
     c.require(ok, "class-conditional", True, "data that has classes")
-    return network(o, images.pixels.shape[2], images.pixels.shape[1], classes)
+    return classes
+
+
+def _fresh(o: argparse.Namespace, images: Images) -> c.ModelConfig:
+    return network(o, images.pixels.shape[2], images.pixels.shape[1], _classes(o, images))
 
 
 def _say_if_not_exportable(model: c.ModelConfig, process: c.DiffusionConfig) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -158,6 +159,17 @@ def _network(
     if "sample" in model.info and diffusion == model.diffusion:  # of another process it may not fit
         inherited["sample"] = model.info["sample"]
     return net, inherited
+
+
+def with_classes(base: Checkpoint, classes: int) -> Checkpoint:
+    """A copy of a base without classes that can learn them. Until it does, each draws the same.
+
+    The embeddings of the classes, and of "any", start at zero.
+    """
+    net = UNet(dataclasses.replace(base.model.config, num_classes=classes))
+    zeros = {"class_embedding.weight": torch.zeros_like(net.class_embedding.weight)}
+    net.load_state_dict(base.model.state_dict() | zeros)
+    return dataclasses.replace(base, model=net.eval())
 
 
 def require_classes(data: Images, num_classes: int, names: Sequence[str]) -> None:

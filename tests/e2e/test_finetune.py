@@ -122,6 +122,10 @@ def said(tab: Any, text: str | re.Pattern[str]) -> None:
     tab.locator("#tune-line").get_by_text(text).wait_for()
 
 
+def waits(tab: Any) -> None:
+    tab.locator("#tune-line").get_by_text("Waiting for its turn…").first.wait_for()
+
+
 def until(true: Callable[[], bool]) -> None:
     deadline = time.monotonic() + 60
     while not true():
@@ -150,7 +154,7 @@ def test_a_recorded_run_is_there_at_once(page: Any, url: str) -> None:
     page.wait_for_function(f"last => {STEP} === 0 && ({NOW})() !== last", arg=last)
     page.get_by_role("tab", name="Generate").click()
     page.get_by_role("tab", name="Fine-tune").click()
-    page.get_by_role("button", name="Show plain-red").click()
+    page.get_by_role("button", name="plain-red").click()
     page.wait_for_function(f"last => {STEP} === 20 && ({NOW})() === last", arg=last)
 
 
@@ -173,9 +177,10 @@ def test_a_copy_is_tuned_filmed_and_samples(
     with Image.open(download.value.path()) as film:
         assert film.n_frames == 8
         assert film.info["duration"] == 500
-        sides = [np.split(np.asarray(film.convert("RGB")), 2, axis=1)]
+        words = film.height - film.width // 2  # lines above the squares: when it is, what is seen
+        sides = [np.split(np.asarray(film.convert("RGB"))[words:], 2, axis=1)]
         film.seek(7)
-        sides += [np.split(np.asarray(film.convert("RGB")), 2, axis=1)]
+        sides += [np.split(np.asarray(film.convert("RGB"))[words:], 2, axis=1)]
     assert np.array_equal(sides[0][0], sides[1][0])  # before, in the first frame and in the last
     assert not np.array_equal(sides[0][1], sides[1][1])
 
@@ -205,11 +210,9 @@ def test_stopped_and_continued_is_as_unbroken(
     from ddpm_demo.ui.finetune import handlers as tuning
     from ddpm_demo.ui.server import disk
 
-    for module in (
-        "training.train",
-        "training.finetune",
-    ):  # in bfloat16, another number of cores changes more
-        monkeypatch.setattr(f"ddpm_demo.training.{module}.bf16_pays", lambda _device: False)
+    # In bfloat16, another number of cores changes more.
+    for module in ("training.train", "training.finetune"):
+        monkeypatch.setattr(f"ddpm_demo.{module}.bf16_pays", lambda _device: False)
     tab.locator("#tune").click()
     said(tab, TRAINS)
     assert not tab.locator("#tune").is_visible()  # nor a second one while the first runs
@@ -245,13 +248,13 @@ def test_one_waits_for_another_visitors_and_can_be_taken_back(
     tab.locator("#tune").click()
     said(tab, TRAINS)
     other.locator("#tune").click()
-    said(other, "Waiting for its turn…")
+    waits(other)
     assert not other.locator("#tune").is_visible()
     other.locator("#tune-stop").click()
     said(other, "Cancelled before it started.")
     number(other, "tune-length", 3)
     other.locator("#tune").click()
-    said(other, "Waiting for its turn…")
+    waits(other)
     held.set()
     said(tab, "“plain-all-20 (yours)”")
     said(other, "“plain-all-3 (yours)”")

@@ -397,7 +397,8 @@ def test_little_motion_for_those_who_ask_for_it(view):
     view.emulate_media(reduced_motion="reduce")
     plan.pause = 0.05
     view.evaluate(
-        "e => { window.steps = []; new MutationObserver(() => window.steps.push(e.dataset.step))"
+        "e => { window.steps = []; new MutationObserver(() => {"
+        "if (window.steps.at(-1) !== e.dataset.step) window.steps.push(e.dataset.step); })"
         ".observe(e, { attributes: true, attributeFilter: ['data-step'] }); }",
         view.locator("#player [data-frames]").element_handle(),
     )

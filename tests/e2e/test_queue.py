@@ -122,7 +122,7 @@ def test_who_must_wait_is_told_the_place(visit: Any, gates: Gates) -> None:
     status(first, "Starting…")
     third.locator("#stop").click()  # leaves the queue
     status(third, "Stopped.")
-    said(third).get_by_text("Press Generate to start.").first.wait_for()
+    said(third).get_by_text("Stopped.").wait_for()
     gates.run.release()
     status(second, "step 2 / 2")
     status(first, "step 0 / 2")
@@ -169,14 +169,14 @@ def test_stop_takes_a_fine_tuning_out_of_the_queue(visit: Any, gates: Gates) -> 
     page.locator("#tune").click()
     wait_in_queue(page, "1st", "tuner")
     page.locator("#tune-stop").click()
-    page.locator("#tuner [data-part=status]", has_text="Stopped.").wait_for()
+    page.locator("#tune-line").get_by_text("Cancelled before it started.").first.wait_for()
     gates.tuning.release()
     page.get_by_text("This was held.").first.wait_for()
     page.get_by_role("tab", name="Measure").click()
     page.locator("#measure").click()  # the next in the same queue
     page.locator("#measure-line progress").wait_for()
     page.locator("#measure-stop").click()
-    assert page.locator("#tune-line").text_content().strip() == "Taken back: it had not begun."
+    assert "Cancelled before it started." in page.locator("#tune-line").text_content()
 
 
 # --- the server goes away ---------------------------------------------------------------------
@@ -227,6 +227,8 @@ def test_a_page_outlives_its_server_and_so_do_its_pictures(browser: Any, server:
     page.goto(server.url)
     generate(page, steps=2, n=2)
     status(page, "step 2 / 2")
+    page.locator("#go").wait_for()
+    page.wait_for_timeout(1000)  # the connection that brought the run is closed
     server.kill()
     server.start()
     page.evaluate("window.same = true")
@@ -240,7 +242,7 @@ def test_a_page_outlives_its_server_and_so_do_its_pictures(browser: Any, server:
     frames = page.evaluate(FRAMES)
     server.start()
     page.wait_for_function("() => !window.same", timeout=PATIENCE * 1000)
-    status(page, "The page was loaded anew and has kept your last run, which ended at step ")
+    status(page, "Reloaded. Your last run is still here (stopped at step ")
     assert page.evaluate(FRAMES) == frames
     assert saved(page, "gif").startswith(b"GIF")
     set_number(page, "n", 1)

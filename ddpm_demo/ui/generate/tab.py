@@ -144,13 +144,9 @@ def _connect_run(
     )
     buttons.restore_after(event)
     buttons.ending()
-    buttons.stop.click(
-        lambda: (*controls.over(), player.note("Stopped.")),
-        outputs=[*buttons.both, screen],
-        cancels=[event],
-        queue=False,
-        **QUIET,
-    )
+    # Gradio drops a press of Generate until the step at work has ended, so Stop stays till then.
+    stopped = {"fn": lambda: player.note("Stopped."), "outputs": screen}
+    buttons.stop.click(**stopped, cancels=[event], queue=False, **QUIET)
 
 
 def _connect_settings(
