@@ -250,6 +250,10 @@ def serve_as_hub(folder: Path) -> ThreadingHTTPServer:
 
 
 THROUGH_THE_LIBRARY = f"""
+from types import SimpleNamespace
+from huggingface_hub.utils import _http
+_http.time = SimpleNamespace(sleep=lambda s: None)  # between its tries
+
 from ddpm_demo.models import hub
 from ddpm_demo.models.load import load_checkpoint
 from ddpm_demo.ui.components.hub_handlers import _bars

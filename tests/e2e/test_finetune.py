@@ -119,11 +119,7 @@ def held(monkeypatch: pytest.MonkeyPatch) -> Iterator[threading.Event]:
 
 
 def said(tab: Any, text: str | re.Pattern[str]) -> None:
-    tab.locator("#tune-line").get_by_text(text).wait_for()
-
-
-def waits(tab: Any) -> None:
-    tab.locator("#tune-line").get_by_text("Waiting for its turn…").first.wait_for()
+    tab.locator("#tune-line").get_by_text(text).first.wait_for()
 
 
 def until(true: Callable[[], bool]) -> None:
@@ -221,7 +217,7 @@ def test_stopped_and_continued_is_as_unbroken(
     until(lambda: bool(list(disk.folder().glob(f"*/{tuning.STOP}"))))
     held.set()
     said(tab, "(yours)” is in the model list of Generate.")
-    tab.locator("#tuner").get_by_text(re.compile(r"Stopped at step \d")).first.wait_for()
+    tab.locator("#tuner [data-part=status]", has_text="Stopped at step").wait_for()
     parts = downloaded(tab, tmp_path / "parts.safetensors")
     tab.locator("#tune-on").click()
     said(tab, "“plain-all-20 (yours)”")
@@ -248,13 +244,13 @@ def test_one_waits_for_another_visitors_and_can_be_taken_back(
     tab.locator("#tune").click()
     said(tab, TRAINS)
     other.locator("#tune").click()
-    waits(other)
+    said(other, "Waiting for its turn…")
     assert not other.locator("#tune").is_visible()
     other.locator("#tune-stop").click()
     said(other, "Cancelled before it started.")
     number(other, "tune-length", 3)
     other.locator("#tune").click()
-    waits(other)
+    said(other, "Waiting for its turn…")
     held.set()
     said(tab, "“plain-all-20 (yours)”")
     said(other, "“plain-all-3 (yours)”")

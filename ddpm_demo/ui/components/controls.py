@@ -187,18 +187,16 @@ class RunButtons:
         self.stop.click(None, None, self.stop, js=js, **QUIET)
 
     def restore_after(self, event: Any) -> None:
-        """Once the run is over, however it ended, the main button is back."""
+        """Once the run is over, however it ended, the main button is back.
+
+        After Stop that is when the step at work has ended: till then Gradio drops a press.
+        """
         js = f"() => [{_update(visible=True)}, {_update(visible='hidden')}]"
         for after in (event.then, event.failure):  # Gradio's `then` does not follow an error
             after(None, None, self.both, js=js, **QUIET)
 
 
 STOP: dict[str, Any] = {"visible": True, "value": "Stop", "interactive": True}
-
-
-def over() -> Sequence[Any]:
-    """Updates of `RunButtons.both` once a run is over."""
-    return gr.update(visible=True), gr.update(visible="hidden")
 
 
 def _update(**changes: Any) -> str:

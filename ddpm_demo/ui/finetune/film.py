@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -51,8 +52,8 @@ def header(
 
 
 def joined(opening: str, *frames: str) -> str:
-    """One message of several."""
-    message = json.loads(opening)
+    """One message of several. No two are equal, or the second would not be shown."""
+    message = json.loads(opening) | {"made": time.time_ns()}
     message["frames"] = [f for text in frames for f in json.loads(text)["frames"]]
     return json.dumps(message)
 

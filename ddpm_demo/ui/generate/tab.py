@@ -144,7 +144,6 @@ def _connect_run(
     )
     buttons.restore_after(event)
     buttons.ending()
-    # Gradio drops a press of Generate until the step at work has ended, so Stop stays till then.
     stopped = {"fn": lambda: player.note("Stopped."), "outputs": screen}
     buttons.stop.click(**stopped, cancels=[event], queue=False, **QUIET)
 

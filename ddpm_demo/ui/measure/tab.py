@@ -30,6 +30,7 @@ from ddpm_demo.ui.server.work import LANE
 
 HANDLERS = "ddpm_demo.ui.measure.handlers"
 EMPTY = "Press Measure. The model draws new pictures here, and a classifier judges them."
+ENOUGH = 2 * N  # for every shipped classifier, until `chosen` says what the model's own needs
 STOPPED = "Stopped. Nothing was kept."
 # The class of the data follows the class that is drawn, if that is one.
 SAME = f"""(words) =>
@@ -39,7 +40,7 @@ SAME = f"""(words) =>
 def _sampling(model: Facts, best: SampleConfig) -> dict[str, Any]:
     """The controls of the samples."""
     n = gr.Number(
-        N,
+        ENOUGH,
         precision=0,
         label="Samples",
         info="More samples measure more exactly, and take longer.",
@@ -145,8 +146,8 @@ def _connect_run(
     buttons.restore_after(event)
     buttons.ending()
     buttons.stop.click(
-        lambda: (*controls.over(), player.note("Stopped."), STOPPED, ""),
-        outputs=[*buttons.both, screen, line, result],
+        lambda: (player.note("Stopped."), STOPPED, ""),
+        outputs=[screen, line, result],
         cancels=[event],
         queue=False,
         **QUIET,

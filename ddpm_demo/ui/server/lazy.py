@@ -6,6 +6,7 @@ when a visitor's click first needs it.
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -46,7 +47,7 @@ def called(path: str) -> Callable[..., Any]:
 
 
 def streamed(path: str, loading: Any = None) -> Callable[..., Iterator[Any]]:
-    """A handler that yields its values.
+    """A handler that yields its values, and leaves all as it is where there are none.
 
     Args:
         path: as in "package.module:function".
@@ -58,6 +59,12 @@ def streamed(path: str, loading: Any = None) -> Callable[..., Iterator[Any]]:
             yield loading
             while not runtime.ready.wait(TICK):
                 yield gr.skip()
-        yield from _found(path)(*args)
+        some = False
+        with contextlib.closing(_found(path)(*args)) as values:
+            for value in values:
+                some = True
+                yield value
+        if not some:  # Gradio would empty every output
+            yield gr.skip()
 
     return _named(handler, path)
