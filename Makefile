@@ -4,6 +4,7 @@ PYTHON ?= python3
 HOST ?= 127.0.0.1
 PORT ?= 7860
 ARGS ?=
+WORKERS ?= 2
 
 PY := .venv/bin/python
 BIOME := npx --yes @biomejs/biome@2.6.8
@@ -14,7 +15,7 @@ INSTALL := $(PY) -m pip install --disable-pip-version-check
 
 help:
 	@echo "make demo     start the app on http://$(HOST):$(PORT)   (HOST=, PORT=, ARGS=\"--share\")"
-	@echo "make test     run all tests                       (ARGS=\"-k schedule\")"
+	@echo "make test     run all tests                       (ARGS=\"-k schedule\", WORKERS=0: in one process)"
 	@echo "make lint     check style, the size of functions and who imports whom"
 	@echo "make types    check types with mypy"
 	@echo "make check    test, lint and types"
@@ -27,7 +28,7 @@ demo: .venv/.runtime
 	$(PY) app.py --host $(HOST) --port $(PORT) $(ARGS)
 
 test: .venv/.dev
-	$(PY) -m pytest $(ARGS)
+	$(PY) -m pytest -n $(WORKERS) $(ARGS)
 
 lint: .venv/.dev
 	$(PY) -m ruff check

@@ -1,6 +1,7 @@
 """What several test files need: tiny networks with weights of their own, and their checkpoints."""
 
 import math
+import os
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -22,6 +23,9 @@ from ddpm_demo.nn.unet import UNet
 hypothesis.settings.register_profile("fixed", derandomize=True, deadline=None, max_examples=100)
 hypothesis.settings.load_profile("fixed")
 
+if "PYTEST_XDIST_WORKER" in os.environ:
+    torch.set_num_threads(1)  # the other worker has the other core
+
 N = TypeVar("N", bound=nn.Module)
 TINY: dict[str, Any] = {
     "size": 8,
@@ -31,6 +35,15 @@ TINY: dict[str, Any] = {
     "attention": (4,),
     "time_dim": 16,
 }
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """For several workers: files stay whole, browser tests follow each other and begin first."""
+    browser = {item: "e2e" in item.keywords for item in items}
+    for item in items:
+        item.add_marker(pytest.mark.xdist_group("browser" if browser[item] else item.path.stem))
+    items.sort(key=lambda item: not browser[item])
 
 
 @pytest.fixture

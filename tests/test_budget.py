@@ -83,8 +83,8 @@ def test_measure(tiny: Callable[..., Checkpoint]) -> None:
 
 
 @pytest.mark.usefixtures("clock")
-def test_a_slow_network_is_called_once(tiny: Callable[..., Checkpoint]) -> None:
-    assert list(measure(tiny(), Slow, patience=0.01)) == [1]
+def test_a_slow_network_is_called_twice(tiny: Callable[..., Checkpoint]) -> None:
+    assert measure(tiny(), Slow, patience=0.01) == pytest.approx({1: 0.025})
 
 
 @pytest.mark.usefixtures("clock")
@@ -99,7 +99,7 @@ def test_a_first_call_that_prepares_weights_does_not_count(tiny: Callable[..., C
             seen.add(len(x))
             return super()._network(x, *rest)
 
-    seconds = measure(tiny(), Preparing, patience=2.3)
+    seconds = measure(tiny(), Preparing, patience=1.2)
     assert len(seen) == 3
     assert seconds == pytest.approx({1: 0.025, 4: 0.04, 16: 0.16})
 

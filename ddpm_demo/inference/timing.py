@@ -28,27 +28,28 @@ def measure(
     """Seconds of one call of a network, by the number of pictures.
 
     Of a few calls the quickest counts: the first of a size also lays out weights, and a browser
-    that opens takes the cores. More pictures take no longer than as many calls with fewer.
+    that opens takes the cores. So there are two at least. More pictures take no longer than as many
+    calls with fewer.
 
     Args:
         denoiser: makes what runs ask (see `generate.generate`).
-        patience: seconds after which no more calls are begun, so that a network of which one call
-            takes longer is called once.
+        patience: seconds from the first call's end, after which no more are begun.
     """
     model, process = checkpoint.model.config, checkpoint.diffusion
     device = next(checkpoint.model.parameters()).device
     denoise = denoiser(checkpoint.model, process, bf16=bf16)
     seconds: dict[int, float] = {}
-    begin = time.perf_counter()
+    begin = 0.0
     for n in SIZES:
         noise = Noise(process.noise, range(n))
         x = noise.draw((n, model.channels, model.size, model.size)).to(device)
         for _ in range(3):
             start = time.perf_counter()
-            if seconds and start - begin > patience:
+            if begin and start - begin > patience:
                 return seconds
             denoise(x, torch.full((n,), process.T))
             took = time.perf_counter() - start
+            begin = begin or start + took
             seconds[n] = min(took, per_call(seconds, n)) if seconds else took
     return seconds
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -29,7 +29,7 @@ from ddpm_demo.diffusion.schedule import Schedule
 from ddpm_demo.models.checkpoint import Checkpoint
 from ddpm_demo.training import trajectories as tr
 from ddpm_demo.training.run_folder import RunFolder
-from ddpm_demo.training.train import Progress, _steps
+from ddpm_demo.training.train import Options, Progress, steps_of
 from ddpm_demo.training.trainer import Machine, Trainer
 
 Plans = dict[int, list[int]]  # the student's falling t, by the number of its steps
@@ -194,27 +194,26 @@ def distill(
     config: TrainConfig,
     x: Tensor,
     out: Path | None = None,
-    *,
-    resume: bool = False,
-    bf16: bool | None = None,
-    should_stop: Callable[[], bool] = lambda: False,
+    **options: Any,
 ) -> Iterator[Progress]:
     """Train a student, and yield `Progress` after every batch; `teacher` stays as it is.
 
     Args:
         plans, config: from `plan` and `settings`.
         x: the teacher's trajectories at `stops(plans)`, from `trajectories.load`.
-        out, resume, bf16, should_stop: as in `train`.
+        out: the run's folder, as in `train`.
+        options: `resume`, `bf16` and `should_stop` of `train`'s `Options`.
 
     Raises:
         DivergedError: the loss became NaN or infinite.
         CheckpointError: `out` holds another run.
     """
     device = next(teacher.model.parameters()).device
-    bf16 = bf16_pays(device) if bf16 is None else bf16
+    o = Options(**options)
+    bf16 = bf16_pays(device) if o.bf16 is None else o.bf16
     run = Distiller(teacher, plans, config, x, device, bf16)
-    if resume and out and RunFolder(out).resumable():
+    if o.resume and out and RunFolder(out).resumable():
         run.load(out)
     if out:
         out.mkdir(parents=True, exist_ok=True)
-    return _steps(run, out, should_stop)
+    return steps_of(run, out, o.should_stop)

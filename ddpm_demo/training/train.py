@@ -140,7 +140,7 @@ def train(
         run.load(out)
     if out:
         out.mkdir(parents=True, exist_ok=True)
-    return _steps(run, out, o.should_stop)
+    return steps_of(run, out, o.should_stop)
 
 
 def _network(
@@ -190,7 +190,7 @@ def require_classes(data: Images, num_classes: int, names: Sequence[str]) -> Non
     )
 
 
-def _steps(run: Trainer, out: Path | None, should_stop: Callable[[], bool]) -> Iterator[Progress]:
+def steps_of(run: Trainer, out: Path | None, should_stop: Callable[[], bool]) -> Iterator[Progress]:
     config = run.config
     first, started, before = run.images, time.monotonic(), run.seconds
     sums, counts = torch.zeros(2, T_BINS)

@@ -16,20 +16,18 @@ NAMES = ("chromium", "chromium-browser", "google-chrome")
 FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-background-networking", "--no-first-run"]
 LAUNCH = {"prevent_thread_lock": True, "quiet": True, "ssr_mode": False, "run_history": False}
 
-_missing = ""
-
 
 def _give_up(reason: str) -> None:
-    global _missing
     if os.environ.get("REQUIRE_BROWSER") == "1":
         pytest.fail(f"REQUIRE_BROWSER=1, but {reason}.", pytrace=False)
-    _missing = reason
     pytest.skip(reason)
 
 
 def pytest_terminal_summary(terminalreporter: Any) -> None:
-    if _missing:
-        line = f"BROWSER TESTS DID NOT RUN: {_missing}. REQUIRE_BROWSER=1 makes this an error."
+    skipped = [r for r in terminalreporter.stats.get("skipped", []) if "e2e" in r.nodeid]
+    if skipped:
+        reason = skipped[0].longrepr[-1].removeprefix("Skipped: ")
+        line = f"BROWSER TESTS DID NOT RUN: {reason}. REQUIRE_BROWSER=1 makes this an error."
         terminalreporter.write_line(line, red=True, bold=True)
 
 

@@ -99,6 +99,31 @@ class TooLarge(Exception):
     """The body of a request has more than `BODY` bytes."""
 
 
+class Exchange:
+    """A request as it comes and an answer as it goes, both counted.
+
+    Attributes:
+        answered: an answer has begun.
+    """
+
+    def __init__(self, receive: Receive, send: Send) -> None:
+        self._receive, self._send = receive, send
+        self._come, self.answered = 0, False
+
+    async def receive(self) -> Message:
+        message = await self._receive()
+        self._come += len(message.get("body", b""))
+        if self._come > BODY:
+            raise TooLarge
+        return message
+
+    async def send(self, message: Message) -> None:
+        if self._come > BODY:  # Gradio may have caught the first one
+            raise TooLarge
+        self.answered = True
+        await self._send(message)
+
+
 class Guard:
     """ASGI middleware around Gradio's routes."""
 
@@ -108,42 +133,31 @@ class Guard:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
             return await self.app(scope, receive, send)
-        come, answered = 0, False
+        exchange = Exchange(receive, send)
+        refusal = await self._refused(scope, exchange)
+        if refusal and not exchange.answered:
+            await refusal(scope, receive, send)
 
-        async def counted() -> Message:
-            nonlocal come
-            message = await receive()
-            come += len(message.get("body", b""))
-            if come > BODY:
-                raise TooLarge
-            return message
-
-        async def watched(message: Message) -> None:
-            nonlocal answered
-            if come > BODY:  # Gradio may have caught the first one
-                raise TooLarge
-            answered = True
-            await send(message)
-
-        route, answer = route_of(scope), None
+    async def _refused(self, scope: Scope, exchange: Exchange) -> PlainTextResponse | None:
+        """Let the app answer; if it can't, what is said instead."""
+        route = route_of(scope)
+        if closed(route):
+            return PlainTextResponse("This server doesn't do that.", 403)
         try:
-            if closed(route):
-                answer = PlainTextResponse("This server doesn't do that.", 403)
-            else:
-                if route == "upload":
-                    await anyio.to_thread.run_sync(disk.require_room)
-                await self.app(scope, counted, watched)
+            if route == "upload":
+                await anyio.to_thread.run_sync(disk.require_room)
+            await self.app(scope, exchange.receive, exchange.send)
         except ClientDisconnect:
-            return
+            return None
         except TooLarge:
-            answer = PlainTextResponse(f"More than {BODY // 2**20} MB are too much.", 413)
+            return PlainTextResponse(f"More than {BODY // 2**20} MB are too much.", 413)
         except (KeyError, FnIndexInferError) as error:
             log.warning("%s %s was refused: %r", scope["method"], scope["path"], error)
-            answer = PlainTextResponse("There is no such endpoint.", 404)
+            return PlainTextResponse("There is no such endpoint.", 404)
         except OSError as error:
-            if not route == "upload":
+            if route != "upload":
                 raise
             log.warning("An upload was refused: %s", error)
-            answer = PlainTextResponse(f"The upload can't be kept: {error.strerror or error}", 507)
-        if answer and not answered:
-            await answer(scope, receive, send)
+            said = f"The upload can't be kept: {error.strerror or error}"
+            return PlainTextResponse(said, 507)
+        return None
