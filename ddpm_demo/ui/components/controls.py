@@ -186,14 +186,25 @@ class RunButtons:
         js = f"() => ({_update(value=words, interactive=False)})"
         self.stop.click(None, None, self.stop, js=js, **QUIET)
 
-    def restore_after(self, event: Any) -> None:
+    def restore_after(self, event: Any, stopped: Mapping[Any, str] | None = None) -> None:
         """Once the run is over, however it ended, the main button is back.
 
         After Stop that is when the step at work has ended: till then Gradio drops a press.
+
+        Args:
+            stopped: what components say after Stop; not earlier, or the step at work would still
+                change them.
         """
-        js = f"() => [{_update(visible=True)}, {_update(visible='hidden')}]"
+        words = stopped or {}
+        back = f"{_update(visible=True)}, {_update(visible='hidden')}"
+        js = f"""() => {{
+          const stop = document.getElementById({self.stop.elem_id!r});
+          const stopped = stop.textContent.trim() !== {STOP["value"]!r};
+          const said = {json.dumps(list(words.values()))};
+          return [{back}, ...said.map((text) => (stopped ? text : {_update()}))];
+        }}"""
         for after in (event.then, event.failure):  # Gradio's `then` does not follow an error
-            after(None, None, self.both, js=js, **QUIET)
+            after(None, None, [*self.both, *words], js=js, **QUIET)
 
 
 STOP: dict[str, Any] = {"visible": True, "value": "Stop", "interactive": True}

@@ -143,15 +143,10 @@ def _connect_run(
         shown,
         **{**QUIET, **LANE, **player.PROGRESS, "show_progress_on": screen},
     )
-    buttons.restore_after(event)
+    buttons.restore_after(event, {line: STOPPED, result: ""})
     buttons.ending()
-    buttons.stop.click(
-        lambda: (player.note("Stopped."), STOPPED, ""),
-        outputs=[screen, line, result],
-        cancels=[event],
-        queue=False,
-        **QUIET,
-    )
+    stopped = {"fn": lambda: player.note("Stopped."), "outputs": screen}
+    buttons.stop.click(**stopped, cancels=[event], queue=False, **QUIET)
 
 
 def _connect_settings(
