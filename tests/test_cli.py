@@ -178,6 +178,7 @@ def test_classes_by_name_and_number() -> None:
         return np.load("a.npz")["arr_0"]
 
     named = drawn("--class", "kind 1")
+    assert json.loads(str(np.load("a.npz")["metadata"]))["class"] == "kind 1"
     assert np.array_equal(named, drawn("--class", "1"))
     assert not np.array_equal(named, drawn("--class", "kind 2"))
     assert np.array_equal(drawn("--class", "0,1,2"), drawn())

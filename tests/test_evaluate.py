@@ -71,6 +71,12 @@ def run(line: str) -> int:
 LINE = "evaluate --model tiny --dataset folder:pictures --metrics fd-judge.safetensors"
 
 
+def test_only_a_models_own_name_is_written(here: Path) -> None:
+    line = LINE.replace("tiny", str(here.parent / "checkpoints" / "tiny"))
+    assert run(f"{line} -n 20 --steps 2 --out r.json") == 0
+    assert json.loads(Path("r.json").read_text())["model"] == "tiny"
+
+
 def test_the_distance_is_scipys_on_the_pictures_of_sample(here: Path, capsys: Capture) -> None:
     assert run(f"{LINE} -n 40 --steps 3,4 --samplers ddim,heun --seed 7 --out r.json") == 0
     said = capsys.readouterr().out

@@ -96,7 +96,7 @@ def _about(plan: Plan) -> dict[str, Any]:
 
     o, source = plan.o, plan.source
     return {
-        "model": o.model,
+        "model": plan.checkpoint.name,
         "n": o.n,
         "seed": o.seed,
         "dataset": source.dataset,

@@ -24,7 +24,6 @@ from ddpm_demo.cli.options import add_settings, model_name, path
 if TYPE_CHECKING:
     import numpy as np
 
-    from ddpm_demo.inference.spec import RunSpec
     from ddpm_demo.models.checkpoint import Checkpoint
     from ddpm_demo.models.zoo import Facts
 
@@ -98,7 +97,7 @@ def _sample(o: argparse.Namespace) -> None:
                     pictures = convert.to_uint8(step.x_t)
                     frames[f"t = {step.t}"] = convert.grid(pictures, scale=o.scale)
             parts.append(convert.to_uint8(step.x_t))
-    _write(o, RunSpec(checkpoint.name, run), frames, parts)
+    _write(o, RunSpec(checkpoint.name, run).to_metadata(checkpoint.classes), frames, parts)
     print(o.out)
 
 
@@ -118,11 +117,15 @@ def _kept(o: argparse.Namespace, run: c.SampleConfig, size: int) -> set[int]:
 
 
 def _write(
-    o: argparse.Namespace, run: RunSpec, frames: dict[str, np.ndarray], parts: list[np.ndarray]
+    o: argparse.Namespace,
+    about: dict[str, str],
+    frames: dict[str, np.ndarray],
+    parts: list[np.ndarray],
 ) -> None:
     """Write the file.
 
     Args:
+        about: what the file says of its run.
         frames: of a film or strip, by their labels.
         parts: the pictures, uint8 (N, H, W, C) each.
     """
@@ -131,7 +134,7 @@ def _write(
     from ddpm_demo.files import write_atomically
     from ddpm_demo.media import convert, encode
 
-    about, pictures, kind = run.to_metadata(), np.concatenate(parts), o.out.suffix.lower()
+    pictures, kind = np.concatenate(parts), o.out.suffix.lower()
     if kind == ".npz":
         buffer = io.BytesIO()
         np.savez_compressed(buffer, pictures, metadata=json.dumps(about))
