@@ -64,6 +64,15 @@ def require_writable(folder: Path, option: str = "") -> None:
         ) from None
 
 
+def require_temporary_folder() -> None:
+    """Raise `ValueError` if no temporary file can be written: torch needs a place for some."""
+    try:
+        tempfile.gettempdir()
+    except FileNotFoundError:
+        said = "No temporary file can be written; set TMPDIR to a folder where that is allowed."
+        raise ValueError(said) from None
+
+
 def cache_folder(name: str, instead: str) -> Path:
     """A folder of this program in the user's cache; it is looked up only when it is needed.
 

@@ -29,6 +29,7 @@ from ddpm_demo.models import hub
 from ddpm_demo.models.checkpoint import Checkpoint, CheckpointError, save_checkpoint
 from ddpm_demo.models.diffusers_format import export_diffusers
 from ddpm_demo.training.run_folder import RunFolder
+from ddpm_demo.ui import serve
 from ddpm_demo.ui.components.player.export import file_name
 from ddpm_demo.ui.server import network, work
 
@@ -282,3 +283,17 @@ def test_a_closed_pipe_is_no_error(zoo: Path) -> None:
     said = child.stderr.read().decode()
     child.stderr.close()
     assert (child.wait(60), said) == (1, "")
+
+
+def test_no_place_for_temporary_files(monkeypatch: pytest.MonkeyPatch, capsys: Any) -> None:
+    def none(*_: Any) -> str:
+        raise FileNotFoundError(2, "No usable temporary directory found")
+
+    monkeypatch.setattr("tempfile.tempdir", None)
+    monkeypatch.setattr("tempfile._get_default_tempdir", none)
+    said = "No temporary file can be written; set TMPDIR"
+    assert main(["models"]) == 2
+    assert said in capsys.readouterr().err
+    with pytest.raises(SystemExit):
+        serve.options_of(["--port", "0"])
+    assert said in capsys.readouterr().err

@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
+from ddpm_demo.files import require_temporary_folder
 from ddpm_demo.ui.server import settings
 from ddpm_demo.ui.server.network import (
     ask_own_address_directly,
@@ -44,6 +45,7 @@ def options_of(arguments: Sequence[str] | None = None) -> argparse.Namespace:
         o.auth = settings.password()
         settings.most_seconds(settings.RUN_MINUTES, 0)
         settings.most_seconds(settings.LANE_MINUTES, 0)
+        require_temporary_folder()
         require_free(o.host, o.port)
         require_proxies()
     except ValueError as error:
