@@ -1,0 +1,1 @@
+PAGE = ("tab", "t", "panes", "picture", "run", "view", "T")

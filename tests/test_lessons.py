@@ -1,0 +1,134 @@
+"""Lessons are read as docs/lessons.md says, and what is wrong in a file is said with its line."""
+
+import re
+from pathlib import Path
+
+import pytest
+
+from ddpm_demo.inference.spec import RunSpec
+from ddpm_demo.models.zoo import facts
+from ddpm_demo.ui.lessons.format import SHIPPED, LessonError, read_lesson, read_lessons
+from ddpm_demo.ui.lessons.links import PAGE
+
+ROOT = Path(__file__).parent.parent
+GOOD = """---
+title: A lesson
+about: What it is about.
+minutes: 5
+---
+
+## First card
+
+open: tab=generate&model=mnist&steps=5
+hide: x0_hat, z
+
+Two lines of
+words.
+
+? What is seen?
+
+- [x] This
+- [ ] That
+  Look again:
+  it was this.
+
+= Because it is
+so.
+"""
+
+
+def write(folder: Path, text: str, name: str = "a-lesson.md") -> Path:
+    path = folder / name
+    path.write_text(text, encoding="utf-8")
+    return path
+
+
+def test_a_lesson_is_read(tmp_path: Path) -> None:
+    lesson = read_lesson(write(tmp_path, GOOD))
+    assert (lesson.name, lesson.title, lesson.minutes) == ("a-lesson", "A lesson", 5)
+    (card,) = lesson.cards
+    assert card.words == "Two lines of words."
+    assert (card.open, card.hide) == ("tab=generate&model=mnist&steps=5", ("x0_hat", "z"))
+    assert card.show == card.open + "&run=1"
+    assert [(c.text, c.right, c.reply) for c in card.choices] == [
+        ("This", True, ""),
+        ("That", False, "Look again: it was this."),
+    ]
+    assert card.explained == "Because it is so."
+
+
+def test_what_was_run_already_is_not_run_again(tmp_path: Path) -> None:
+    text = GOOD.replace("steps=5", "steps=5&run=1")
+    assert read_lesson(write(tmp_path, text)).cards[0].show == ""
+
+
+WRONG = [
+    ("---\ntitle", "title", 1, "between two lines of ---"),
+    ("title: A lesson", "title: [", 4, "YAML"),
+    ("minutes: 5", "minutes: soon", 2, "minutes is missing"),
+    ("minutes: 5", "minutes: 500", 2, "1 to 90"),
+    ("about:", "subject:", 2, "'subject' is not one of"),
+    ("## First card", "First card", 7, "before the first card"),
+    ("## First card", "## ", 7, "has a title"),
+    ("open: tab=generate&model=mnist&steps=5", "", 7, "no `open:`"),
+    ("open: tab=generate&model=mnist&steps=5", "open: nothing", 9, "part after ?"),
+    ("open: tab=generate", "open: lesson=other&tab=generate", 9, "not another card"),
+    ("hide: x0_hat, z", "hide: x_0", 10, "x_t, x0_hat"),
+    ("hide: x0_hat, z", "open: a=b", 10, "open: comes twice"),
+    ("Two lines of", "word " * 61, 7, "62 words"),
+    ("Two lines of\nwords.", "", 7, "no words"),
+    ("? What is seen?", "", 17, "after the question"),
+    ("words.\n", "words.\n\n? Why?\n", 17, "one question"),
+    ("- [ ] That", "- [x] That", 7, "one choice is right"),
+    ("- [x] This", "- [ ] This\n  No.", 7, "one choice is right"),
+    ("- [x] This\n", "", 7, "2 to 6 choices"),
+    ("  Look again:\n  it was this.\n", "", 18, "needs what is said"),
+    ("= Because it is\nso.", "", 7, "no explanation"),
+    ("  it was this.", "it was this.", 20, "only their replies"),
+]
+
+
+@pytest.mark.parametrize(("old", "new", "line", "said"), WRONG, ids=[w[3] for w in WRONG])
+def test_what_is_wrong_is_said_with_its_line(
+    tmp_path: Path, old: str, new: str, line: int, said: str
+) -> None:
+    assert old in GOOD
+    with pytest.raises(LessonError) as error:
+        read_lesson(write(tmp_path, GOOD.replace(old, new, 1)))
+    assert str(error.value).startswith(f"a-lesson.md, line {line}: ")
+    assert said in str(error.value)
+
+
+def test_other_files(tmp_path: Path) -> None:
+    with pytest.raises(LessonError, match=r"My Lesson.md, line 1: a file's name"):
+        read_lesson(write(tmp_path, GOOD, "My Lesson.md"))
+    with pytest.raises(LessonError, match="no folder of lessons"):
+        read_lessons([tmp_path / "none"])
+    (tmp_path / "b.md").write_bytes(b"\xff\xfe\x00")
+    with pytest.raises(LessonError, match=r"b.md can't be read"):
+        read_lesson(tmp_path / "b.md")
+    many = GOOD + GOOD[GOOD.index("## ") :] * 12
+    with pytest.raises(LessonError, match="1 to 12 cards"):
+        read_lesson(write(tmp_path, many))
+
+
+def test_ones_own_come_after_the_shipped_and_may_replace_them(tmp_path: Path) -> None:
+    write(tmp_path, GOOD)
+    write(tmp_path, GOOD, "noise-is-easy.md")
+    found = read_lessons([SHIPPED, tmp_path])
+    assert found["noise-is-easy"].title == found["a-lesson"].title == "A lesson"
+    assert len(found) == len(read_lessons([SHIPPED])) + 1
+
+
+@pytest.mark.parametrize("lesson", read_lessons([SHIPPED]).values(), ids=lambda one: one.name)
+def test_a_shipped_lesson_opens_what_there_is(lesson: object) -> None:
+    assert 4 <= len(lesson.cards) <= 8  # type: ignore[attr-defined]
+    for card in lesson.cards:  # type: ignore[attr-defined]
+        for query in filter(None, (card.open, card.show)):
+            assert RunSpec.from_query(query, facts, "mnist", page=PAGE)[1] == []
+
+
+def test_the_example_of_the_docs_is_a_lesson(tmp_path: Path) -> None:
+    docs = (ROOT / "docs" / "lessons.md").read_text(encoding="utf-8")
+    (example,) = re.findall(r"^```markdown\n(.*?)^```$", docs, re.M | re.S)
+    assert read_lesson(write(tmp_path, example)).cards
