@@ -17,6 +17,7 @@ from typing import NoReturn
 
 from ddpm_demo.cli.distilling import distill_arguments
 from ddpm_demo.cli.evaluation import evaluate_arguments
+from ddpm_demo.cli.experiment import experiment_arguments
 from ddpm_demo.cli.finetuning import finetune_arguments
 from ddpm_demo.cli.noising import noise_arguments
 from ddpm_demo.cli.sampling import sample_arguments
@@ -33,6 +34,7 @@ EXAMPLES = """examples:
   python -m ddpm_demo finetune --model cifar10 --class ship --steps 400 --out runs/ship
   python -m ddpm_demo distill --model cifar10 --steps 4,2,1 --out runs/cifar10-fast
   python -m ddpm_demo evaluate --model mnist --metrics fd-mnist,bpd -n 5000
+  python -m ddpm_demo experiment race --seed 3 --out race.png
 
 The options of a command: its name and --help.
 """
@@ -96,6 +98,7 @@ def parser() -> argparse.ArgumentParser:
         (finetune_arguments, "finetune", "move a copy of a model to one class"),
         (distill_arguments, "distill", "teach a copy of a model to sample in few steps"),
         (evaluate_arguments, "evaluate", "measure a model: FID, IS, Fréchet distances, bits/dim"),
+        (experiment_arguments, "experiment", "answer a question by an experiment, as one picture"),
         (models_arguments, "models", "list the shipped models"),
         (ship_arguments, "ship", "make a training run a shipped model, with its card"),
         (export_arguments, "export", "write a model for diffusers.DDPMPipeline.from_pretrained"),

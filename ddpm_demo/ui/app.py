@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import gradio as gr
 from starlette.middleware import Middleware
 
+from ddpm_demo.ui.experiments.tab import build_experiments_tab
 from ddpm_demo.ui.finetune.tab import build_finetune_tab
 from ddpm_demo.ui.forward.tab import build_forward_tab
 from ddpm_demo.ui.generate.tab import build_generate_tab
@@ -89,11 +90,18 @@ def _measure(shared: Shared) -> None:
     build_measure_tab(shared.choice, shared.tab, local=shared.local)
 
 
+def _experiments(shared: Shared) -> None:
+    assert shared.choice
+    assert shared.tab
+    build_experiments_tab(shared.choice, shared.tab)
+
+
 TABS = (
     TabRow("generate", "Generate", _generate),
     TabRow("forward", "Forward noising", lambda shared: build_forward_tab()),
     TabRow("finetune", "Fine-tune", _finetune, needs_model=True),
     TabRow("measure", "Measure", _measure, needs_model=True),
+    TabRow("experiments", "Experiments", _experiments, needs_model=True),
 )
 
 

@@ -1,0 +1,98 @@
+"""Questions that are answered by an experiment: one row each.
+
+To add one, write a file with `run` and `cost`, its settings, and a row of `EXPERIMENTS`. The page,
+the command line and links read the row; nothing heavy is imported before an experiment runs.
+"""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from types import ModuleType
+from typing import TYPE_CHECKING, Any
+
+from ddpm_demo.config import one_of, require, settings
+from ddpm_demo.experiments.asked import Race
+
+if TYPE_CHECKING:
+    from ddpm_demo.experiments.report import Report
+    from ddpm_demo.experiments.tools import Tools
+
+
+@dataclass(frozen=True)
+class Experiment:
+    """A row of `EXPERIMENTS`.
+
+    Attributes:
+        name: on the command line, in links and in files.
+        question: what it asks.
+        about: what it does, in one or two sentences.
+        settings: a dataclass, each field a `config.setting`.
+        module: has `run(settings, tools)`, which yields a `Report` each time there is more to show,
+            and `cost(settings, per_call)`, the seconds that it takes. `per_call(model, n)` is how
+            long one call of a network with n pictures takes.
+    """
+
+    name: str
+    question: str
+    about: str
+    settings: type
+    module: str
+
+    def __call__(self, asked: Any, tools: Tools) -> Iterator[Report]:
+        """Run it."""
+        found: Iterator[Report] = self._module().run(asked, tools)
+        return found
+
+    def cost(self, asked: Any, per_call: Callable[[str, int], float]) -> float:
+        """Seconds that it takes."""
+        return float(self._module().cost(asked, per_call))
+
+    def _module(self) -> ModuleType:
+        return importlib.import_module(f"ddpm_demo.experiments.{self.module}")
+
+    def ask(self, values: Mapping[str, Any]) -> Any:
+        """Its settings from what a page, a command or a link says; the rest has its default.
+
+        Raises:
+            ValueError: a value can't be read, or is not allowed.
+        """
+        known = settings(self.settings)
+        for name in values:
+            one_of("setting", name, tuple(known))
+        read = {name: _read(name, str(known[name][0].type), v) for name, v in values.items()}
+        return self.settings(**read)
+
+
+def _read(name: str, kind: str, value: Any) -> Any:
+    """A value as the type of its field; pages give whole numbers as floats, and lists as text."""
+    try:
+        if kind == "bool" and isinstance(value, str):
+            require(value in ("True", "False"), name, value, "True or False")
+            return value == "True"
+        if kind == "int":
+            number = float(value)
+            return int(number) if number == int(number) else number
+        if kind == "float":
+            return float(value)
+        if kind.startswith("tuple") and isinstance(value, str):
+            return tuple(int(part) for part in value.replace(",", " ").split())
+    except (TypeError, ValueError, OverflowError):
+        allowed = "whole numbers, separated by commas" if kind.startswith("tuple") else "a number"
+        require(False, name, str(value)[:40], allowed)
+    return value
+
+
+EXPERIMENTS: dict[str, Experiment] = {
+    row.name: row
+    for row in (
+        Experiment(
+            name="race",
+            question="Which sampler needs the fewest calls?",
+            about="All samplers start from the same noise and may ask the network equally often.",
+            settings=Race,
+            module="race",
+        ),
+    )
+}

@@ -1,0 +1,167 @@
+"""Race: all samplers from the same noise, at equal numbers of calls of the network."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import torch
+
+from ddpm_demo.catalog import SAMPLERS, Sampler
+from ddpm_demo.config import SampleConfig
+from ddpm_demo.experiments.asked import Race
+from ddpm_demo.experiments.report import Panel, Report, Sheet, Table, Words
+from ddpm_demo.experiments.tools import Tools, interval, spoken
+from ddpm_demo.inference.generate import defaults
+from ddpm_demo.media import convert
+from ddpm_demo.models.checkpoint import Checkpoint
+
+N = 4  # pictures of each run
+LONG = 100  # steps of the reference, a second-order solver's
+SAME = 0.1  # a distance below this can't be seen: a twentieth of the way from black to white
+
+
+def cost(asked: Race, per_call: Callable[[str, int], float]) -> float:
+    return (len(SAMPLERS) * sum(asked.calls) + LONG) * per_call(asked.model, N)
+
+
+@dataclass
+class _Course:
+    """The runs so far: pictures and distances by sampler and calls."""
+
+    asked: Race
+    checkpoint: Checkpoint
+    tools: Tools
+    pictures: dict[tuple[str, int], np.ndarray] = field(default_factory=dict)
+    ends: dict[tuple[str, int], torch.Tensor] = field(default_factory=dict)
+    reference: torch.Tensor | None = None
+
+    def config(self, sampler: Sampler, calls: int) -> SampleConfig:
+        best = defaults(self.checkpoint)
+        steps = min(sampler.steps(calls), best.start or self.checkpoint.diffusion.T)
+        return best.but(sampler=sampler.name, steps=steps, n=N, seed=self.asked.seed, eta=0.0)
+
+    def run(self, sampler: Sampler, calls: int) -> Iterator[int]:
+        """The calls made so far, at each step; the end is kept."""
+        config = self.config(sampler, calls)
+        for step in self.tools.generate(self.checkpoint, config):
+            yield sampler.calls(step.index) if step.index else 0
+        self.ends[sampler.name, calls] = step.x_t
+        self.pictures[sampler.name, calls] = convert.to_uint8(step.x_t)
+
+    def distance(self, sampler: str, calls: int) -> tuple[float, float] | None:
+        """Root mean square over pixels from the reference: mean over pictures, and interval."""
+        if self.reference is None or _noisy(sampler):
+            return None
+        gap = (self.ends[sampler, calls] - self.reference).square().flatten(1).mean(1).sqrt()
+        return interval(gap.tolist())
+
+    def sheet(self) -> Sheet:
+        keys = [[(name, calls) for calls in self.asked.calls] for name in _order()]
+        notes = []
+        for row in keys:
+            found = [self.distance(*key) if key in self.ends else None for key in row]
+            notes.append(tuple(f"{d[0]:.3f} away" if d else "" for d in found))
+        return Sheet(
+            f"Four pictures from the same noise, seed {self.asked.seed}",
+            tuple(tuple(self.pictures.get(key) for key in row) for row in keys),
+            rows=tuple(_label(name) for name in _order()),
+            columns=tuple(f"{calls} calls" for calls in self.asked.calls),
+            notes=tuple(notes),
+            wide=N,
+        )
+
+
+def _noisy(name: str) -> bool:
+    """Whether the run adds noise: DDIM has eta = 0 here."""
+    return SAMPLERS[name].adds_noise and name != "ddim"
+
+
+def _order() -> list[str]:
+    """Those that follow one path first."""
+    return sorted(SAMPLERS, key=_noisy)
+
+
+def _label(name: str) -> str:
+    return SAMPLERS[name].label + (" (adds noise)" if _noisy(name) else "")
+
+
+def run(asked: Race, tools: Tools) -> Iterator[Report]:
+    """All samplers, the columns one after the other, and then the long reference."""
+    checkpoint = tools.load(asked.model)
+    course = _Course(asked, checkpoint, tools)
+    whole = len(SAMPLERS) * sum(asked.calls) + LONG
+    done = 0
+    for calls in sorted(set(asked.calls)):
+        for name in _order():
+            words = f"{_label(name)} with {calls} calls"
+            for made in course.run(SAMPLERS[name], calls):
+                yield Report((done + made) / whole, words, (course.sheet(),))
+            done += calls
+    reference = SAMPLERS["dpmpp_2m"]
+    most = min(LONG, checkpoint.diffusion.T)
+    for made in course.run(reference, most):
+        yield Report((done + made) / whole, "The long reference", (course.sheet(),))
+    course.reference = course.ends[reference.name, most]
+    yield Report(1, "", (course.sheet(), *_result(course)), _numbers(course, most))
+
+
+def _fewest(course: _Course, name: str) -> int | None:
+    """The fewest calls after which no difference from the reference can be seen."""
+    for calls in sorted(course.asked.calls):
+        found = course.distance(name, calls)
+        if found and found[0] + found[1] < SAME:
+            return calls
+    return None
+
+
+def _result(course: _Course) -> tuple[Panel, ...]:
+    calls = course.asked.calls
+    rows = []
+    for name in (name for name in _order() if not _noisy(name)):
+        found = [course.distance(name, c) for c in calls]
+        fewest = _fewest(course, name)
+        rows.append((_label(name), *(spoken(*d) if d else "" for d in found), str(fewest or "–")))
+    note = (
+        f"Root mean square difference of pixels, which go from −1 to 1: mean of n = {N} pictures "
+        f"with its 95 % interval. The reference is DPM-Solver++ with {LONG} calls from the same "
+        f"noise. The last column has the fewest calls whose interval ends below {SAME}."
+    )
+    table = Table(
+        "Distance from a long run",
+        ("sampler", *(f"{c} calls" for c in calls), "looks the same from"),
+        tuple(rows),
+        note,
+    )
+    words = [
+        "The samplers of the upper rows solve one equation: from the same noise they all lead to "
+        "the same picture, and differ in how soon they are there.",
+        "Those that add noise draw another picture at each number of steps, so there is no "
+        "reference to be near to: judge them by how good their pictures look.",
+    ]
+    if known := _measured(course.checkpoint):
+        return table, known, Words(tuple(words))
+    return table, Words(tuple(words))
+
+
+def _measured(checkpoint: Checkpoint) -> Table | None:
+    """What the model's card says of its samplers: measured before, on many samples."""
+    found = [row for row in checkpoint.info.get("samplers") or () if row.get("distance")]
+    rows = tuple((r["sampler"], str(r["calls"]), f"{r['distance']:.3f}") for r in found)
+    note = "From the model's card, not measured now: less is better."
+    head = ("sampler", "calls", "distance")
+    return Table("Distance of many samples from the data", head, rows, note) if rows else None
+
+
+def _numbers(course: _Course, most: int) -> dict[str, Any]:
+    """What was measured, for JSON."""
+    rows = []
+    for name, calls in course.ends:
+        if (name, calls) == ("dpmpp_2m", most) and most not in course.asked.calls:
+            continue
+        found = course.distance(name, calls)
+        mean, half = found or (None, None)
+        rows.append({"sampler": name, "calls": calls, "distance": mean, "interval": half, "n": N})
+    return {"runs": rows, "reference": {"sampler": "dpmpp_2m", "calls": most}}

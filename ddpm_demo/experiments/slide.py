@@ -1,0 +1,141 @@
+"""The result of an experiment as one picture, for a slide, and as JSON."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import shlex
+from typing import Any
+
+import numpy as np
+from PIL import Image, ImageDraw
+
+from ddpm_demo.config import settings
+from ddpm_demo.experiments import Experiment
+from ddpm_demo.experiments.report import Code, Panel, Plot, Report, Sheet, Table, Words
+from ddpm_demo.media import convert
+from ddpm_demo.media.raster import INK, draw_svg, font, latin, wrapped
+
+WIDTH, MARGIN, GAP = 1600, 40, 14
+BIG, MIDDLE, SMALL = 40, 24, 20
+INNER = WIDTH - 2 * MARGIN
+PALE = "#475569"
+
+
+def command(row: Experiment, asked: Any, out: str | None = None) -> str:
+    """The command line that makes the same."""
+    words = ["python", "-m", "ddpm_demo", "experiment", row.name]
+    for name, (field, about) in settings(row.settings).items():
+        value = getattr(asked, name)
+        if value == field.default:
+            continue
+        option = (about.option or name).replace("_", "-")
+        if isinstance(value, bool):
+            words.append(f"--{option}" if value else f"--no-{option}")
+        else:
+            text = ",".join(map(str, value)) if isinstance(value, tuple) else str(value)
+            words += [f"--{option}", text]
+    return shlex.join([*words, "--out", out or f"{row.name}.png"])
+
+
+def as_json(row: Experiment, asked: Any, report: Report) -> str:
+    """What was asked and measured, and the command for it."""
+    about = {
+        "experiment": row.name,
+        "question": row.question,
+        "settings": dataclasses.asdict(asked),
+        "command": command(row, asked),
+        "numbers": report.numbers,
+    }
+    return json.dumps(about, indent=1, ensure_ascii=False)
+
+
+def slide(row: Experiment, asked: Any, report: Report) -> np.ndarray:
+    """One frame, uint8 (H, W, 3): the question, all panels, and the command that makes it."""
+    parts = [_text([row.question], BIG)]
+    parts += [part for panel in report.panels for part in _panel(panel)]
+    parts.append(_text([command(row, asked)], SMALL, PALE))
+    height = 2 * MARGIN + sum(p.height for p in parts) + GAP * (len(parts) - 1)
+    page = Image.new("RGB", (WIDTH, height), "white")
+    y = MARGIN
+    for part in parts:
+        page.paste(part, (MARGIN, y))
+        y += part.height + GAP
+    return np.array(page)
+
+
+def _panel(panel: Panel) -> list[Image.Image]:
+    title = [_text([panel.title], MIDDLE)] if panel.title else []
+    if isinstance(panel, Sheet):
+        return [*title, _sheet(panel)]
+    if isinstance(panel, Plot):
+        return [*title, Image.fromarray(draw_svg(panel.svg)), *_note(panel.note)]
+    if isinstance(panel, Code):
+        return [*title, _text(panel.lines, SMALL)]
+    if isinstance(panel, Table):
+        return [*title, _table(panel), *_note(panel.note)]
+    assert isinstance(panel, Words)
+    return [*title, _text(panel.text, SMALL)]
+
+
+def _note(words: str) -> list[Image.Image]:
+    return [_text([words], SMALL, PALE)] if words else []
+
+
+def _text(paragraphs: tuple[str, ...] | list[str], size: int, colour: str = INK) -> Image.Image:
+    lines = [line for words in paragraphs for line in wrapped(words, INNER, size)]
+    step = round(1.35 * size)
+    page = Image.new("RGB", (INNER, step * len(lines)), "white")
+    draw = ImageDraw.Draw(page)
+    for k, line in enumerate(lines):
+        draw.text((0, k * step), line, colour, font(size))
+    return page
+
+
+def _sheet(sheet: Sheet) -> Image.Image:
+    """Rows and columns of cells of one size, with their words."""
+    shown = [cell for row in sheet.cells for cell in row if cell is not None]
+    if not shown:
+        return Image.new("RGB", (INNER, 1), "white")
+    side = 250 if sheet.rows else 0
+    columns = max(len(row) for row in sheet.cells)
+    frames = [convert.grid(cell, min(sheet.wide, len(cell))) for cell in shown]
+    width, height = max(f.shape[1] for f in frames), max(f.shape[0] for f in frames)
+    scale = max(1, min((INNER - side - GAP * columns) // (width * columns), 420 // height))
+    step_x = width * scale + GAP
+    head = 30 if sheet.columns else 0
+    foot = 28 if any(any(row) for row in sheet.notes) else 8
+    step_y = height * scale + foot
+    page = Image.new("RGB", (INNER, head + step_y * len(sheet.cells)), "white")
+    draw = ImageDraw.Draw(page)
+    for j, words in enumerate(sheet.columns):
+        draw.text((side + j * step_x, 0), latin(words), INK, font(SMALL))
+    for i, row in enumerate(sheet.cells):
+        y = head + i * step_y
+        if i < len(sheet.rows):
+            for k, line in enumerate(wrapped(sheet.rows[i], side - GAP, SMALL)):
+                draw.text((0, y + 26 * k), line, INK, font(SMALL))
+        for j, cell in enumerate(row):
+            if cell is None:
+                continue
+            frame = convert.grid(cell, min(sheet.wide, len(cell)), scale=scale)
+            page.paste(Image.fromarray(frame), (side + j * step_x, y))
+            if sheet.notes and j < len(sheet.notes[i]):
+                place = (side + j * step_x, y + height * scale)
+                draw.text(place, latin(sheet.notes[i][j]), PALE, font(18))
+    return page
+
+
+def _table(table: Table) -> Image.Image:
+    lines = [table.head, *table.rows]
+    widths = [
+        max(font(SMALL).getlength(latin(line[k])) for line in lines) + 36
+        for k in range(len(table.head))
+    ]
+    page = Image.new("RGB", (INNER, 32 * len(lines)), "white")
+    draw = ImageDraw.Draw(page)
+    for i, line in enumerate(lines):
+        for k, words in enumerate(line):
+            place = (sum(widths[:k]), 32 * i)
+            draw.text(place, latin(words), PALE if i == 0 else INK, font(SMALL))
+    return page

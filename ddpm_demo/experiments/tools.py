@@ -1,0 +1,64 @@
+"""What an experiment is given by whoever runs it: the app shares networks between visitors."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from ddpm_demo.config import SampleConfig
+from ddpm_demo.data import Images
+from ddpm_demo.data import load as load_data
+from ddpm_demo.diffusion.denoiser import Denoiser
+from ddpm_demo.diffusion.walk import Step
+from ddpm_demo.inference.generate import generate
+from ddpm_demo.models.checkpoint import Checkpoint
+from ddpm_demo.models.load import load_checkpoint
+
+
+@dataclass(frozen=True)
+class Tools:
+    """Where an experiment gets its models and its data.
+
+    Attributes:
+        load: a model by name.
+        denoiser: makes what samplers ask (see `inference.generate`).
+        data: as `data.load`.
+        options: more for `generate`, such as bf16.
+    """
+
+    load: Callable[[str], Checkpoint] = load_checkpoint
+    denoiser: Callable[..., Denoiser] = Denoiser
+    data: Callable[..., Images] = load_data
+    bf16: bool = False
+
+    def generate(self, checkpoint: Checkpoint, run: SampleConfig, **options: Any) -> Iterator[Step]:
+        """The steps of a run: those that Generate makes."""
+        return generate(checkpoint, run, denoiser=self.denoiser, bf16=self.bf16, **options)
+
+
+def interval(values: Sequence[float]) -> tuple[float, float]:
+    """Mean, and half the width of its 95 % interval, by Student's t.
+
+    The quantile of t is that of the Gaussian expanded in 1/nu (Abramowitz & Stegun 26.7.5), which
+    is right to 3 % for three values, and to 1 % for more.
+
+    Raises:
+        ValueError: fewer than three values.
+    """
+    n = len(values)
+    if n < 3:
+        raise ValueError(f"The number of values is {n}; allowed is 3 or more.")
+    mean, z, nu = sum(values) / n, 1.959964, n - 1
+    g1 = (z**3 + z) / 4
+    g2 = (5 * z**5 + 16 * z**3 + 3 * z) / 96
+    g3 = (3 * z**7 + 19 * z**5 + 17 * z**3 - 15 * z) / 384
+    t = z + g1 / nu + g2 / nu**2 + g3 / nu**3
+    deviation = math.sqrt(sum((value - mean) ** 2 for value in values) / nu)
+    return mean, t * deviation / math.sqrt(n)
+
+
+def spoken(mean: float, half: float) -> str:
+    """A mean with its interval, such as "0.123 ± 0.045"."""
+    return f"{mean:.3f} ± {half:.3f}"

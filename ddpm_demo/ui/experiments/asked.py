@@ -1,0 +1,30 @@
+"""The values of the controls of all experiments, in one list."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from ddpm_demo.config import one_of, settings
+from ddpm_demo.experiments import EXPERIMENTS, Experiment
+
+
+def names(row: Experiment) -> list[str]:
+    """The settings of an experiment, each of which has a control."""
+    return list(settings(row.settings))
+
+
+def asked(name: Any, values: Sequence[Any]) -> tuple[Experiment, Any]:
+    """The experiment of a name, and its settings out of the values of all controls.
+
+    Raises:
+        ValueError: no such experiment, or a value that is not allowed.
+    """
+    one_of("experiment", name, tuple(EXPERIMENTS))
+    start = 0
+    for row in EXPERIMENTS.values():
+        mine = dict(zip(names(row), values[start:], strict=False))
+        if row.name == name:
+            break
+        start += len(names(row))
+    return row, row.ask(mine)

@@ -1,0 +1,104 @@
+"""What the tab "Experiments" does: it runs one, and shows what it yields."""
+
+from __future__ import annotations
+
+import html
+import time
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import gradio as gr
+
+from ddpm_demo.experiments.report import Report
+from ddpm_demo.experiments.tools import Tools
+from ddpm_demo.inference.timing import per_call, spoken
+from ddpm_demo.ui.components.bar import bar
+from ddpm_demo.ui.experiments import view
+from ddpm_demo.ui.experiments.asked import asked
+from ddpm_demo.ui.server import runtime, settings
+from ddpm_demo.ui.server.errors import friendly
+from ddpm_demo.ui.server.settings import GPU
+from ddpm_demo.ui.server.work import data_of, give_way
+
+Said = tuple[Any, Any]  # for the line and the result
+EVERY = 0.5  # seconds between two messages: each has all pictures that there are
+WAY = 1.0  # seconds between two looks at whether somebody waits for pictures
+
+
+def say(line: Any = None, result: Any = None) -> Said:
+    """What is not given stays as it is."""
+    return tuple(gr.skip() if part is None else part for part in (line, result))  # type: ignore
+
+
+def most_seconds() -> float:
+    """What one experiment may take: the lane is for all visitors."""
+    return settings.most_seconds(settings.LANE_MINUTES, 60)
+
+
+def _source(own: Mapping[str, str], name: str) -> str:
+    return own.get(name, name)
+
+
+def how_long(own: Mapping[str, str], name: Any, *values: Any) -> str:
+    """The line below the button: what it costs, or why it can't be run."""
+    try:
+        row, wanted = asked(name, values)
+        seconds = row.cost(
+            wanted, lambda model, n: per_call(runtime.seconds(_source(own, model)), n)
+        )
+    except (ValueError, OSError, FloatingPointError) as error:
+        return html.escape(str(error))
+    if seconds > most_seconds():
+        return f"About {spoken(seconds)}: more than the limit of {spoken(most_seconds())}."
+    return f"About {spoken(seconds)} on this computer."
+
+
+def run(own: Mapping[str, str], name: Any, *values: Any) -> Iterator[Said]:
+    """Run an experiment, and stream the line of progress and what there is to show.
+
+    Raises:
+        gr.Error: a bad value, or data that can't be had; the line says so, too.
+    """
+    try:
+        yield from friendly(_run)(own, name, *values)
+    except gr.Error as error:
+        yield say(line=error.message)
+        raise
+
+
+def _run(own: Mapping[str, str], name: Any, *values: Any) -> Iterator[Said]:
+    row, wanted = asked(name, values)
+    limit = time.monotonic() + most_seconds()
+    begun, sent, looked = time.monotonic(), 0.0, time.monotonic()
+    yield say("Getting ready…", "")
+    report = Report(0)
+    for report in _reports(dict(own), row.name, wanted):
+        now = time.monotonic()
+        if now > limit:
+            raise ValueError(f"Stopped after the limit of {spoken(most_seconds())}.")
+        if now - looked > WAY:
+            for _ in give_way():
+                yield say()
+            looked = time.monotonic()
+        if now - sent < EVERY:
+            yield say()
+            continue
+        sent = now
+        left = (now - begun) * (1 / report.done - 1) if report.done > 0.02 else 0
+        words = html.escape(report.line) + (f", about {spoken(left)} to go" if left else "")
+        yield say(bar(words, report.done), view.panels(report))
+    yield say("Done.", view.saved(row, wanted, report) + view.panels(report))
+
+
+@GPU
+@friendly
+def _reports(own: Mapping[str, str], name: str, wanted: Any) -> Iterator[Report]:
+    from ddpm_demo.experiments import EXPERIMENTS
+
+    tools = Tools(
+        load=lambda model: runtime.model(_source(own, model)),
+        denoiser=runtime.denoiser,
+        data=data_of,
+        bf16=runtime.bf16(),
+    )
+    yield from EXPERIMENTS[name](wanted, tools)

@@ -1,0 +1,126 @@
+"""The tab "Experiments": a list of questions, and the one that is chosen. It knows no torch."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+from typing import Any
+
+import gradio as gr
+
+from ddpm_demo.config import Setting, settings
+from ddpm_demo.experiments import EXPERIMENTS, Experiment
+from ddpm_demo.models.zoo import available
+from ddpm_demo.ui.components import controls
+from ddpm_demo.ui.components.controls import QUICK, QUIET
+from ddpm_demo.ui.components.model_choice import ModelChoice
+from ddpm_demo.ui.server.lazy import called, streamed
+from ddpm_demo.ui.server.work import LANE
+
+HANDLERS = "ddpm_demo.ui.experiments.handlers"
+STYLE = Path(__file__).with_name("experiments.css")
+EMPTY = '<p class="empty">Press Run. What comes out is shown here.</p>'
+SLIDER = 100  # whole numbers up to this are chosen with a slider
+
+
+def build_experiments_tab(choice: ModelChoice, tab: gr.Tab) -> None:
+    """Lay out the tab; call it inside of it."""
+    rows = list(EXPERIMENTS.values())
+    gr.HTML(f"<style>{STYLE.read_text(encoding='utf-8')}</style>", padding=False, visible=False)
+    card = gr.Radio(
+        [(row.question, row.name) for row in rows],
+        value=rows[0].name,
+        show_label=False,
+        container=False,
+        elem_id="experiment-cards",
+    )
+    with gr.Row(elem_classes="stage-and-controls"):
+        with gr.Column(scale=3, min_width=320):
+            result = gr.HTML(EMPTY, elem_id="experiment-result", padding=False)
+        with gr.Column(scale=1, min_width=280, elem_classes="settings"):
+            about = gr.HTML(_about(rows[0]), elem_id="experiment-about", padding=False)
+            with gr.Row(elem_id="experiment-act"):
+                buttons = controls.RunButtons.build(
+                    "Run", "experiment-run", "experiment-stop", "experiment-result"
+                )
+                pace = gr.HTML(elem_id="experiment-pace", min_width=240, padding=False)
+                line = controls.line("", "experiment-line")
+            groups, inputs = [], []
+            for row in rows:
+                with gr.Group(visible=row is rows[0]) as group:
+                    inputs += [_control(row, name, choice) for name in settings(row.settings)]
+                groups.append(group)
+    _connect_run([choice.own, card, *inputs], buttons, [line, result])
+    _connect_cards(card, [about, result, line, *groups])
+    timed = (called(f"{HANDLERS}:how_long"), [choice.own, card, *inputs], pace)
+    gr.on([card.change, *(c.change for c in inputs)], *timed, preprocess=False, **QUICK)
+    tab.select(*timed, preprocess=False, **QUICK)
+
+
+def _about(row: Experiment) -> str:
+    return f"<h2>{row.question}</h2><p>{row.about}</p>"
+
+
+def _connect_run(what: list[Any], buttons: controls.RunButtons, shown: list[Any]) -> None:
+    """What Run and Stop do."""
+    line, _ = shown
+    js = """() => [{__type__: 'update', visible: 'hidden'}, {__type__: 'update', visible: true,
+      value: 'Stop', interactive: true}, 'Waiting for its turn…']"""
+    waits = buttons.go.click(None, None, [*buttons.both, line], js=js, **QUIET)
+    event = waits.success(streamed(f"{HANDLERS}:run"), what, shown, **{**QUIET, **LANE})
+    buttons.restore_after(event)
+    buttons.ending()
+    buttons.stop.click(
+        lambda: (*controls.over(), "Stopped. What has come so far stays."),
+        outputs=[*buttons.both, line],
+        cancels=[event],
+        queue=False,
+        **QUIET,
+    )
+
+
+def _connect_cards(card: gr.Radio, shown: list[Any]) -> None:
+    """A card shows its own settings."""
+
+    def chosen(name: str) -> list[Any]:
+        row = EXPERIMENTS.get(name) or next(iter(EXPERIMENTS.values()))
+        return [_about(row), EMPTY, "", *(gr.update(visible=k == row.name) for k in EXPERIMENTS)]
+
+    card.change(chosen, card, shown, queue=False, **QUIET)
+
+
+def _control(row: Experiment, name: str, choice: ModelChoice) -> Any:
+    """The control of a setting, by its type and limits."""
+    field, about = settings(row.settings)[name]
+    look: dict[str, Any] = {
+        "label": about.label or name,
+        "info": about.help[0].upper() + about.help[1:] + ".",
+        "elem_id": f"experiment-{row.name}-{name}",
+    }
+    if name == "model" or name.endswith("_model"):
+        return _models(field, choice, look)
+    if about.choices:
+        return gr.Dropdown(list(about.choices), value=field.default, **look)
+    if isinstance(field.default, bool):
+        return gr.Checkbox(field.default, **look)
+    if isinstance(field.default, tuple):
+        return gr.Textbox(", ".join(map(str, field.default)), max_lines=1, **look)
+    if isinstance(field.default, str):
+        return gr.Textbox(field.default, max_lines=1, **look)
+    return _number(field, about, look)
+
+
+def _models(field: dataclasses.Field[Any], choice: ModelChoice, look: dict[str, Any]) -> Any:
+    names = available()
+    first = field.default if field.default in names else names[0]
+    control = gr.Dropdown(names, value=first, allow_custom_value=True, **look)
+    choice.follow(control)
+    return control
+
+
+def _number(field: dataclasses.Field[Any], about: Setting, look: dict[str, Any]) -> Any:
+    low, high = about.low, about.high
+    if low is not None and high is not None and high <= SLIDER:
+        step = 1 if about.whole else 0.01 * (high - low)
+        return gr.Slider(low, high, value=field.default, step=step, **look)
+    return gr.Number(field.default, precision=0 if about.whole else None, **look)

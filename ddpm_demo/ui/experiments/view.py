@@ -1,0 +1,101 @@
+"""The panels of an experiment as HTML."""
+
+from __future__ import annotations
+
+import base64
+import html
+from typing import Any
+
+from ddpm_demo.experiments import Experiment
+from ddpm_demo.experiments.report import Code, Panel, Plot, Report, Sheet, Table
+from ddpm_demo.experiments.slide import as_json, slide
+from ddpm_demo.media import convert, encode
+
+
+def panels(report: Report) -> str:
+    """All that there is to show so far."""
+    return "".join(_panel(panel) for panel in report.panels)
+
+
+def saved(row: Experiment, asked: Any, report: Report) -> str:
+    """Two links that save the result: as one picture, and its numbers."""
+    picture = encode.encode([slide(row, asked, report)], "png")
+    numbers = as_json(row, asked, report).encode()
+    return (
+        '<p class="experiment-save">'
+        + _link(f"{row.name}.png", "image/png", picture, "Save as one picture")
+        + _link(f"{row.name}.json", "application/json", numbers, "Save the numbers")
+        + "</p>"
+    )
+
+
+def _link(name: str, kind: str, data: bytes, words: str) -> str:
+    return f'<a download="{name}" href="{_data(kind, data)}">{words}</a>'
+
+
+def _data(kind: str, data: bytes) -> str:
+    return f"data:{kind};base64,{base64.b64encode(data).decode()}"
+
+
+def _panel(panel: Panel) -> str:
+    title = f"<h3>{html.escape(panel.title)}</h3>" if panel.title else ""
+    if isinstance(panel, Sheet):
+        body = _sheet(panel)
+    elif isinstance(panel, Plot):
+        body = panel.svg + _note(panel.note)
+    elif isinstance(panel, Code):
+        body = f"<pre>{''.join(map(_code, panel.lines))}</pre>"
+    elif isinstance(panel, Table):
+        body = _table(panel) + _note(panel.note)
+    else:
+        body = "".join(f"<p>{html.escape(words)}</p>" for words in panel.text)
+    kind = type(panel).__name__.lower()
+    return f'<section class="experiment-{kind}">{title}{body}</section>'
+
+
+def _note(words: str) -> str:
+    return f'<p class="note">{html.escape(words)}</p>' if words else ""
+
+
+def _code(line: str) -> str:
+    kind = {"+": "wrong", "-": "right"}.get(line[:1], "")
+    return f'<span class="{kind}">{html.escape(line)}</span>\n'
+
+
+def _sheet(sheet: Sheet) -> str:
+    head = "".join(f"<th>{html.escape(words)}</th>" for words in sheet.columns)
+    head = f"<tr>{'<td></td>' * bool(sheet.rows)}{head}</tr>" if head else ""
+    rows = []
+    for i, row in enumerate(sheet.cells):
+        name = f"<th>{html.escape(sheet.rows[i])}</th>" if i < len(sheet.rows) else ""
+        cells = []
+        for j, cell in enumerate(row):
+            notes = sheet.notes[i] if i < len(sheet.notes) else ()
+            about = [sheet.rows[i : i + 1], sheet.columns[j : j + 1], notes[j : j + 1]]
+            cells.append(_cell(sheet, cell, [words for part in about for words in part if words]))
+        rows.append(f"<tr>{name}{''.join(cells)}</tr>")
+    return f'<div class="scroll"><table>{head}{"".join(rows)}</table></div>'
+
+
+def _cell(sheet: Sheet, cell: Any, about: list[str]) -> str:
+    """A cell; the last of what is said about it stands below, if it is a note."""
+    if cell is None:
+        return '<td class="coming"></td>'
+    frame = convert.grid(cell, min(sheet.wide, len(cell)))
+    picture = _data("image/png", encode.encode([frame], "png"))
+    height, width = frame.shape[:2]
+    said = html.escape(", ".join(about) or sheet.title)
+    note = about[-1] if sheet.notes and len(about) > bool(sheet.rows) + bool(sheet.columns) else ""
+    return (
+        f'<td><img src="{picture}" alt="{said}" style="--w: {width}; --h: {height}">'
+        f"<small>{html.escape(note)}</small></td>"
+    )
+
+
+def _table(table: Table) -> str:
+    head = "".join(f"<th>{html.escape(words)}</th>" for words in table.head)
+    rows = "".join(
+        "<tr>" + "".join(f"<td>{html.escape(words)}</td>" for words in row) + "</tr>"
+        for row in table.rows
+    )
+    return f'<div class="scroll"><table><tr>{head}</tr>{rows}</table></div>'

@@ -1,0 +1,112 @@
+"""Experiments: what they show, measure and save, on tiny networks."""
+
+import json
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from scipy import stats
+
+from ddpm_demo import cli
+from ddpm_demo.config import settings
+from ddpm_demo.experiments import EXPERIMENTS
+from ddpm_demo.experiments.asked import Race
+from ddpm_demo.experiments.report import Report, Sheet
+from ddpm_demo.experiments.tools import Tools, interval
+from ddpm_demo.inference.generate import generate
+from ddpm_demo.inference.spec import defaults
+from ddpm_demo.media import convert
+from ddpm_demo.models.checkpoint import Checkpoint
+
+
+@pytest.fixture
+def tools(tiny: Callable[..., Checkpoint]) -> Tools:
+    return Tools(load=lambda name: tiny())
+
+
+def last(name: str, asked: Any, tools: Tools) -> Report:
+    *_, report = EXPERIMENTS[name](asked, tools)
+    assert report.done == 1
+    return report
+
+
+def test_rows_need_no_torch_and_describe_themselves() -> None:
+    code = "import sys, ddpm_demo.experiments; sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code]).returncode == 0
+    for name, row in EXPERIMENTS.items():
+        assert row.name == name
+        assert row.question.endswith("?")
+        assert row.about.endswith(".")
+        assert settings(row.settings)
+        assert row.settings()  # the defaults are allowed
+
+
+def test_what_pages_and_links_say_is_read() -> None:
+    row = EXPERIMENTS["race"]
+    assert row.ask({"calls": "3, 7", "seed": 5.0}) == Race(calls=(3, 7), seed=5)
+    for values, said in (
+        ({"calls": "five"}, "calls is 'five'; allowed is whole numbers"),
+        ({"seed": "-1"}, "seed is -1"),
+        ({"speed": 1}, "setting is 'speed'; allowed is one of model, calls, seed"),
+    ):
+        with pytest.raises(ValueError, match=said):
+            row.ask(values)
+
+
+@pytest.mark.parametrize("n", [3, 4, 10, 100])
+def test_the_interval_is_student_s(n: int) -> None:
+    values = np.random.default_rng(n).normal(size=n)
+    mean, half = interval(list(values))
+    known = stats.t.ppf(0.975, n - 1) * values.std(ddof=1) / n**0.5
+    assert mean == pytest.approx(values.mean())
+    assert half == pytest.approx(known, rel=0.035 if n == 3 else 0.01)
+
+
+def test_race_shows_the_runs_of_generate(tools: Tools) -> None:
+    checkpoint = tools.load("tiny")
+    report = last("race", Race(calls=(3, 8), seed=4), tools)
+    sheet = report.panels[0]
+    assert isinstance(sheet, Sheet)
+    assert sheet.rows[0] == "DDIM"
+    *_, end = generate(checkpoint, defaults(checkpoint).but(steps=8, n=4, seed=4))
+    assert np.array_equal(sheet.cells[0][1], convert.to_uint8(end.x_t))
+    runs = {(r["sampler"], r["calls"]): r["distance"] for r in report.numbers["runs"]}
+    *_, long = generate(
+        checkpoint, defaults(checkpoint).but(sampler="dpmpp_2m", steps=20, n=4, seed=4)
+    )
+    gap = (end.x_t - long.x_t).square().mean((1, 2, 3)).sqrt().mean()
+    assert runs["ddim", 8] == pytest.approx(float(gap), rel=1e-5)
+    assert runs["ddpm", 8] is None
+    assert runs["ddim", 8] < runs["ddim", 3]
+
+
+def test_the_command_writes_a_picture_and_its_numbers(
+    zoo: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "race.png"
+    words = ["experiment", "race", "--model", "tiny", "--calls", "2,4", "--out", str(out)]
+    assert cli.main(words) == 0
+    with Image.open(out) as picture:
+        assert picture.width == 1600
+        said = picture.text["command"]  # type: ignore[attr-defined]
+    about = json.loads(out.with_suffix(".json").read_text())
+    assert about["settings"] == {"model": "tiny", "calls": [2, 4], "seed": 0}
+    assert said == "python -m ddpm_demo experiment race --model tiny --calls 2,4 --out race.png"
+    assert cli.main([*words[:4], "--calls", "0"]) == 2
+    assert "calls is (0,); allowed is one to six" in capsys.readouterr().err
+
+
+def test_a_plot_is_drawn_where_it_is_in_the_page() -> None:
+    from ddpm_demo.media.plots import line_plot
+    from ddpm_demo.media.raster import draw_svg
+
+    frame = draw_svg(line_plot({"a": ((0, 1), (0, 1)), "b": ((0, 1), (1, 0))}, "x", "y"), 1)
+    teal = np.abs(frame.astype(int) - (0x0D, 0x94, 0x88)).sum(2) < 30
+    rows, columns = np.nonzero(teal[40:, 62:])
+    assert torch.corrcoef(torch.tensor(np.stack([columns, -rows])).double())[0, 1] > 0.99
