@@ -86,7 +86,8 @@ def _draw(
     if kind == "text":
         anchor = {"middle": "ms", "end": "rs"}.get(about.get("text-anchor", ""), "ls")
         size = font(scale * float(about.get("font-size", 12)))
-        draw.text(tuple(at("x", "y")), latin(words), INK, size, anchor)
+        x, y = at("x", "y")
+        draw.text((x, y), latin(words), INK, size, anchor)
     elif kind == "polyline":
         points = [tuple(scale * float(v) for v in p.split(",")) for p in about["points"].split()]
         draw.line(points, colour, round(scale * float(about.get("stroke-width", 1))))

@@ -27,7 +27,8 @@ WAY = 1.0  # seconds between two looks at whether somebody waits for pictures
 
 def say(line: Any = None, result: Any = None) -> Said:
     """What is not given stays as it is."""
-    return tuple(gr.skip() if part is None else part for part in (line, result))  # type: ignore
+    line, result = (gr.skip() if part is None else part for part in (line, result))
+    return line, result
 
 
 def most_seconds() -> float:

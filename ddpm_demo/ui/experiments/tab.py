@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 from pathlib import Path
 from typing import Any
 
@@ -92,35 +91,36 @@ def _connect_cards(card: gr.Radio, shown: list[Any]) -> None:
 def _control(row: Experiment, name: str, choice: ModelChoice) -> Any:
     """The control of a setting, by its type and limits."""
     field, about = settings(row.settings)[name]
+    first: Any = field.default
     look: dict[str, Any] = {
         "label": about.label or name,
         "info": about.help[0].upper() + about.help[1:] + ".",
         "elem_id": f"experiment-{row.name}-{name}",
     }
     if name == "model" or name.endswith("_model"):
-        return _models(field, choice, look)
+        return _models(first, choice, look)
     if about.choices:
-        return gr.Dropdown(list(about.choices), value=field.default, **look)
-    if isinstance(field.default, bool):
-        return gr.Checkbox(field.default, **look)
-    if isinstance(field.default, tuple):
-        return gr.Textbox(", ".join(map(str, field.default)), max_lines=1, **look)
-    if isinstance(field.default, str):
-        return gr.Textbox(field.default, max_lines=1, **look)
-    return _number(field, about, look)
+        return gr.Dropdown(list(about.choices), value=first, **look)
+    if isinstance(first, bool):
+        return gr.Checkbox(first, **look)
+    if isinstance(first, tuple):
+        return gr.Textbox(", ".join(map(str, first)), max_lines=1, **look)
+    if isinstance(first, str):
+        return gr.Textbox(first, max_lines=1, **look)
+    return _number(first, about, look)
 
 
-def _models(field: dataclasses.Field[Any], choice: ModelChoice, look: dict[str, Any]) -> Any:
+def _models(wanted: str, choice: ModelChoice, look: dict[str, Any]) -> Any:
     names = available()
-    first = field.default if field.default in names else names[0]
+    first = wanted if wanted in names else names[0]
     control = gr.Dropdown(names, value=first, allow_custom_value=True, **look)
     choice.follow(control)
     return control
 
 
-def _number(field: dataclasses.Field[Any], about: Setting, look: dict[str, Any]) -> Any:
+def _number(first: Any, about: Setting, look: dict[str, Any]) -> Any:
     low, high = about.low, about.high
     if low is not None and high is not None and high <= SLIDER:
         step = 1 if about.whole else 0.01 * (high - low)
-        return gr.Slider(low, high, value=field.default, step=step, **look)
-    return gr.Number(field.default, precision=0 if about.whole else None, **look)
+        return gr.Slider(low, high, value=first, step=step, **look)
+    return gr.Number(first, precision=0 if about.whole else None, **look)
