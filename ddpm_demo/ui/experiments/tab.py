@@ -25,7 +25,7 @@ SLIDER = 100  # whole numbers up to this are chosen with a slider
 def build_experiments_tab(choice: ModelChoice, tab: gr.Tab) -> None:
     """Lay out the tab; call it inside of it."""
     rows = list(EXPERIMENTS.values())
-    gr.HTML(f"<style>{STYLE.read_text(encoding='utf-8')}</style>", padding=False, visible=False)
+    style = f"<style>{STYLE.read_text(encoding='utf-8')}</style>"
     card = gr.Radio(
         [(row.question, row.name) for row in rows],
         value=rows[0].name,
@@ -35,7 +35,7 @@ def build_experiments_tab(choice: ModelChoice, tab: gr.Tab) -> None:
     )
     with gr.Row(elem_classes="stage-and-controls"):
         with gr.Column(scale=3, min_width=320):
-            result = gr.HTML(EMPTY, elem_id="experiment-result", padding=False)
+            result = gr.HTML(EMPTY, elem_id="experiment-result", padding=False, head=style)
         with gr.Column(scale=1, min_width=280, elem_classes="settings"):
             about = gr.HTML(_about(rows[0]), elem_id="experiment-about", padding=False)
             with gr.Row(elem_id="experiment-act"):
