@@ -46,6 +46,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="replace")
     options = parser().parse_args(arguments)
+    if options.models:
+        os.environ["DDPM_DEMO_MODELS"] = options.models
     try:
         require_temporary_folder()
         with _ended_by_signals():
@@ -90,6 +92,7 @@ def parser() -> argparse.ArgumentParser:
         epilog=EXAMPLES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
+    top.add_argument("--models", metavar="DIR", help="folder of the shipped models")
     commands = top.add_subparsers(title="commands", required=True, metavar="COMMAND")
     for add, name, text in (
         (sample_arguments, "sample", "draw pictures from a model: a grid, a film or an archive"),

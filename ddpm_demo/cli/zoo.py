@@ -48,10 +48,12 @@ def export_arguments(p: argparse.ArgumentParser) -> None:
 
 def _models(o: argparse.Namespace) -> None:
     from ddpm_demo.models.load import load_checkpoint
-    from ddpm_demo.models.zoo import available
+    from ddpm_demo.models.zoo import available, how_to_get_models
 
-    rows = []
-    for name in available():
+    rows, names = [], available()
+    if not names and not o.json:
+        print(how_to_get_models())
+    for name in names:
         m = load_checkpoint(name)
         size, millions = m.model.config.size, m.parameters / 1e6
         shape = f"{m.model.config.channels} x {size} x {size}"

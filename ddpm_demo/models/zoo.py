@@ -54,12 +54,15 @@ class Facts:
 
 
 def models_folder() -> Path:
-    """Where the shipped models are: `checkpoints/` beside the code, or what DDPM_DEMO_MODELS says.
+    """Where the shipped models are: what DDPM_DEMO_MODELS says, or else `checkpoints/` beside the
+    code, or else, for an installed program, in the working folder.
 
     It need not exist.
     """
-    given = os.environ.get(VARIABLE)
-    return expand(given) if given else Path(__file__).resolve().parents[2] / "checkpoints"
+    if given := os.environ.get(VARIABLE):
+        return expand(given)
+    beside, here = Path(__file__).resolve().parents[2] / "checkpoints", Path("checkpoints")
+    return here.absolute() if here.is_dir() and not beside.is_dir() else beside
 
 
 def available() -> list[str]:
@@ -71,7 +74,8 @@ def how_to_get_models() -> str:
     """One sentence for somebody who has no shipped models."""
     return (
         f"There are no shipped models in {models_folder()}: they are the folder `checkpoints` of "
-        f"the project's repository, and {VARIABLE} in the environment says where it is."
+        f"the project's repository, and --models, or {VARIABLE} in the environment, says where it "
+        "is; a model of the Hub needs none, as in --model google/ddpm-cifar10-32."
     )
 
 

@@ -39,8 +39,11 @@ def options_of(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     p.add_argument("--port", type=int, default=7860, help="default: %(default)s")
     p.add_argument("--share", action="store_true", help="also through a public gradio.live address")
     p.add_argument("--open", action="store_true", help="open the page in the browser")
+    p.add_argument("--models", metavar="DIR", help="folder of the shipped models")
     p.add_argument("--bf16", action="store_true", help="bfloat16, where it is faster")
     o = p.parse_args(arguments)
+    if o.models:
+        os.environ["DDPM_DEMO_MODELS"] = o.models
     try:
         o.auth = settings.password()
         settings.most_seconds(settings.RUN_MINUTES, 0)
