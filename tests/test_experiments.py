@@ -16,8 +16,9 @@ from scipy import stats
 from ddpm_demo import cli
 from ddpm_demo.config import settings
 from ddpm_demo.experiments import EXPERIMENTS
-from ddpm_demo.experiments.asked import Race
-from ddpm_demo.experiments.report import Report, Sheet
+from ddpm_demo.experiments.asked import BUG_NAMES, Break, Guess, Race
+from ddpm_demo.experiments.bugs import BUGS, recorded
+from ddpm_demo.experiments.report import Hidden, Report, Sheet
 from ddpm_demo.experiments.tools import Tools, interval
 from ddpm_demo.inference.generate import generate
 from ddpm_demo.inference.spec import defaults
@@ -110,3 +111,50 @@ def test_a_plot_is_drawn_where_it_is_in_the_page() -> None:
     teal = np.abs(frame.astype(int) - (0x0D, 0x94, 0x88)).sum(2) < 30
     rows, columns = np.nonzero(teal[40:, 62:])
     assert torch.corrcoef(torch.tensor(np.stack([columns, -rows])).double())[0, 1] > 0.99
+
+
+@pytest.mark.parametrize("name", BUG_NAMES)
+def test_each_bug_changes_the_run_and_leaves_the_right_one_alone(
+    name: str, tiny: Callable[..., Checkpoint]
+) -> None:
+    bug = BUGS[name]
+    model = tiny(
+        T=1000 if name in ("short", "steep") else 20,
+        num_classes=3 if name == "base-model" else 0,
+        noise="laplace" if name == "other-noise" else "gaussian",
+        predict="v" if name == "eps-for-v" else "eps",
+    )
+    if name == "base-model":
+        model.info["sample"] = {"labels": [1]}
+    report = last("break", Break(name, seed=3), Tools(load=lambda _: model))
+    sheet = report.panels[0]
+    assert isinstance(sheet, Sheet)
+    (right,), (wrong,) = sheet.cells
+    *_, end = generate(model, bug.config(model, 3, 8))
+    assert np.array_equal(right, convert.to_uint8(end.x_t))
+    assert not np.array_equal(wrong, right)
+    assert report.numbers["difference"] > 0
+    source = (Path(cli.__file__).parents[1] / bug.file).read_text(encoding="utf-8")
+    assert bug.right in source
+    assert bug.wrong != bug.right
+
+
+def test_the_rows_of_bugs_are_the_choices() -> None:
+    assert tuple(BUGS) == BUG_NAMES
+    assert len(BUGS) >= 10
+    for name, bug in BUGS.items():
+        assert bug.why.count(".") >= 2
+        if kept := recorded(name):
+            assert kept["n"] >= 64
+            assert len(kept["right"]) == len(kept["wrong"]) == 2
+
+
+def test_the_game_has_one_broken_run_and_says_which(tools: Tools) -> None:
+    report = last("guess", Guess(seed=1), tools)
+    sheet, hidden = report.panels
+    assert isinstance(sheet, Sheet)
+    assert isinstance(hidden, Hidden)
+    bug, checkpoint = BUGS[report.numbers["bug"]], tools.load("tiny")
+    ends = [list(generate(checkpoint, bug.config(checkpoint, 1 + 8 * k, 8)))[-1] for k in range(3)]
+    same = [np.array_equal(sheet.cells[k][0], convert.to_uint8(ends[k].x_t)) for k in range(3)]
+    assert same == [letter != report.numbers["broken"] for letter in "ABC"]

@@ -13,7 +13,7 @@ from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 from ddpm_demo.config import one_of, require, settings
-from ddpm_demo.experiments.asked import Race
+from ddpm_demo.experiments.asked import Break, Guess, Race
 
 if TYPE_CHECKING:
     from ddpm_demo.experiments.report import Report
@@ -93,6 +93,22 @@ EXPERIMENTS: dict[str, Experiment] = {
             about="All samplers start from the same noise and may ask the network equally often.",
             settings=Race,
             module="race",
+        ),
+        Experiment(
+            name="break",
+            question="What if …?",
+            about="The right run beside one with a well-known bug, from the same seed, and the "
+            "line of code that makes the difference. Weights without EMA are not among the bugs: "
+            "no shipped model has its raw weights beside the averaged ones.",
+            settings=Break,
+            module="breaking",
+        ),
+        Experiment(
+            name="guess",
+            question="Which one is broken?",
+            about="Three runs, and one has a bug. Guess which before you look.",
+            settings=Guess,
+            module="breaking",
         ),
     )
 }

@@ -3,10 +3,26 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 from ddpm_demo.config import SEED_MAX, check, require, setting, whole_numbers
 
-SEED = {"low": 0, "high": SEED_MAX - 1000, "whole": True, "label": "Seed"}
+# The rows of `bugs.BUGS`, which needs torch.
+BUG_NAMES = (
+    "unclipped",
+    "last-noise",
+    "no-root",
+    "short",
+    "steep",
+    "ddim-sigma",
+    "other-noise",
+    "base-model",
+    "zero-one",
+    "no-noise",
+    "same-noise",
+    "eps-for-v",
+)
+SEED: dict[str, Any] = {"low": 0, "high": SEED_MAX - 1000, "whole": True, "label": "Seed"}
 
 
 @dataclass(frozen=True)
@@ -23,3 +39,24 @@ class Race:
         check(self)
         ok = whole_numbers(self.calls, 1, 200) and 1 <= len(self.calls) <= 6
         require(ok, "calls", self.calls, "one to six whole numbers from 1 to 200")
+
+
+@dataclass(frozen=True)
+class Break:
+    """A well-known bug, put into a run."""
+
+    bug: str = setting("last-noise", "what goes wrong", choices=BUG_NAMES, label="Bug")
+    seed: int = setting(0, "of both runs", **SEED)
+
+    def __post_init__(self) -> None:
+        check(self)
+
+
+@dataclass(frozen=True)
+class Guess:
+    """Three runs, of which one is broken."""
+
+    seed: int = setting(0, "another seed is another riddle", **SEED)
+
+    def __post_init__(self) -> None:
+        check(self)

@@ -64,7 +64,15 @@ class Words:
     title: str = ""
 
 
-Panel = Sheet | Plot | Code | Table | Words
+@dataclass(frozen=True)
+class Hidden:
+    """Panels that are shown when somebody asks for them; `title` says what they are."""
+
+    title: str
+    panels: tuple[Sheet | Plot | Code | Table | Words, ...]
+
+
+Panel = Sheet | Plot | Code | Table | Words | Hidden
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,7 @@ from PIL import Image, ImageDraw
 
 from ddpm_demo.config import settings
 from ddpm_demo.experiments import Experiment
-from ddpm_demo.experiments.report import Code, Panel, Plot, Report, Sheet, Table, Words
+from ddpm_demo.experiments.report import Code, Hidden, Panel, Plot, Report, Sheet, Table, Words
 from ddpm_demo.media import convert
 from ddpm_demo.media.raster import INK, draw_svg, font, latin, wrapped
 
@@ -72,6 +72,8 @@ def _panel(panel: Panel) -> list[Image.Image]:
         return [*title, Image.fromarray(draw_svg(panel.svg)), *_note(panel.note)]
     if isinstance(panel, Code):
         return [*title, _text(panel.lines, SMALL)]
+    if isinstance(panel, Hidden):
+        return [part for inner in panel.panels for part in _panel(inner)]
     if isinstance(panel, Table):
         return [*title, _table(panel), *_note(panel.note)]
     assert isinstance(panel, Words)

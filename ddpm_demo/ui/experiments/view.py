@@ -7,7 +7,7 @@ import html
 from typing import Any
 
 from ddpm_demo.experiments import Experiment
-from ddpm_demo.experiments.report import Code, Panel, Plot, Report, Sheet, Table
+from ddpm_demo.experiments.report import Code, Hidden, Panel, Plot, Report, Sheet, Table
 from ddpm_demo.experiments.slide import as_json, slide
 from ddpm_demo.media import convert, encode
 
@@ -38,6 +38,9 @@ def _data(kind: str, data: bytes) -> str:
 
 
 def _panel(panel: Panel) -> str:
+    if isinstance(panel, Hidden):
+        inner = "".join(map(_panel, panel.panels))
+        return f"<details><summary>{html.escape(panel.title)}</summary>{inner}</details>"
     title = f"<h3>{html.escape(panel.title)}</h3>" if panel.title else ""
     if isinstance(panel, Sheet):
         body = _sheet(panel)
