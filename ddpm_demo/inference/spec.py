@@ -90,14 +90,14 @@ class RunSpec:
             model: the name of the model for links that name none, or one that isn't there.
             page: other names that a link may hold: the page reads them itself.
         """
-        asked, problems = _parts(query)
+        asked, problems = parts(query)
         name, known = model, None
         if wanted := asked.pop("model", ""):
             try:
                 name, known = wanted, find(wanted)
             except (ValueError, OSError):
                 name = model
-                problems.append(f"There is no model {_cut(wanted)!r} here.")
+                problems.append(f"There is no model {shortened(wanted)!r} here.")
         known = known or find(model)
         config, options = defaults(known), {_option(k): k for k in settings(SampleConfig)}
         interventions: tuple[str, ...] = ()
@@ -108,11 +108,11 @@ class RunSpec:
                 elif key in options:
                     config = _changed(config, options[key], text, known)
                 elif key not in page:
-                    problems.append(f"Nothing is called {_cut(key)!r}.")
+                    problems.append(f"Nothing is called {shortened(key)!r}.")
             except ValueError as error:
                 long = len(text) > SHOWN
-                said = f"{key} is {_cut(text)!r}, which is not allowed." if long else str(error)
-                problems.append(said)
+                said = f"{key} is {shortened(text)!r}, which is not allowed."
+                problems.append(said if long else str(error))
         most = config.start or known.diffusion.T
         try:
             if config.timesteps is None:
@@ -189,7 +189,12 @@ class RunSpec:
         return {name: value for name, value in mine.items() if value != getattr(own, name)}
 
 
-def _parts(query: str) -> tuple[dict[str, str], list[str]]:
+def query_names() -> list[str]:
+    """The names of all that `to_query` may write."""
+    return ["model", *map(_option, settings(SampleConfig)), "with"]
+
+
+def parts(query: str) -> tuple[dict[str, str], list[str]]:
     """Names and values of a query; of a name that comes twice, the last."""
     if len(query) > QUERY_MOST:
         return {}, [f"The link has more than {QUERY_MOST:,} characters, so nothing of it is used."]
@@ -233,7 +238,7 @@ def _value(name: str, text: str) -> Any:
             return tuple(int(part) for part in text.split(","))
         return {"int": int, "float": float}.get(kind, str)(text)
     except ValueError:
-        raise ValueError(f"{name} is {_cut(text)!r}; allowed is a number.") from None
+        raise ValueError(f"{name} is {shortened(text)!r}; allowed is a number.") from None
 
 
 def _text(value: Any) -> str:
@@ -244,5 +249,6 @@ def _option(name: str) -> str:
     return settings(SampleConfig)[name][1].option or name
 
 
-def _cut(text: str) -> str:
+def shortened(text: str) -> str:
+    """A bad value, as far as a message shows it."""
     return text if len(text) <= SHOWN else text[: SHOWN - 1] + "…"

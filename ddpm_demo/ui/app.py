@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import gradio as gr
 from starlette.middleware import Middleware
 
+from ddpm_demo.ui.components.links import HEAD, Links, link_line
 from ddpm_demo.ui.experiments.tab import build_experiments_tab
 from ddpm_demo.ui.finetune.tab import build_finetune_tab
 from ddpm_demo.ui.forward.tab import build_forward_tab
@@ -29,6 +30,7 @@ into noise (Ho, Jain & Abbeel 2020)."""
 LAUNCH: dict[str, Any] = {
     "theme": THEME,
     "css": CSS,
+    "head": HEAD,
     # Larger uploads are refused before any of our code; the paper's network, tuned, has 72 MB.
     "max_file_size": "80mb",
     "show_error": False,
@@ -50,9 +52,11 @@ class Shared:
             any folder of this disk, train on such folders, and push to the Hub with its login.
         tab: the tab that is being built.
         choice: the models that a visitor can choose from, once the first tab has made it.
+        links: each tab adds what a link holds of it.
     """
 
     local: bool
+    links: Links
     tab: gr.Tab | None = None
     choice: ModelChoice | None = None
 
@@ -75,7 +79,7 @@ class TabRow:
 
 
 def _generate(shared: Shared) -> None:
-    shared.choice = build_generate_tab(shared.local)
+    shared.choice = build_generate_tab(shared.local, shared.links)
 
 
 def _finetune(shared: Shared) -> None:
@@ -98,7 +102,7 @@ def _experiments(shared: Shared) -> None:
 
 TABS = (
     TabRow("generate", "Generate", _generate),
-    TabRow("forward", "Forward noising", lambda shared: build_forward_tab()),
+    TabRow("forward", "Forward noising", lambda shared: build_forward_tab(shared.links)),
     TabRow("finetune", "Fine-tune", _finetune, needs_model=True),
     TabRow("measure", "Measure", _measure, needs_model=True),
     TabRow("experiments", "Experiments", _experiments, needs_model=True),
@@ -107,14 +111,18 @@ TABS = (
 
 def build_app(tabs: Sequence[TabRow] = TABS) -> gr.Blocks:
     """The page, ready for `launch(**LAUNCH)`."""
-    shared = Shared(local=not settings.strangers)
+    shared = Shared(local=not settings.strangers, links=Links())
     with Page(title=TITLE, delete_cache=(600, 3600)) as page:
         gr.Markdown(INTRO)
-        for row in tabs:
-            if row.needs_model and shared.choice is None:
-                continue
-            with gr.Tab(row.title, id=row.id) as shared.tab:
-                row.build(shared)
+        line = link_line()
+        with gr.Tabs() as all_tabs:
+            for row in tabs:
+                if row.needs_model and shared.choice is None:
+                    continue
+                with gr.Tab(row.title, id=row.id) as shared.tab:
+                    shared.links.tabs[row.id] = shared.tab
+                    row.build(shared)
+        shared.links.connect(all_tabs, line)
     # ZeroGPU would allow only one waiting visitor without a `max_size`.
     page.queue(max_size=settings.WAITING, api_open=False)
     # By default the queue looks a thousand times a second whether somebody has come, each time at

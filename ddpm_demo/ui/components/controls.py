@@ -19,6 +19,7 @@ HERE = Path(__file__).parent
 QUIET: dict[str, Any] = {"show_progress": "hidden", "api_visibility": "private"}
 QUICK: dict[str, Any] = {**QUIET, "queue": False, "trigger_mode": "always_last"}
 DICE = f"() => Math.floor(Math.random() * {SEED_MAX})"
+GUIDANCE_MOST = 8
 
 # What the controls say: a label, and a sentence below it.
 TEXTS = {
@@ -81,7 +82,13 @@ def words_of(chosen: Any) -> str:
 def guidance_slider(value: float, chosen: gr.Dropdown, visible: bool, elem_id: str) -> gr.Slider:
     """How strictly the class is followed; it can't be moved where no class is chosen."""
     control = gr.Slider(
-        0, 8, value=value, step=0.5, visible=visible, elem_id=elem_id, **text("guidance")
+        0,
+        GUIDANCE_MOST,
+        value=value,
+        step=0.5,
+        visible=visible,
+        elem_id=elem_id,
+        **text("guidance"),
     )
     js = "(words) => ({__type__: 'update', interactive: !words.includes('any')})"
     chosen.change(None, chosen, control, js=js, **QUIET)

@@ -67,6 +67,7 @@ TEMPLATE = f"""
 <div class="save">Save <button type="button" data-save="strip">Strip (PNG)</button>
   <button type="button" data-save="gif">Film (GIF)</button>
   <button type="button" data-save="mp4">Film (MP4)</button>
+  <button type="button" class="link" title="A link to what is shown here">Copy link</button>
   <span class="said" role="status"></span></div>
 <p class="words">Every picture above is
   <i>x<sub>t</sub></i> = √<span class="root"><i>ᾱ<sub>t</sub></i></span> <i>x</i><sub>0</sub>

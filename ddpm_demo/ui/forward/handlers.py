@@ -7,6 +7,7 @@ once.
 from __future__ import annotations
 
 import base64
+import filecmp
 import functools
 import html
 import io
@@ -18,13 +19,14 @@ import gradio as gr
 import numpy as np
 from gradio.utils import get_upload_folder
 
-from ddpm_demo.config import SEED_MAX, T_MAX, T_MIN, DiffusionConfig, number, one_of, require
+from ddpm_demo.config import SEED_MAX, T_MAX, T_MIN, number, one_of, require
 from ddpm_demo.diffusion.noise import Noise
 from ddpm_demo.diffusion.schedule import Schedule
 from ddpm_demo.diffusion.timesteps import default_timesteps, parse_timesteps
 from ddpm_demo.media.convert import square
 from ddpm_demo.media.open import ImageError, open_image
-from ddpm_demo.ui.forward.asked import EXAMPLES, SIZE, SIZES, VIEWS, words_of
+from ddpm_demo.ui.forward import link
+from ddpm_demo.ui.forward.asked import SIZES, VIEWS, words_of
 
 PNG = "data:image/png;base64,"
 
@@ -82,14 +84,17 @@ def schedules_message(
     }
 
 
-@functools.cache
-def first_message() -> str:
-    """What a new page shows: the first example and both schedules."""
-    process = DiffusionConfig()
-    strip = words_of(default_timesteps(process.T))
-    shape = ("both", process.T, process.beta_start, process.beta_end, strip)
-    picture = picture_message(EXAMPLES[0], SIZE, process.noise, 0)
+@functools.lru_cache(maxsize=8)
+def _message(found: link.Shown) -> str:
+    shape = (found.schedule, found.T, found.beta_start, found.beta_end, link.strip_of(found))
+    file = link.PICTURES[found.picture]
+    picture = picture_message(file, found.size, found.noise, found.seed)
     return json.dumps({"picture": picture, "schedules": schedules_message(*shape)})
+
+
+def first_message(given: dict[str, str]) -> str:
+    """What a new page shows: what a link asks for, or the first example and both schedules."""
+    return _message(link.shown(given)[0])
 
 
 def fit(timesteps: Any, T: object) -> str:
@@ -137,14 +142,22 @@ def _keep(path: str) -> str:
     return PNG + base64.b64encode(png.getvalue()).decode()
 
 
+def _example(path: str) -> str | None:
+    """The name of the example that a file is, if it is one."""
+    file = Path(path)
+    example = link.PICTURES.get(file.stem)
+    same = example and file.is_file() and filecmp.cmp(file, example, shallow=False)
+    return file.stem if same else None
+
+
 def _source(kept: Any) -> str | bytes:
-    """What x_0 is cut from: what `_keep` made, or the first example.
+    """What x_0 is cut from: an example by its name, what `_keep` made, or the first example.
 
     Raises:
         ImageError: it is something else.
     """
-    if not kept:
-        return EXAMPLES[0]
+    if not kept or kept in list(link.PICTURES):  # a forged one may be of any kind
+        return link.PICTURES[kept or link.Shown.picture]
     try:
         require(isinstance(kept, str) and kept.startswith(PNG), "picture", "…", "an upload")
         return base64.b64decode(kept[len(PNG) :])
@@ -155,22 +168,28 @@ def _source(kept: Any) -> str | bytes:
 def set_picture(
     first: Any, upload: Any, kept: Any, size: int, noise: str, seed: int
 ) -> tuple[Any, ...]:
-    """Message, picture shown in the input, and the last good picture, which outlives a bad one.
+    """Message, picture shown in the input, and the last good picture, which outlives a bad one: an
+    example by its name, or an upload as `_keep` makes it.
 
     Args:
         first: what the input shows at first.
     """
     try:
         path = uploaded(upload)
-        chosen = _keep(path) if path else kept
+        chosen = (_example(path) or _keep(path)) if path else kept
         message = json.dumps({"picture": picture_message(_source(chosen), size, noise, seed)})
     except ImageError as error:
         _warn(error)
-        return gr.skip(), {"path": None, "url": kept} if kept else first, gr.skip()
+        return gr.skip(), _seen(kept) if kept else first, gr.skip()
     except ValueError as error:
         _warn(error)
         return gr.skip(), gr.skip(), gr.skip()
-    return message, {"path": None, "url": chosen} if path else gr.skip(), chosen
+    return message, _seen(chosen) if path else gr.skip(), chosen
+
+
+def _seen(kept: str) -> dict[str, Any]:
+    """The picture in the input."""
+    return {"path": None, "url": _keep(link.PICTURES[kept]) if kept in link.PICTURES else kept}
 
 
 def set_schedules(view: str, T: int, start: float, end: float, timesteps: str) -> Any:

@@ -13,13 +13,16 @@ from gradio.helpers import Examples
 from ddpm_demo.config import T_MAX, T_MIN, DiffusionConfig
 from ddpm_demo.diffusion.timesteps import default_timesteps
 from ddpm_demo.ui.components.controls import QUIET
+from ddpm_demo.ui.components.links import Links, Part
 from ddpm_demo.ui.components.player import export_film
+from ddpm_demo.ui.forward import link
 from ddpm_demo.ui.forward.asked import EXAMPLES, SIZE, SIZES, words_of
 from ddpm_demo.ui.forward.figure import TEMPLATE
 from ddpm_demo.ui.server.lazy import called
 
 HERE = Path(__file__).parent
 HANDLERS = "ddpm_demo.ui.forward.handlers"
+SCRIPTS = ("forward.js", "link.js")
 NAMES = [Path(path).stem.capitalize() for path in EXAMPLES]
 
 
@@ -28,7 +31,7 @@ def _noiser() -> gr.HTML:
     return gr.HTML(
         html_template=TEMPLATE,
         css_template=(HERE / "forward.css").read_text(encoding="utf-8"),
-        js_on_load=(HERE / "forward.js").read_text(encoding="utf-8"),
+        js_on_load="".join((HERE / name).read_text(encoding="utf-8") for name in SCRIPTS),
         apply_default_css=False,
         server_functions=[export_film],
         names=NAMES,
@@ -100,8 +103,12 @@ def _more(process: DiffusionConfig) -> tuple[gr.Number, gr.Number, gr.Number]:
     return start, end, seed
 
 
-def build_forward_tab() -> None:
-    """Lay out the tab; call it inside `with gr.Tab(...)`."""
+def build_forward_tab(links: Links | None = None) -> None:
+    """Lay out the tab; call it inside `with gr.Tab(...)`.
+
+    Args:
+        links: what a link holds of the tab is added to them.
+    """
     process = DiffusionConfig()
     with gr.Row(elem_classes="stage-and-controls"):
         with gr.Column(scale=3, min_width=320):
@@ -127,9 +134,25 @@ def build_forward_tab() -> None:
                 elem_id="forward-timesteps",
             )
             start, end, seed = _more(process)
-    _connect_picture(noiser, picture, examples, [size, noise, seed])
+    kept = gr.Textbox("", visible="hidden")
+    _connect_picture(noiser, picture, examples, [kept, size, noise, seed])
     _connect_schedules(noiser, [view, length, start, end, timesteps])
-    gr.on(None, called(f"{HANDLERS}:first_message"), None, noiser, **QUIET)
+    links = links or Links()
+    _add_link(links, picture, [kept, size, noise, seed, view, length, start, end, timesteps])
+    links.at_load("forward", called(f"{HANDLERS}:first_message"), noiser)
+
+
+def _add_link(links: Links, picture: gr.Image, controls: list[Any]) -> None:
+    """What a link holds of the tab.
+
+    Args:
+        controls: what is kept of the picture, and all other fields of `link.Shown`.
+    """
+    changes = [control.change for control in controls]
+    kept, *rest = controls
+    part = Part("forward", link.NAMES, link.read, [picture, *rest, kept])
+    js = f"(kept, ...rest) => [kept.startsWith('data:') ? {link.UPLOAD!r} : kept, ...rest]"
+    links.add(part, changes, link.query, inputs=controls, js=js, preprocess=False)
 
 
 # preprocess=False: what people typed or uploaded comes as it is, so that a bad value is refused in
@@ -143,10 +166,9 @@ def _connect_picture(
     """What changes the picture or its noise.
 
     Args:
-        controls: size, noise and seed.
+        controls: what is kept of the picture, size, noise and seed.
     """
-    size, noise, seed = controls
-    kept = gr.Textbox("", visible=False)
+    kept, size, noise, seed = controls
     drawn: dict[str, Any] = {
         "fn": functools.partial(called(f"{HANDLERS}:set_picture"), picture.value),
         "inputs": [picture, kept, size, noise, seed],

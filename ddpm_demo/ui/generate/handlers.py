@@ -13,9 +13,11 @@ from ddpm_demo.config import SampleConfig, number
 from ddpm_demo.inference import timing
 from ddpm_demo.inference.generate import generate, metadata
 from ddpm_demo.inference.labels import class_words, parse_classes
+from ddpm_demo.inference.spec import RunSpec
 from ddpm_demo.inference.updates import updates
 from ddpm_demo.ui.components import controls, player
-from ddpm_demo.ui.components.model_choice import MOST, Selected, about, find, most_pictures
+from ddpm_demo.ui.components.model_choice import Selected, find, most_pictures
+from ddpm_demo.ui.generate import link
 from ddpm_demo.ui.generate.asked import TIMES, Asked
 from ddpm_demo.ui.server import runtime, settings
 from ddpm_demo.ui.server.errors import friendly
@@ -138,22 +140,22 @@ def fit(own: Mapping[str, str], name: Any, seconds: Any, *values: Any) -> tuple[
 
 
 @friendly
-def chosen(own: Mapping[str, str], name: Any, n: Any) -> Iterator[Any]:
-    """What changes with the model: its line, how it is sampled best, its classes, and how many
-    pictures there can be."""
+def chosen(own: Mapping[str, str], name: Any, n: Any, linked: Any) -> Iterator[Any]:
+    """What changes with the model, see `link.shown`; nothing, if a link chose it with its settings.
+
+    Args:
+        linked: the model that a link has just chosen, if one has.
+    """
     selected = find(name, own)
-    facts, best, T = selected.facts, selected.best, selected.checkpoint.diffusion.T
-    most = most_pictures(facts)
-    fewer = min(n, max(1, most // 4)) if most < MOST else n
-    yield (
-        about(facts),
-        best.sampler,
-        gr.update(maximum=best.start or T, value=best.steps),
-        best.spacing,
-        best.variance,
-        best.clip,
-        gr.update(maximum=T, value=best.start or T),
-        gr.update(**controls.class_options(facts, best.labels)),
-        gr.update(value=best.guidance, visible=bool(facts.classes)),
-        gr.update(maximum=most, value=fewer),
-    )
+    values = link.shown(selected.facts, selected.best, n)
+    yield *([SKIP] * len(values) if name == linked else values), ""
+
+
+def query(own: Mapping[str, str], name: Any, *values: Any) -> Any:
+    """The controls as the address holds them; as it is, if they make no run."""
+    try:
+        selected = find(name, own)
+        spec = RunSpec(name, sample_config(selected, Asked(*values)))
+    except REFUSED:
+        return SKIP
+    return link.query_of(spec, selected.checkpoint)

@@ -12,7 +12,9 @@ from ddpm_demo.models.zoo import Facts, available, facts, how_to_get_models
 from ddpm_demo.ui.components import controls, player
 from ddpm_demo.ui.components.controls import QUICK, QUIET
 from ddpm_demo.ui.components.hub_entry import build_hub_entry
+from ddpm_demo.ui.components.links import Links, Part
 from ddpm_demo.ui.components.model_choice import MOST, ModelChoice, about, first_model
+from ddpm_demo.ui.generate import link
 from ddpm_demo.ui.generate.asked import TIMES, Asked
 from ddpm_demo.ui.generate.first_run import first_run
 from ddpm_demo.ui.server import settings
@@ -89,12 +91,13 @@ def _more(model: Facts, best: SampleConfig) -> dict[str, Any]:
     return {"spacing": spacing, "start": start, "variance": variance, "eta": eta, "clip": clip}
 
 
-def build_generate_tab(any_repo: bool = False) -> ModelChoice | None:
+def build_generate_tab(any_repo: bool = False, links: Links | None = None) -> ModelChoice | None:
     """Lay out the tab; call it inside `with gr.Tab(...)`. None: there is no model to choose.
 
     Args:
         any_repo: visitors may name repos of the Hub and folders of this disk; else only the listed
             repos are theirs.
+        links: what a link holds of the tab is added to them.
     """
     first = first_model()
     if first is None:
@@ -104,7 +107,7 @@ def build_generate_tab(any_repo: bool = False) -> ModelChoice | None:
     best, own = defaults(model), gr.State({})
     with gr.Row(elem_classes="stage-and-controls"):
         with gr.Column(scale=3, min_width=320):
-            screen = player.Player(elem_id="player", step=True, opening=first_run)
+            screen = player.Player(elem_id="player", step=True, opening=first_run, link="generate")
         with gr.Column(scale=1, min_width=280, elem_classes="settings"):
             with gr.Row(elem_id="act"):
                 buttons = controls.RunButtons.build("Generate", "go", "stop", "player")
@@ -125,8 +128,27 @@ def build_generate_tab(any_repo: bool = False) -> ModelChoice | None:
         sampler=sampler, steps=steps, n=n, seed=seed, labels=labels, guidance=guidance, **rest
     )
     _connect_run(choice, asked, buttons, screen)
-    _connect_settings(choice, asked, pace, time, line)
+    shown = [line, sampler, steps, asked.spacing, asked.variance, asked.clip, asked.start]
+    shown += [labels, guidance, n]
+    linked = gr.State("")
+    timed, fitted = _connect_settings(choice, asked, pace, time)
+    chosen = _connect_model(choice, pace, asked, [*shown, linked])
+    chosen.then(*timed, **QUICK).then(*fitted, **QUICK)
+    if links is not None:
+        _add_link(links, choice, asked, [*shown, seed, asked.eta, linked])
     return choice
+
+
+def _add_link(links: Links, choice: ModelChoice, asked: Asked, read: list[Any]) -> None:
+    """What a link holds of the tab.
+
+    Args:
+        read: as `link.read` returns their values, after the model's.
+    """
+    changes = [control.change for control in (choice.name, *asked.all())]
+    part = Part("generate", link.NAMES, link.read, [choice.name, *read], go="go")
+    inputs = [choice.own, choice.name, *asked.all()]
+    links.add(part, changes, called(f"{HANDLERS}:query"), inputs=inputs)
 
 
 def _connect_run(
@@ -149,9 +171,13 @@ def _connect_run(
 
 
 def _connect_settings(
-    choice: ModelChoice, asked: Asked, pace: gr.HTML, time: gr.Dropdown, line: gr.Markdown
-) -> None:
-    """How long a run takes, what fits a time, and what a model changes."""
+    choice: ModelChoice, asked: Asked, pace: gr.HTML, time: gr.Dropdown
+) -> tuple[tuple[Any, ...], tuple[Any, ...]]:
+    """How long a run takes, and what fits a time.
+
+    Returns:
+        both, for what changes all at once.
+    """
     whole = [choice.own, choice.name, *asked.all()]
     timed = (called(f"{HANDLERS}:how_long"), whole, pace)
     fitted = (
@@ -166,13 +192,21 @@ def _connect_settings(
     gr.on([c.change for c in (time, asked.start, *sizes)], *fitted, **QUICK)
     shorter = "(t) => ({__type__: 'update', maximum: Math.max(2, t)})"
     asked.start.change(None, asked.start, asked.steps, js=shorter, **QUIET)
-    # One after the other, or an answer for the last model's settings may come after the right one.
-    timing = choice.name.change(None, outputs=pace, js=f"() => {TIMING!r}", **QUIET)
-    shown = [line, asked.sampler, asked.steps, asked.spacing, asked.variance, asked.clip]
-    shown += [asked.start, asked.labels, asked.guidance, asked.n]
-    chosen = timing.then(
-        streamed(f"{HANDLERS}:chosen"), [choice.own, choice.name, asked.n], shown, **QUIET
-    )
-    chosen.then(*timed, **QUICK).then(*fitted, **QUICK)
     for control in (asked.sampler, asked.steps):  # set by hand
         control.input(None, outputs=time, js="() => 0", **QUIET)
+    return timed, fitted
+
+
+def _connect_model(choice: ModelChoice, pace: gr.HTML, asked: Asked, changed: list[Any]) -> Any:
+    """What a model changes.
+
+    Args:
+        changed: as `handlers.chosen` returns them.
+
+    Returns:
+        the event after which all is as the model has it.
+    """
+    # One after the other, or an answer for the last model's settings may come after the right one.
+    timing = choice.name.change(None, outputs=pace, js=f"() => {TIMING!r}", **QUIET)
+    given = [choice.own, choice.name, asked.n, changed[-1]]
+    return timing.then(streamed(f"{HANDLERS}:chosen"), given, changed, **QUIET)

@@ -35,7 +35,7 @@ LOADING = starting("The model is being loaded. Your run begins by itself…")
 
 SCRIPTS = (
     *("words.js", "recording.js", "pictures.js", "files.js", "gradio.js"),
-    *("opening.js", "maths.js", "curve.js", "step.js", "player.js"),
+    *("hand.js", "opening.js", "maths.js", "curve.js", "step.js", "link.js", "player.js"),
 )
 STYLES = ("player.css", "step.css")
 HERE = Path(__file__).parent
@@ -59,6 +59,7 @@ def Player(
     empty: str = "Press Generate to start.",
     step: bool = False,
     opening: Callable[..., dict[str, Any]] | None = None,
+    link: str = "",
     **options: Any,
 ) -> gr.HTML:
     """The component. Fill it by a handler that yields the strings of `stream`.
@@ -72,6 +73,7 @@ def Player(
         step: keep room for what a step computes, before the first run brings it.
         opening: asked by a page that has shown nothing yet; returns a run to play, words to show
             until it is there, or nothing.
+        link: the tab whose links hold what is shown, if there is one.
         options: of `gr.HTML`: elem_id, visible ...
     """
     styles = "\n".join((HERE / name).read_text(encoding="utf-8") for name in STYLES)
@@ -88,5 +90,6 @@ def Player(
         panes=list(PANELS) if step else [],
         empty=empty,
         step=step,
+        link=link,
         **options,
     )

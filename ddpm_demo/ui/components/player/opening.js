@@ -11,7 +11,8 @@ export async function openWith(player, ask) {
     const reply = await ask(null).catch(() => null);
     if (player.state !== "none") return;
     if (reply?.run) {
-      player.begin(new Recording(reply.run, reply.frames));
+      const recording = new Recording(reply.run, reply.frames);
+      player.begin(Object.assign(recording, { opening: true }));
       player.state = "over";
       const calm = player.calm.matches;
       player.go(calm ? Math.floor(reply.frames.length / 2) : 0);

@@ -2,6 +2,8 @@
 
 import { cut, download, framesOf } from "./files.js";
 import { keep, kept, watchStatus } from "./gradio.js";
+import { listen } from "./hand.js";
+import { Link } from "./link.js";
 import { openWith } from "./opening.js";
 import { Pictures } from "./pictures.js";
 import { Recording } from "./recording.js";
@@ -36,7 +38,9 @@ class Player {
     this.calm = matchMedia("(prefers-reduced-motion: reduce)");
     this.pictures.see(props.labels.map((label, k) => ({ label, name: props.panes?.[k] })));
     this.steps = new StepView(this);
-    this.listen();
+    this.link = props.link && globalThis.ddpmLinks ? new Link(this) : null;
+    this.part("link").hidden = !this.link;
+    listen(this);
   }
 
   part(name) {
@@ -126,6 +130,7 @@ class Player {
     this.element.dataset.run = this.state;
     this.element.dataset.state = this.mode();
     if (this.live && this.follow) this.voice.report(words);
+    this.link?.refresh();
   }
 
   refreshButtons(empty) {
@@ -178,53 +183,6 @@ class Player {
     }
     if (next !== this.at) this.show(next);
     requestAnimationFrame((later) => this.tick(later));
-  }
-
-  listen() {
-    const actions = {
-      first: () => this.go(0),
-      back: () => this.go(this.at - 1),
-      play: () => this.play(),
-      next: () => this.go(this.at + 1),
-      last: () => this.go(this.frames.length - 1),
-      live: () => this.go(this.frames.length - 1),
-      one: () => this.alone(this.one === null ? 0 : null),
-    };
-    for (const [name, act] of Object.entries(actions)) {
-      this.part(name).addEventListener("click", act);
-    }
-    const [slider, speed] = [this.part("slider"), this.part("speed")];
-    slider.addEventListener("input", () => this.go(this.recording.atStep(Number(slider.value))));
-    speed.addEventListener("change", () => {
-      if (this.playback) this.playback = { from: this.at, since: performance.now() };
-    });
-    for (const button of this.root.querySelectorAll("[data-save]")) {
-      button.addEventListener("click", () => this.save(button.dataset.save));
-    }
-    const keys = {
-      " ": actions.play,
-      ArrowLeft: actions.back,
-      ArrowRight: actions.next,
-      Home: actions.first,
-      End: actions.last,
-    };
-    const aloneKeys = {
-      ArrowUp: () => this.turn(-1),
-      ArrowDown: () => this.turn(1),
-      Escape: () => this.alone(null),
-    };
-    this.root.addEventListener("keydown", (event) => {
-      const act = { ...keys, ...(this.one === null ? {} : aloneKeys) }[event.key];
-      if (!act || !this.frames.length || this.usesItself(event)) return;
-      event.preventDefault();
-      act();
-    });
-  }
-
-  /** Whether a key means something else where it was pressed. */
-  usesItself({ key, target, ctrlKey, altKey, metaKey }) {
-    const button = key === " " && ["button", "checkbox"].includes(target.type);
-    return target === this.part("speed") || button || ctrlKey || altKey || metaKey;
   }
 
   // --- files ------------------------------------------------------------------------------------

@@ -4,7 +4,7 @@
 import { Curve } from "./curve.js";
 import { brief, lineOfMaths, lineOfWords } from "./maths.js";
 
-const SHOWN_FIRST = ["x_t", "x0_hat"];
+export const SHOWN_FIRST = ["x_t", "x0_hat"];
 const SYMBOLS = { x_t: "xₜ", x0_hat: "x̂₀", eps_hat: "ε̂", z: "σz" };
 
 export class StepView {
@@ -38,6 +38,7 @@ export class StepView {
     this.curve.set(this.updates);
     this.player.pictures.see(panes);
     if (!this.updates) return;
+    if (!panes.some(({ name }) => this.chosen.has(name))) this.chosen.add(panes[0].name);
     this.appear(true);
     this.offer(panes);
     this.arrange();

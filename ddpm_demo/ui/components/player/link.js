@@ -1,0 +1,66 @@
+// What a link holds of a player: t of the frame that is shown, its panes, and the picture shown
+// alone. The page's `ddpmLinks` has the rest.
+
+import { SHOWN_FIRST } from "./step.js";
+
+export class Link {
+  /** @param {Player} player */
+  constructor(player) {
+    this.player = player;
+    this.part = player.props.link;
+    this.wanted = null; // what a link asks for, until there is a run to show it of
+    this.open();
+  }
+
+  async open() {
+    const { page, run } = await globalThis.ddpmLinks.opened;
+    const asked = page[this.part] ?? {};
+    if (!Object.keys(asked).length) return;
+    this.wanted = asked;
+    this.before = run ? this.player.recording : null; // not of the run that was there
+    if (asked.panes) this.see(asked.panes.split(","));
+    this.refresh();
+  }
+
+  see(panes) {
+    const { player } = this;
+    player.steps.chosen = new Set(panes);
+    if (!player.recording) return;
+    player.steps.begin(player.recording);
+    player.alone(player.one);
+  }
+
+  /** Something has changed in the player. */
+  refresh() {
+    const { player, wanted } = this;
+    if (wanted) {
+      if (player.state === "over" && player.frames.length && player.recording !== this.before) {
+        this.wanted = null;
+        queueMicrotask(() => this.follow(wanted)); // whoever called may begin to play
+      }
+      return;
+    }
+    if (player.playback || player.state !== "over") return;
+    const frame = player.frames[player.at];
+    const chosen = player.steps.chosen;
+    const usual = chosen.size === SHOWN_FIRST.length && SHOWN_FIRST.every((n) => chosen.has(n));
+    globalThis.ddpmLinks.set(this.part, {
+      t: frame && player.at < player.frames.length - 1 ? frame.t : null,
+      picture: player.one === null ? null : player.one + 1,
+      panes: usual ? null : [...chosen].join(","),
+    });
+  }
+
+  follow({ t, picture }) {
+    const { player } = this;
+    if (picture) player.alone(Math.min(picture, player.recording.header.n) - 1);
+    if (t !== undefined) player.go(player.recording.atT(t));
+  }
+
+  /** Copy the page's address; it makes the run that is shown, unless that was there before. */
+  async copy() {
+    const { player } = this;
+    const run = player.recording && !player.recording.opening ? { run: 1 } : {};
+    player.tell(await globalThis.ddpmLinks.copy(player.part("link"), run), 5000);
+  }
+}

@@ -1,0 +1,103 @@
+"""What a link holds of Generate: the run that its controls describe, and what is shown of it."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+from urllib.parse import urlencode
+
+import gradio as gr
+
+from ddpm_demo.config import SampleConfig, number, one_of, require
+from ddpm_demo.inference.spec import RunSpec, defaults, query_names
+from ddpm_demo.models.zoo import Facts, available, facts
+from ddpm_demo.ui.components import controls
+from ddpm_demo.ui.components.links import Read, whole
+from ddpm_demo.ui.components.model_choice import MOST, about, first_model, most_pictures
+from ddpm_demo.ui.components.player import PANES
+
+SHOWN = ("t", "panes", "picture")  # of the player
+NAMES = (*query_names(), *SHOWN)
+
+
+def query_of(spec: RunSpec, model: Any) -> str:
+    """The run as the address holds it: nothing, if it is the one that the app starts with."""
+    query = spec.to_query(model)
+    return "" if query == urlencode({"model": first_model()}) else query
+
+
+def read(given: dict[str, str]) -> Read:
+    """New values for the model, its `shown`, the seed and eta, and the name of the model again."""
+    first = first_model() or ""
+    spec, problems = RunSpec.from_query(urlencode(given), _listed, first, page=SHOWN)
+    model = facts(spec.model)
+    config, more = _fitting(spec.sample, model)
+    if spec.interventions:
+        more.append("Changes of steps can't be set by a link yet.")
+    page, wrong = _page(given, model, config)
+    name = gr.skip() if spec.model == first else gr.update(value=spec.model)
+    linked = "" if spec.model == first else spec.model
+    values = [name, *shown(model, config, config.n), config.seed, config.eta, linked]
+    query = query_of(RunSpec(spec.model, config), model)
+    return Read(values, page, query, [*problems, *more, *wrong])
+
+
+def shown(model: Facts, config: SampleConfig, n: int) -> list[Any]:
+    """What changes with the model: its line, sampler, steps, spacing, variance, clipping, start,
+    classes, guidance, and the number of pictures."""
+    T, most, own = model.diffusion.T, most_pictures(model), defaults(model)
+    fewer = min(n, max(1, most // 4)) if most < MOST else n
+    return [
+        about(model),
+        config.sampler,
+        gr.update(maximum=config.start or own.start or T, value=config.steps),
+        config.spacing,
+        config.variance,
+        config.clip,
+        gr.update(maximum=T, value=config.start or T),
+        gr.update(**controls.class_options(model, config.labels)),
+        gr.update(value=config.guidance, visible=bool(model.classes)),
+        gr.update(maximum=most, value=fewer),
+    ]
+
+
+def _listed(name: str) -> Facts:
+    one_of("model", name, available())
+    return facts(name)
+
+
+def _fitting(config: SampleConfig, model: Facts) -> tuple[SampleConfig, list[str]]:
+    """A run with only what the controls can hold, and a sentence on what they can't."""
+    own, problems = defaults(model), []
+    limits = {"n": (1, most_pictures(model)), "guidance": (0, controls.GUIDANCE_MOST)}
+    for name, (low, high) in limits.items():
+        try:
+            number(name, getattr(config, name), low, high)
+        except ValueError as error:
+            problems.append(str(error))
+            config = dataclasses.replace(config, **{name: getattr(own, name)})
+    if config.timesteps not in (None, own.timesteps):
+        problems.append("A list of timesteps can't be set on this page.")
+        config = dataclasses.replace(config, timesteps=own.timesteps, steps=own.steps)
+    return config, problems
+
+
+def _page(
+    given: dict[str, str], model: Facts, config: SampleConfig
+) -> tuple[dict[str, Any], list[str]]:
+    """What the player shows: t, its panes, and one picture alone."""
+    page: dict[str, Any] = {}
+    problems = []
+    limits = {"t": (0, model.diffusion.T), "picture": (1, config.n)}
+    for name in filter(given.__contains__, SHOWN):
+        text = given[name]
+        try:
+            if name == "panes":
+                panes = text.split(",")
+                require(set(panes) <= set(PANES), name, text, f"some of {', '.join(PANES)}")
+                page[name] = ",".join(panes)
+            else:
+                page[name] = whole(name, text, *limits[name])
+        except ValueError as error:
+            problems.append(str(error))
+    return page, problems

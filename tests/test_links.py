@@ -1,0 +1,150 @@
+"""Links of anybody: what they hold is read, what can't be used is named in one line."""
+
+import json
+from types import SimpleNamespace
+from typing import Any
+from urllib.parse import parse_qs, urlencode
+
+import pytest
+
+from ddpm_demo.config import SampleConfig
+from ddpm_demo.inference.spec import RunSpec, defaults
+from ddpm_demo.models.zoo import facts
+from ddpm_demo.ui.components.links import Links, Part, Read, whole
+from ddpm_demo.ui.forward import link as forward
+from ddpm_demo.ui.generate import link as generate
+
+USUAL = vars(forward.Shown()) | {"timesteps": forward.strip_of(forward.Shown())}
+
+
+@pytest.fixture
+def links() -> Links:
+    """Two tabs and a part of the whole page."""
+
+    def read(given: dict[str, str]) -> Read:
+        problems = [] if given["t"] == "4" else [f"t is {given['t']}."]
+        return Read([given["t"]], {"t": given["t"]}, urlencode(given), problems)
+
+    made = Links()
+    made.tabs = {"one": SimpleNamespace(), "two": SimpleNamespace()}  # type: ignore[dict-item]
+    made.add(Part("one", ["t"], read, ["control"], go="go"))
+    made.add(Part("two", ["t"], read, ["control"]))
+    made.add(Part("lesson", ["lesson"], lambda given: Read(page=given)))
+    return made
+
+
+def opened(links: Links, link: str, **kept: str) -> dict[str, Any]:
+    tab, message, *controls = links.opened(json.dumps({"link": link, "kept": kept}))
+    said: dict[str, Any] = json.loads(message)
+    assert tab.selected == said["tab"]
+    return {**said, "controls": controls}
+
+
+def test_a_link_is_read_by_the_parts_that_it_names(links: Links) -> None:
+    said = opened(links, "?tab=two&t=4&lesson=3&__theme=dark", one="t=4", two="t=7")
+    assert said["tab"] == "two"
+    assert said["controls"] == ["4", "4"]  # one: as it was before the page was reloaded
+    assert said["page"] == {"one": {"t": "4"}, "two": {"t": "4"}, "lesson": {"lesson": "3"}}
+    assert said["problems"] == ""
+    assert opened(links, "?t=4&run=1")["run"] == "go"
+    assert opened(links, "")["run"] == ""
+
+
+@pytest.mark.parametrize(
+    ("link", "named"),
+    [
+        ("?t=5", "t is 5."),
+        ("?tab=<script>", "There is no tab '<script>'."),
+        ("?tab=two&run=1", "run is '1', which can't be done here."),
+        ("?run=yes", "run is 'yes'"),
+        ("?x=1&y=2&z=3&t=5&w=4", "Nothing is called 'z'. And 2 more."),
+        ("?t=" + 100_000 * "4", "The link has more than 4,096 characters"),
+    ],
+)
+def test_what_cant_be_used_is_named_in_one_line(links: Links, link: str, named: str) -> None:
+    said = opened(links, link)
+    assert named in said["problems"]
+    assert len(said["problems"]) < 300
+    assert "\n" not in said["problems"]
+
+
+@pytest.mark.parametrize("asked", [None, "", "{", "[]", '{"link": 3, "kept": {}}', "[" * 100_000])
+def test_what_no_page_sends_opens_a_usual_page(links: Links, asked: Any) -> None:
+    assert json.loads(links.opened(asked)[1])["problems"] == ""
+
+
+def test_a_link_of_generate_comes_back() -> None:
+    model = facts("cifar10")
+    config = defaults(model).but(labels=(8,), seed=7, steps=9, eta=0.5, sampler="ddim")
+    query = generate.query_of(RunSpec("cifar10", config), model)
+    given = {k: v for k, (v,) in parse_qs(query).items()}
+    read = generate.read(given | {"t": "400", "picture": "3", "panes": "z,x_t"})
+    assert read.query == query
+    assert read.page == {"t": 400, "picture": 3, "panes": "z,x_t"}
+    assert not read.problems
+    _, _, sampler, steps, *_, labels, _, n, seed, eta, linked = read.controls
+    assert (sampler, steps["value"], n["value"], seed, eta) == ("ddim", 9, 16, 7, 0.5)
+    assert (labels["value"], linked) == (["ship"], "")
+    assert generate.query_of(RunSpec("cifar10", defaults(model)), model) == ""
+
+
+@pytest.mark.parametrize(
+    ("given", "named"),
+    [
+        ({"model": "../../etc/passwd"}, "There is no model '../../etc/passwd' here."),
+        ({"seed": "1" + 30 * "0"}, "seed is 1"),
+        ({"t": "-1"}, "t is '-1'; allowed is a whole number from 0 to 1,000."),
+        ({"n": "65"}, "n is 65; allowed is from 1 to 64."),
+        ({"picture": "17"}, "picture is '17'; allowed is a whole number from 1 to 16."),
+        ({"guidance": "9"}, "guidance is 9.0; allowed is from 0 to 8."),
+        ({"panes": "<script>"}, "panes is '<script>'; allowed is some of x_t"),
+        ({"timesteps": "9,5"}, "A list of timesteps can't be set"),
+    ],
+)
+def test_bad_parts_of_generate(given: dict[str, str], named: str) -> None:
+    read = generate.read({**given, "class": "ship"})
+    assert len(read.problems) == 1
+    assert read.problems[0].startswith(named)
+    assert read.query == "model=cifar10&class=ship"
+
+
+def test_a_link_of_forward_comes_back() -> None:
+    values = ("cat", 64, "laplace", 5, "cosine", 500, 1e-3, 0.03, "1,20")
+    query = forward.query(*values)
+    read = forward.read({k: v for k, (v,) in parse_qs(query).items()} | {"t": "400"})
+    assert read.query == query
+    assert read.page == {"t": 400}
+    assert not read.problems
+    _, *rest, kept = read.controls
+    assert (kept, *rest) == values
+    assert forward.query(*USUAL.values()) == ""
+    assert forward.query("", *list(USUAL.values())[1:]) == ""
+    own = forward.query("own", *list(USUAL.values())[1:])
+    assert own == "picture=own"
+    assert "upload" in forward.read({"picture": "own"}).problems[0]
+
+
+@pytest.mark.parametrize(
+    "bad",
+    [
+        *({"t": "-1"}, {"t": "1001"}, {"T": "9"}, {"T": "1e3"}, {"seed": "x"}, {"size": "48"}),
+        *({"noise": "pink"}, {"schedule": "<b>"}, {"beta_start": "nan"}, {"beta_end": "1"}),
+        *({"timesteps": "1001"}, {"picture": "../x"}, {"beta_start": "0.5"}),
+    ],
+)
+def test_bad_parts_of_forward(bad: dict[str, str]) -> None:
+    read = forward.read({"noise": "laplace", **bad})
+    assert len(read.problems) == 1
+    assert len(read.problems[0]) < 150
+    assert list(read.controls[1:])[1] == ("laplace" if "noise" not in bad else "gaussian")
+
+
+@pytest.mark.parametrize("text", ["-1", "11", "1e1", "", "٣", "9" * 4000])
+def test_a_whole_number_is_read(text: str) -> None:
+    assert whole("t", "10", 0, 10) == 10
+    with pytest.raises(ValueError, match=r"^t is '.{0,40}'; allowed is a whole number from 0 to"):
+        whole("t", text, 0, 10)
+
+
+def test_links_hold_all_settings_of_a_run() -> None:
+    assert len(generate.NAMES) == len(SampleConfig.__dataclass_fields__) + 5
