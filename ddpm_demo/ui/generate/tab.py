@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 import gradio as gr
@@ -155,6 +156,8 @@ def _connect_run(
     choice: ModelChoice, asked: Asked, buttons: controls.RunButtons, screen: gr.HTML
 ) -> None:
     """What the main button and Stop do."""
+    again = json.dumps({"__type__": "update", "value": "Make new ones"})
+    screen.begun(None, None, buttons.go, js=f"() => ({again})", **QUIET)
     buttons.begin(screen)
     event = buttons.go.click(
         streamed(f"{HANDLERS}:run", loading=player.LOADING),

@@ -49,7 +49,7 @@ def script() -> str:
     text = "\n".join((HERE / name).read_text(encoding="utf-8") for name in SCRIPTS)
     text = re.sub(r"^import [^;]*;\n", "", text, flags=re.MULTILINE)
     text = re.sub(r"^export ", "", text, flags=re.MULTILINE)
-    return f"{text}\nstartPlayer({{ element, props, server, watch }});\n"
+    return f"{text}\nstartPlayer({{ element, props, server, watch, trigger }});\n"
 
 
 def Player(
@@ -63,6 +63,8 @@ def Player(
     **options: Any,
 ) -> gr.HTML:
     """The component. Fill it by a handler that yields the strings of `stream`.
+
+    Its event `begun` comes when a run begins, whoever made it.
 
     A function, not a subclass: Gradio writes a .pyi file beside the source of each subclass.
 

@@ -14,9 +14,8 @@ export async function openWith(player, ask) {
       const recording = new Recording(reply.run, reply.frames);
       player.begin(Object.assign(recording, { opening: true }));
       player.state = "over";
-      const calm = player.calm.matches;
-      player.go(calm ? Math.floor(reply.frames.length / 2) : 0);
-      if (!calm) player.play();
+      if (player.calm.matches) wait(player);
+      else player.play();
       return;
     }
     if (reply?.words) player.tell(reply.words);
@@ -24,4 +23,13 @@ export async function openWith(player, ask) {
     else tries -= 1;
     await new Promise((resolve) => setTimeout(resolve, ASK_MS));
   }
+}
+
+/** For those who asked for little motion: half way down, with Play marked. */
+function wait(player) {
+  const { recording } = player;
+  player.go(recording.atT(recording.frames[0].t / 2));
+  const play = player.part("play");
+  play.classList.add("ddpm-marked");
+  play.addEventListener("click", () => play.classList.remove("ddpm-marked"), { once: true });
 }

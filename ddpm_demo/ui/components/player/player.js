@@ -15,8 +15,8 @@ const CALM_MS = 1000; // between two live frames for those who asked for little 
 const SAVED_MS = 5000; // for which "Saved ..." stays
 
 class Player {
-  constructor({ element, props, server }) {
-    Object.assign(this, { element, props, server });
+  constructor({ element, props, server, trigger }) {
+    Object.assign(this, { element, props, server, trigger });
     this.root = element.querySelector(".ddpm-player");
     this.pictures = new Pictures(this.part("stage"), (k) =>
       this.alone(this.one === null ? k : null),
@@ -217,6 +217,7 @@ class Player {
     this.root.style.setProperty("--ratio", (header.columns * header.w) / (rows * header.h));
     this.pictures.layout(header, this.one);
     this.voice.say(header.title || "Started");
+    this.trigger?.("begun");
   }
 
   receive() {
@@ -287,8 +288,8 @@ class Player {
 }
 
 /** Gradio runs this once a component. */
-export function startPlayer({ element, props, server, watch }) {
-  const player = new Player({ element, props, server });
+export function startPlayer({ element, props, server, watch, trigger }) {
+  const player = new Player({ element, props, server, trigger });
   const block = element.closest(".block");
   const key = `ddpm-${block.id}`;
   watchStatus(

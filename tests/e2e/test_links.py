@@ -1,0 +1,102 @@
+"""Links in a real browser: what is opened by one, what is written into the address, and frames."""
+
+import re
+from typing import Any
+
+import pytest
+
+pytestmark = pytest.mark.e2e
+
+READ = "html[data-link]"
+RUN = "model=mnist&sampler=ddim&steps=3&n=4&seed=7&class=3,5&t=500&panes=x_t,eps_hat"
+PARENT = "https://huggingface.co/spaces/you/demo"
+
+
+@pytest.fixture(scope="module")
+def url(serve: Any) -> str:
+    from ddpm_demo.ui.app import LAUNCH, build_app
+
+    fixed = ("ssr_mode", "run_history")  # `serve` sets these
+    return str(serve(build_app(), **{k: v for k, v in LAUNCH.items() if k not in fixed}))
+
+
+def shown(page: Any) -> list[str]:
+    """Model, steps, seed and number of pictures, as the controls say."""
+    boxes = [page.locator(f"#{name} input").first for name in ("model", "steps", "seed", "n")]
+    return [box.input_value() for box in boxes]
+
+
+def has(page: Any, *parts: str) -> None:
+    """Wait until the address has some parts."""
+    page.wait_for_function(
+        "parts => parts.every((part) => location.search.includes(part))", arg=list(parts)
+    )
+
+
+def test_a_link_makes_its_run_and_a_reload_keeps_it(page: Any, url: str) -> None:
+    page.goto(f"{url}?{RUN}&run=1&seed=-1&x=<img+src=y+onerror=alert(1)>&seed=7&guidance=99")
+    page.locator(READ).wait_for(state="attached")
+    line = page.locator("#link-line").inner_text()
+    assert "Nothing is called 'x'. guidance is 99.0" in line
+    assert page.locator("#link-line img").count() == 0
+
+    status = page.locator("#player [data-part=status]")
+    page.locator("#player [data-run=over]").wait_for(state="attached")
+    status.get_by_text("t = 333").wait_for()  # the first step that has come down to 500
+    page.get_by_role("button", name="Make new ones").wait_for()
+    assert shown(page) == ["mnist", "3", "7", "4"]
+    has(page, "model=mnist", "steps=3", "seed=7", "n=4", "class=3+-+three,5+-+five", "t=333")
+    assert "run=" not in page.url
+    figures = page.get_by_role("figure").evaluate_all("all => all.map((f) => f.dataset.pane)")
+    assert figures == ["x_t", "eps_hat"]
+
+    page.locator("#seed input").fill("9")
+    page.locator("#player [data-part=back]").click()
+    has(page, "seed=9", "t=667")
+    page.reload()
+    page.locator(READ).wait_for(state="attached")
+    status.get_by_text("t = 667").wait_for()
+    assert shown(page) == ["mnist", "3", "9", "4"]
+    assert not page.locator("#link-line").is_visible()
+
+    page.evaluate("navigator.clipboard.writeText = () => Promise.reject()")
+    page.get_by_role("button", name="Copy link").click()
+    link = page.get_by_role("textbox", name="Link to this page").input_value()
+    assert "seed=9" in link
+    assert link.endswith("run=1")
+
+
+def test_a_link_opens_forward_noising(page: Any, url: str) -> None:
+    page.goto(f"{url}?tab=forward&T=500&t=100&schedule=cosine&picture=cat")
+    page.locator("#noiser [data-shown='100']").wait_for()
+    page.locator(READ).wait_for(state="attached")
+    formula = page.locator("#noiser figure.cosine .formula").inner_text()
+    assert [float(n) for n in re.findall(r"\d\.\d+", formula)] == pytest.approx([0.948, 0.318])
+    assert not page.locator("#noiser figure.linear").is_visible()
+
+    page.locator("#noiser input[type=range]").fill("300")
+    page.get_by_role("radio", name="Laplace").check()
+    has(page, "t=300", "noise=laplace", "T=500", "schedule=cosine", "picture=cat")
+    page.get_by_role("tab", name="Generate").click()
+    page.wait_for_function("() => !location.search.includes('forward')")
+    page.reload()
+    page.locator(READ).wait_for(state="attached")
+    page.get_by_role("tab", name="Forward noising").click()
+    has(page, "tab=forward", "t=300", "noise=laplace")  # the other tab was kept, too
+    page.locator("#noiser [data-shown='300']").wait_for()
+
+    page.goto(f"{url}?x={100_000 * 'y'}")
+    page.locator("#link-line").get_by_text("more than 4,096 characters").wait_for()
+    page.wait_for_function("() => !location.search")
+
+
+def test_a_frame_tells_the_page_around_it(browser: Any, url: str) -> None:
+    page = browser.new_page()
+    inside = f'<iframe src="{url}?seed=5" width=1200 height=700 allow="clipboard-write"></iframe>'
+    script = "<script>heard = []; onmessage = (event) => heard.push(event.data)</script>"
+    page.route(PARENT, lambda route: route.fulfill(body=script + inside, content_type="text/html"))
+    page.goto(PARENT)
+    frame = page.frame_locator("iframe")
+    frame.locator("#seed input").fill("6")
+    page.wait_for_function("() => heard.some((said) => said.queryString?.includes('seed=6'))")
+    page.close()
