@@ -12,8 +12,13 @@ from typing import Any, TypeVar
 
 import hypothesis
 import pytest
+
+if "PYTEST_XDIST_WORKER" in os.environ:  # the other worker has the other core
+    os.environ["OMP_NUM_THREADS"] = "1"  # here, and in programs that tests start
+
 import torch
 from torch import nn
+from xdist.scheduler import LoadFileScheduling
 
 from ddpm_demo.config import DiffusionConfig, ModelConfig
 from ddpm_demo.models.checkpoint import Checkpoint, save_checkpoint
@@ -22,9 +27,6 @@ from ddpm_demo.nn.unet import UNet
 # The same examples on every machine and every day.
 hypothesis.settings.register_profile("fixed", derandomize=True, deadline=None, max_examples=100)
 hypothesis.settings.load_profile("fixed")
-
-if "PYTEST_XDIST_WORKER" in os.environ:
-    torch.set_num_threads(1)  # the other worker has the other core
 
 N = TypeVar("N", bound=nn.Module)
 TINY: dict[str, Any] = {
@@ -37,13 +39,20 @@ TINY: dict[str, Any] = {
 }
 
 
-@pytest.hookimpl(tryfirst=True)
+class Files(LoadFileScheduling):
+    """One worker has a file, and all browser tests: they would be in each other's way."""
+
+    def _split_scope(self, nodeid: str) -> str:
+        return "browser" if "e2e/" in nodeid else str(super()._split_scope(nodeid))
+
+
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Files:
+    return Files(config, log)
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """For several workers: files stay whole, browser tests follow each other and begin first."""
-    browser = {item: "e2e" in item.keywords for item in items}
-    for item in items:
-        item.add_marker(pytest.mark.xdist_group("browser" if browser[item] else item.path.stem))
-    items.sort(key=lambda item: not browser[item])
+    """The longest first: the browser tests."""
+    items.sort(key=lambda item: "e2e" not in item.keywords)
 
 
 @pytest.fixture

@@ -113,7 +113,7 @@ def test_absurd_requests_to_routes(clean: Server) -> None:
 def test_fifty_who_leave_in_the_middle(clean: Server) -> None:
     def leave(k: int) -> None:
         run = Tab(clean).generate(**LONG, seed=k)
-        assert frames([next(run), next(run)])
+        assert any(frames([message]) for message in run)  # as soon as there are some
         run.close()  # and with it the connection
 
     with ThreadPoolExecutor(5) as pool:
@@ -156,7 +156,7 @@ def test_two_tabs_of_one_visitor(clean: Server) -> None:
 def test_a_checkpoint_is_overwritten_and_deleted_while_it_is_used(clean: Server) -> None:
     file = clean.zoo / "other" / "model.safetensors"
     run = Tab(clean).generate(model="other", steps=300, n=4)
-    next(run)
+    assert any(frames([message]) for message in run)
     whole = file.read_bytes()
     with file.open("r+b") as garbage:  # in place, as a copy that breaks off does it
         garbage.write(bytes(1000))

@@ -16,6 +16,7 @@ SEEN = (
     "Noise in, pictures out, in {} steps of one network. "
     "This run was made on this machine when the app started."
 )
+EVERY_STEP = 1e6  # messages a second: nothing is sent yet, so nothing has to be left out
 _told: dict[str, Any] = {}  # what a page that asks is told: words, or the whole run
 
 
@@ -42,7 +43,7 @@ def make(name: str) -> None:
         messages = player.stream(
             _counted(steps),
             panels=player.STEP_PANELS,
-            sparing=True,
+            fps=EVERY_STEP,
             title=SEEN.format(config.steps),
             meta=metadata(name, config, checkpoint.classes),
             updates=updates(checkpoint, config),
