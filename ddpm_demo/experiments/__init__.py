@@ -13,7 +13,7 @@ from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 from ddpm_demo.config import one_of, require, settings
-from ddpm_demo.experiments.asked import Break, Guess, Race
+from ddpm_demo.experiments.asked import Break, Copying, Guess, Race
 
 if TYPE_CHECKING:
     from ddpm_demo.experiments.report import Report
@@ -109,6 +109,14 @@ EXPERIMENTS: dict[str, Experiment] = {
             about="Three runs, and one has a bug. Guess which before you look.",
             settings=Guess,
             module="breaking",
+        ),
+        Experiment(
+            name="copying",
+            question="Is it copying?",
+            about="For each generated picture the nearest of all training pictures; and a "
+            "denoiser that can do nothing but copy.",
+            settings=Copying,
+            module="copying",
         ),
     )
 }

@@ -60,3 +60,18 @@ class Guess:
 
     def __post_init__(self) -> None:
         check(self)
+
+
+@dataclass(frozen=True)
+class Copying:
+    """Generated pictures, and the training pictures that are nearest to them."""
+
+    model: str = setting("mnist", "a model's name or path", label="Model")
+    pictures: int = setting(
+        100, "training pictures that the exact denoiser knows", low=1, high=10_000, whole=True,
+        label="Set of the exact denoiser",
+    )  # fmt: skip
+    seed: int = setting(0, "picture k has the seed SEED + k", **SEED)
+
+    def __post_init__(self) -> None:
+        check(self)

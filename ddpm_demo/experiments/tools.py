@@ -8,13 +8,32 @@ from dataclasses import dataclass
 from typing import Any
 
 from ddpm_demo.config import SampleConfig
-from ddpm_demo.data import Images
+from ddpm_demo.data import Images, data_dir, packed
 from ddpm_demo.data import load as load_data
 from ddpm_demo.diffusion.denoiser import Denoiser
 from ddpm_demo.diffusion.walk import Step
 from ddpm_demo.inference.generate import generate
 from ddpm_demo.models.checkpoint import Checkpoint
 from ddpm_demo.models.load import load_checkpoint
+
+ON_DISK = {"cifar10": "cifar-10-batches-py", "fashion_mnist": "FashionMNIST/raw"}
+
+
+def pictures(dataset: str, size: int, channels: int, *, train: bool = True) -> Images:
+    """A data set that is here already: MNIST comes with the program.
+
+    Raises:
+        ValueError: it isn't here; the sentence says how to get it.
+    """
+    if dataset == "mnist" and (size, channels) == (packed.SIDE, 1) and packed.FILE.is_file():
+        return packed.mnist(train)
+    folder = data_dir() / ON_DISK.get(dataset, "MNIST/raw")
+    if not dataset.startswith("folder:") and not folder.is_dir():
+        raise ValueError(
+            f"The pictures of {dataset} are not on this disk; `python -m ddpm_demo evaluate` with "
+            "a model of them downloads them once."
+        )
+    return load_data(dataset, train=train, size=size, channels=channels)
 
 
 @dataclass(frozen=True)
@@ -24,13 +43,13 @@ class Tools:
     Attributes:
         load: a model by name.
         denoiser: makes what samplers ask (see `inference.generate`).
-        data: as `data.load`.
-        options: more for `generate`, such as bf16.
+        data: as `pictures`.
+        bf16: networks run in bfloat16.
     """
 
     load: Callable[[str], Checkpoint] = load_checkpoint
     denoiser: Callable[..., Denoiser] = Denoiser
-    data: Callable[..., Images] = load_data
+    data: Callable[..., Images] = pictures
     bf16: bool = False
 
     def generate(self, checkpoint: Checkpoint, run: SampleConfig, **options: Any) -> Iterator[Step]:

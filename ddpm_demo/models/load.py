@@ -12,6 +12,7 @@ from ddpm_demo.files import expand
 from ddpm_demo.models import hub
 from ddpm_demo.models.checkpoint import Checkpoint, CheckpointError, model_files, read_checkpoint
 from ddpm_demo.models.diffusers_format import is_diffusers, load_diffusers, local_weights
+from ddpm_demo.models.exact import PREFIX, exact
 from ddpm_demo.models.zoo import available, how_to_get_models, models_folder
 
 
@@ -20,8 +21,8 @@ def load_checkpoint(source: str | Path, device: str | torch.device = "cpu") -> C
 
     Args:
         source: the name of a shipped model; a file or folder of ours; a folder as diffusers writes
-            them; or `owner/name` of a repo of the Hub, which is downloaded unless it is on the
-            disk. The first of these that fits counts.
+            them; `owner/name` of a repo of the Hub, which is downloaded unless it is on the disk;
+            or exact:mnist:N (see `exact`). The first of these that fits counts.
 
     Raises:
         CheckpointError: it isn't there or can't be used; the message says why.
@@ -33,6 +34,10 @@ def load_checkpoint(source: str | Path, device: str | torch.device = "cpu") -> C
     elif os.path.exists(path):
         if is_diffusers(path):
             return load_diffusers(path, device=device)
+    elif name.startswith(PREFIX):
+        made = exact(name)
+        made.model.to(device)
+        return made
     elif hub.is_repo(name):
         return _from_hub(name, device)
     if not os.path.exists(path) or not model_files(path):

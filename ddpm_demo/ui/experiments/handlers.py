@@ -18,7 +18,7 @@ from ddpm_demo.ui.experiments.asked import asked
 from ddpm_demo.ui.server import runtime, settings
 from ddpm_demo.ui.server.errors import friendly
 from ddpm_demo.ui.server.settings import GPU
-from ddpm_demo.ui.server.work import data_of, give_way
+from ddpm_demo.ui.server.work import give_way
 
 Said = tuple[Any, Any]  # for the line and the result
 EVERY = 0.5  # seconds between two messages: each has all pictures that there are
@@ -99,7 +99,6 @@ def _reports(own: Mapping[str, str], name: str, wanted: Any) -> Iterator[Report]
     tools = Tools(
         load=lambda model: runtime.model(_source(own, model)),
         denoiser=runtime.denoiser,
-        data=data_of,
         bf16=runtime.bf16(),
     )
     yield from EXPERIMENTS[name](wanted, tools)

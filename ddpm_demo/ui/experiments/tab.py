@@ -67,15 +67,9 @@ def _connect_run(what: list[Any], buttons: controls.RunButtons, shown: list[Any]
       value: 'Stop', interactive: true}, 'Waiting for its turn…']"""
     waits = buttons.go.click(None, None, [*buttons.both, line], js=js, **QUIET)
     event = waits.success(streamed(f"{HANDLERS}:run"), what, shown, **{**QUIET, **LANE})
-    buttons.restore_after(event)
+    buttons.restore_after(event, {line: "Stopped. What has come so far stays."})
     buttons.ending()
-    buttons.stop.click(
-        lambda: (*controls.over(), "Stopped. What has come so far stays."),
-        outputs=[*buttons.both, line],
-        cancels=[event],
-        queue=False,
-        **QUIET,
-    )
+    buttons.stop.click(None, cancels=[event], queue=False, **QUIET)
 
 
 def _connect_cards(card: gr.Radio, shown: list[Any]) -> None:
