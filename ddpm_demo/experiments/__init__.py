@@ -13,7 +13,7 @@ from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 from ddpm_demo.config import one_of, require, settings
-from ddpm_demo.experiments.asked import Break, Copying, Guess, Race
+from ddpm_demo.experiments.asked import Break, Copying, Guess, Noises, Plane, Race
 
 if TYPE_CHECKING:
     from ddpm_demo.experiments.report import Report
@@ -117,6 +117,22 @@ EXPERIMENTS: dict[str, Experiment] = {
             "denoiser that can do nothing but copy.",
             settings=Copying,
             module="copying",
+        ),
+        Experiment(
+            name="noises",
+            question="Which noise?",
+            about="The forward process with noise that is not Gaussian, and a model that is "
+            "sampled with another noise than it was trained with.",
+            settings=Noises,
+            module="noises",
+        ),
+        Experiment(
+            name="plane",
+            question="How does it look in two dimensions?",
+            about="Points instead of pictures, through the same schedule and the same samplers: "
+            "with the exact denoiser, and with a small network that learns it here.",
+            settings=Plane,
+            module="plane",
         ),
     )
 }

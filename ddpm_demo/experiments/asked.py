@@ -22,6 +22,8 @@ BUG_NAMES = (
     "same-noise",
     "eps-for-v",
 )
+OTHER_NOISES = ("gaussian", "laplace", "uniform", "coin")
+SHAPES = ("moons", "spiral", "eight gaussians")
 SEED: dict[str, Any] = {"low": 0, "high": SEED_MAX - 1000, "whole": True, "label": "Seed"}
 
 
@@ -72,6 +74,29 @@ class Copying:
         label="Set of the exact denoiser",
     )  # fmt: skip
     seed: int = setting(0, "picture k has the seed SEED + k", **SEED)
+
+    def __post_init__(self) -> None:
+        check(self)
+
+
+@dataclass(frozen=True)
+class Noises:
+    """Noise that is not Gaussian."""
+
+    noise: str = setting("coin", "what each step adds", choices=OTHER_NOISES, label="Noise")
+    model: str = setting("mnist", "a model's name or path", label="Model")
+    seed: int = setting(0, "of all that is drawn", **SEED)
+
+    def __post_init__(self) -> None:
+        check(self)
+
+
+@dataclass(frozen=True)
+class Plane:
+    """Points in the plane."""
+
+    shape: str = setting("moons", "what the points make up", choices=SHAPES, label="Shape")
+    seed: int = setting(0, "of all that is drawn", **SEED)
 
     def __post_init__(self) -> None:
         check(self)

@@ -81,8 +81,9 @@ def run(asked: Copying, tools: Tools) -> Iterator[Report]:
     for report in _copies(asked, tools, found, checkpoint, train):
         yield Report(0.7 + 0.25 * report, "The exact denoiser", panels)
     panels += _result(asked, found)
-    for name in filter(lambda name: name.startswith(SMALL), available()):
-        for done, found.pictures[name] in _drawn(tools.load(name), SHOWN, asked, tools):
+    for name in [name for name in available() if name.startswith(SMALL)]:
+        for done, made in _drawn(tools.load(name), SHOWN, asked, tools):
+            found.pictures[name] = made
             yield Report(0.95, f"{name}: {done:.0%}", panels)
         found.look(name, _pixels(found.pictures[name]))
         panels += (found.sheet(name, f"{name}, from the same noise"),)

@@ -39,6 +39,6 @@ def nearest(pictures: Tensor, pool: Tensor, k: int = 5) -> Nearest:
     index = index.gather(1, values.topk(min(k + SPARE, values.shape[1]), largest=False).indices)
     near = pool[index].flatten(2).int()
     gaps = (near - pictures.flatten(1).int()[:, None]).square().sum(2)
-    order = gaps.sort(1, stable=True)
+    order = gaps.sort(dim=1, stable=True)
     distance = (order.values[:, :k].double() / near.shape[2]).sqrt() / 127.5
     return Nearest(index.gather(1, order.indices[:, :k]), distance)

@@ -104,6 +104,44 @@ def bar_plot(names: Sequence[str], shares: Mapping[str, Sequence[float]]) -> str
     return _svg(top + row * len(names) + 4, parts)
 
 
+def plane_plot(
+    points: Mapping[str, Points | list[list[float]]],
+    paths: Sequence[Sequence[Sequence[float]]] = (),
+    arrows: Mapping[str, Sequence[Sequence[float]]] | None = None,
+    reach: float = 2.6,
+) -> str:
+    """Points of the plane, from -reach to reach, with paths below them.
+
+    Args:
+        points: up to three sets, by name.
+        paths: lines through points.
+        arrows: sets of (x, y, dx, dy), by name; a dot marks where each begins.
+    """
+    side = HEIGHT - 8
+    left = (WIDTH - side) / 2
+
+    def place(x: float, y: float) -> tuple[float, float]:
+        a, b = (min(max(v, -reach), reach) / reach for v in (x, y))
+        return left + side * (1 + a) / 2, 4 + side * (1 - b) / 2
+
+    def drawn(way: Sequence[Sequence[float]], colour: str, width: float) -> str:
+        line = " ".join("{:.1f},{:.1f}".format(*place(*p)) for p in way)
+        return f'<polyline points="{line}" fill="none" stroke="{colour}" stroke-width="{width}"/>'
+
+    def dot(p: Sequence[float], colour: str, size: float) -> str:
+        x, y = place(p[0], p[1])
+        return f'<circle cx="{x:.1f}" cy="{y:.1f}" r="{size}" fill="{colour}" stroke="none"/>'
+
+    parts = [drawn(way, COLOURS[1], 0.8) for way in paths]
+    for k, cloud in enumerate(points.values()):
+        parts += [dot(p, COLOURS[k], 1.6) for p in cloud]
+    for k, (name, field) in enumerate((arrows or {}).items()):
+        parts += [drawn([(x, y), (x + a, y + b)], COLOURS[2 * k], 1.4) for x, y, a, b in field]
+        parts += [dot(p, COLOURS[2 * k], 1.2) for p in field]
+        parts += _legend(2 * k, name, 8, 20 + 20 * k)
+    return _svg(HEIGHT, parts)
+
+
 def as_file(svg: str) -> str:
     """A plot for a file of its own, which follows the reader's choice of light or dark."""
     style = "svg{color:#1e293b;font-family:sans-serif}"

@@ -1,0 +1,82 @@
+"""Points and noises: exact scores, moments and distances that are known."""
+
+import math
+from collections.abc import Callable
+
+import pytest
+import torch
+
+from ddpm_demo.diffusion.schedule import Schedule
+from ddpm_demo.experiments import EXPERIMENTS, plane
+from ddpm_demo.experiments.asked import OTHER_NOISES, SHAPES, Noises, Plane
+from ddpm_demo.experiments.noises import DRAW, kurtosis, noise_of_chain
+from ddpm_demo.experiments.report import Sheet
+from ddpm_demo.experiments.tools import Tools
+from ddpm_demo.models.checkpoint import Checkpoint
+
+
+@pytest.mark.parametrize("name", SHAPES)
+@pytest.mark.parametrize("t", [1, 300, 1000])
+def test_the_exact_score_is_the_gradient_of_the_log_density(name: str, t: int) -> None:
+    schedule = Schedule.linear()
+    exact = plane.ExactPoints(plane.shape(name), schedule)
+    g = torch.Generator().manual_seed(t)
+    x = torch.randn(20, 2, generator=g, dtype=torch.float64).requires_grad_()
+    (score,) = torch.autograd.grad(exact.log_density(x, t).sum(), x)
+    seen = exact(x.detach().view(-1, 2, 1, 1), torch.full((20,), t))
+    known = -seen.eps.flatten(1) / math.sqrt(1 - float(schedule.alpha_bar[t]))
+    assert torch.allclose(known, score, rtol=1e-6, atol=1e-8)
+
+
+def test_samples_of_the_exact_denoiser_are_the_data() -> None:
+    middles = plane.shape("eight gaussians")
+    exact = plane.ExactPoints(middles, Schedule.linear())
+    for sampler in ("ddim", "ddpm"):
+        end = plane.ways(exact, sampler, 0, 200)[-1]
+        near = torch.cdist(end, middles[:8])
+        assert float(near.min(1).values.quantile(0.95)) < 0.2
+        assert len(near.argmin(1).unique()) == 8
+
+
+def test_the_energy_distance_of_gaussians_is_the_known_one() -> None:
+    g = torch.Generator().manual_seed(0)
+    a, b = torch.randn(3000, 1, generator=g), torch.randn(3000, 1, generator=g) + 2
+    # E|X - Y| of N(m, 2) is 2 / sqrt(pi) exp(-m^2 / 4) + m erf(m / 2)
+    known = 2 * (2 / math.sqrt(math.pi) * math.exp(-1) + 2 * math.erf(1)) - 4 / math.sqrt(math.pi)
+    assert plane.energy(a, b) == pytest.approx(known, abs=0.1)
+    assert plane.energy(a, torch.randn(3000, 1, generator=g)) == pytest.approx(0, abs=0.01)
+
+
+def test_the_small_network_learns_the_plane(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(plane, "TRAIN", 300)
+    monkeypatch.setattr(plane, "STEPS", 10)
+    monkeypatch.setattr(plane, "SEEN", 120)
+    *_, report = EXPERIMENTS["plane"](Plane("moons"), Tools())
+    distance = {name: float(words.split()[0]) for name, words in report.numbers["distance"]}
+    assert distance["DDIM, exact"] < 0.1
+    assert distance["DDIM, network"] < 0.3
+    noise = torch.randn(300, 2, generator=torch.Generator().manual_seed(0))
+    assert distance["DDIM, network"] < plane.energy(noise, plane.shape("moons"))
+
+
+@pytest.mark.parametrize("kind", OTHER_NOISES)
+def test_noises_have_unit_variance_and_their_chain_the_known_kurtosis(kind: str) -> None:
+    g = torch.Generator().manual_seed(0)
+    values = DRAW[kind]((200_000,), g)
+    assert float(values.mean()) == pytest.approx(0, abs=0.01)
+    assert float(values.var()) == pytest.approx(1, abs=0.02)
+    own = {"gaussian": 0, "laplace": 3, "uniform": -1.2, "coin": -2}[kind]
+    schedule, t = Schedule.linear(), 3
+    parts = schedule.beta[1 : t + 1] * schedule.alpha_bar[t] / schedule.alpha_bar[1 : t + 1]
+    parts = parts / parts.sum()  # shares of the variance; kurtosis goes by their squares
+    found, _ = kurtosis(noise_of_chain(kind, schedule, t, 0))
+    assert found == pytest.approx(own * float((parts**2).sum()), abs=0.15)
+
+
+def test_a_model_is_sampled_with_each_noise(tiny: Callable[..., Checkpoint]) -> None:
+    model = tiny()
+    *_, report = EXPERIMENTS["noises"](Noises("coin"), Tools(load=lambda _: model))
+    sheet = next(panel for panel in report.panels if isinstance(panel, Sheet))
+    assert sheet.rows == OTHER_NOISES
+    pictures = [cell for (cell,) in sheet.cells if cell is not None]
+    assert len({p.tobytes() for p in pictures}) == 4
