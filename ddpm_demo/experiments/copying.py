@@ -87,7 +87,7 @@ def run(asked: Copying, tools: Tools) -> Iterator[Report]:
             yield Report(0.95, f"{name}: {done:.0%}", panels)
         found.look(name, _pixels(found.pictures[name]))
         panels += (found.sheet(name, f"{name}, from the same noise"),)
-    numbers = {name: {"n": len(near.index), "distances": near.distance[:, 0].tolist()}
+    numbers = {name: {"n": len(near.places), "distances": near.distance[:, 0].tolist()}
                for name, near in found.near.items()}  # fmt: skip
     yield Report(1, "", panels, numbers)
 

@@ -17,7 +17,7 @@ class Nearest(NamedTuple):
     A distance is the root mean square over pixels that go from -1 to 1.
     """
 
-    index: Tensor
+    places: Tensor
     distance: Tensor
 
 
