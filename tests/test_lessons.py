@@ -1,14 +1,14 @@
 """Lessons are read as docs/lessons.md says, and what is wrong in a file is said with its line."""
 
+import json
 import re
 from pathlib import Path
 
 import pytest
 
-from ddpm_demo.inference.spec import RunSpec
-from ddpm_demo.models.zoo import facts
-from ddpm_demo.ui.lessons.format import SHIPPED, LessonError, read_lesson, read_lessons
-from ddpm_demo.ui.lessons.links import PAGE
+from ddpm_demo.ui.app import build_app
+from ddpm_demo.ui.components.links import Links
+from ddpm_demo.ui.lessons.format import SHIPPED, Lesson, LessonError, read_lesson, read_lessons
 
 ROOT = Path(__file__).parent.parent
 GOOD = """---
@@ -120,12 +120,42 @@ def test_ones_own_come_after_the_shipped_and_may_replace_them(tmp_path: Path) ->
     assert len(found) == len(read_lessons([SHIPPED])) + 1
 
 
+@pytest.fixture(scope="module")
+def links() -> Links:
+    """Those of the page."""
+    (opened,) = {
+        function.fn.__self__
+        for function in build_app().fns.values()
+        if getattr(function.fn, "__func__", None) is Links.opened
+    }
+    return opened
+
+
+@pytest.mark.parametrize(
+    ("query", "said"),
+    [
+        ("lesson=none", "lesson is 'none'; allowed is"),
+        ("lesson=one-step&card=99", "card is"),
+        ("lesson=<b>&card=x", "lesson is '<b>'"),
+        ("card=2", "lesson is ''"),
+    ],
+)
+def test_what_is_no_card_is_said(links: Links, query: str, said: str) -> None:
+    told = json.loads(links.opened(json.dumps({"link": query, "kept": {}}))[1])
+    assert said in told["problems"]
+    assert "lesson" not in told["page"] or not told["page"]["lesson"]
+
+
 @pytest.mark.parametrize("lesson", read_lessons([SHIPPED]).values(), ids=lambda one: one.name)
-def test_a_shipped_lesson_opens_what_there_is(lesson: object) -> None:
-    assert 4 <= len(lesson.cards) <= 8  # type: ignore[attr-defined]
-    for card in lesson.cards:  # type: ignore[attr-defined]
+def test_a_shipped_lesson_opens_what_there_is(links: Links, lesson: Lesson) -> None:
+    assert 4 <= len(lesson.cards) <= 8
+    for number, card in enumerate(lesson.cards, 1):
         for query in filter(None, (card.open, card.show)):
-            assert RunSpec.from_query(query, facts, "mnist", page=PAGE)[1] == []
+            asked = f"?{query}&lesson={lesson.name}&card={number}"
+            told = json.loads(links.opened(json.dumps({"link": asked, "kept": {}}))[1])
+            assert told["problems"] == ""
+            assert told["page"]["lesson"] == {"lesson": lesson.name, "card": number}
+            assert bool(told["run"]) == ("run=1" in query)
 
 
 def test_the_example_of_the_docs_is_a_lesson(tmp_path: Path) -> None:

@@ -14,6 +14,7 @@ from ddpm_demo.ui.experiments.tab import build_experiments_tab
 from ddpm_demo.ui.finetune.tab import build_finetune_tab
 from ddpm_demo.ui.forward.tab import build_forward_tab
 from ddpm_demo.ui.generate.tab import build_generate_tab
+from ddpm_demo.ui.lessons.panel import build_lessons
 from ddpm_demo.ui.look import CSS, THEME
 from ddpm_demo.ui.measure.tab import build_measure_tab
 from ddpm_demo.ui.server import settings
@@ -114,6 +115,7 @@ def build_app(tabs: Sequence[TabRow] = TABS) -> gr.Blocks:
     shared = Shared(local=not settings.strangers, links=Links())
     with Page(title=TITLE, delete_cache=(600, 3600)) as page:
         gr.Markdown(INTRO)
+        build_lessons(shared.links)
         line = link_line()
         with gr.Tabs() as all_tabs:
             for row in tabs:

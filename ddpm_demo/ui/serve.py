@@ -9,9 +9,11 @@ import threading
 import time
 from collections.abc import Sequence
 from contextlib import suppress
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ddpm_demo.files import require_temporary_folder
+from ddpm_demo.ui.lessons.format import read_lessons
 from ddpm_demo.ui.server import settings
 from ddpm_demo.ui.server.network import (
     ask_own_address_directly,
@@ -40,11 +42,14 @@ def options_of(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     p.add_argument("--share", action="store_true", help="also through a public gradio.live address")
     p.add_argument("--open", action="store_true", help="open the page in the browser")
     p.add_argument("--models", metavar="DIR", help="folder of the shipped models")
+    p.add_argument("--lessons", type=Path, metavar="DIR", help="lessons of your own")
     p.add_argument("--bf16", action="store_true", help="bfloat16, where it is faster")
     o = p.parse_args(arguments)
     if o.models:
         os.environ["DDPM_DEMO_MODELS"] = o.models
+    settings.lessons = [o.lessons] if o.lessons else []
     try:
+        read_lessons(settings.lessons)
         o.auth = settings.password()
         settings.most_seconds(settings.RUN_MINUTES, 0)
         settings.most_seconds(settings.LANE_MINUTES, 0)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import os
 import threading
+from pathlib import Path
 from typing import Any
 
 from ddpm_demo.config import require
@@ -20,6 +21,7 @@ except ImportError:
 
 ZERO = bool(os.environ.get("SPACES_ZERO_GPU"))
 strangers = "SPACE_ID" in os.environ  # use the app, not only its host; `ui.serve` may set it
+lessons: list[Path] = []  # folders of lessons besides the shipped ones; `ui.serve` may add one
 closing = threading.Event()  # the server is being stopped
 RUN_MINUTES = "DDPM_DEMO_RUN_MINUTES"  # of the environment: limit of a run in Generate,
 LANE_MINUTES = "DDPM_DEMO_LANE_MINUTES"  # and of fine-tuning and measuring

@@ -1,1 +1,0 @@
-PAGE = ("tab", "t", "panes", "picture", "run", "view", "T")
