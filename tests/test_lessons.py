@@ -68,6 +68,7 @@ WRONG = [
     ("minutes: 5", "minutes: soon", 2, "minutes is missing"),
     ("minutes: 5", "minutes: 500", 2, "1 to 90"),
     ("about:", "subject:", 2, "'subject' is not one of"),
+    ("minutes: 5", "minutes: 5\norder: first", 2, "order is not"),
     ("## First card", "First card", 7, "before the first card"),
     ("## First card", "## ", 7, "has a title"),
     ("open: tab=generate&model=mnist&steps=5", "", 7, "no `open:`"),

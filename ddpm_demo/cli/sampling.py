@@ -6,8 +6,9 @@ import argparse
 import dataclasses
 import io
 import json
+from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from ddpm_demo import config as c
 from ddpm_demo.cli.common import (
@@ -24,6 +25,7 @@ from ddpm_demo.cli.options import add_settings, model_name, path
 if TYPE_CHECKING:
     import numpy as np
 
+    from ddpm_demo.diffusion.walk import Step
     from ddpm_demo.models.checkpoint import Checkpoint
     from ddpm_demo.models.zoo import Facts
 
@@ -49,7 +51,7 @@ def sample_arguments(p: argparse.ArgumentParser) -> None:
         default=Path("samples.png"),
         help="*.png: the grid, or with 'strip' in the name ten snapshots of the way; "
         f"*.gif, *.mp4: the film, of {FILM_FRAMES} frames or fewer; "
-        "*.npz: uint8 (N, H, W, C) as arr_0",
+        "*.html: the run as a page that opens from disk; *.npz: uint8 (N, H, W, C) as arr_0",
     )
     p.add_argument("--scale", type=int, default=4, help="pixels of the file per pixel")
     device_argument(p)
@@ -76,7 +78,7 @@ def _sample(o: argparse.Namespace) -> None:
     from ddpm_demo.media import convert
     from ddpm_demo.models.load import load_checkpoint
 
-    kind = suffix(o.out, ".png", ".gif", ".mp4", ".npz")
+    kind = suffix(o.out, ".png", ".gif", ".mp4", ".html", ".npz")
     c.number("scale", o.scale, 1, 64, whole=True)
     film = kind in (".gif", ".mp4") or (kind == ".png" and "strip" in o.out.stem)
     c.require(not film or o.n <= 256, "n", o.n, "at most 256 for a film or strip")
@@ -84,6 +86,9 @@ def _sample(o: argparse.Namespace) -> None:
     checkpoint = load_checkpoint(o.model, pick(o.device))
     run = asked(o, checkpoint)
     c.number("seed", o.seed, 0, c.SEED_MAX + 1 - o.n, whole=True)  # picture k's is seed + k
+    if kind == ".html":
+        _write_page(o, checkpoint, run)
+        return
     page = o.n if film else PAGE
     generate(checkpoint, dataclasses.replace(run, n=1))  # refuses before the bar appears
     kept = _kept(o, run, checkpoint.model.config.size) if kind != ".npz" else set()
@@ -98,6 +103,31 @@ def _sample(o: argparse.Namespace) -> None:
                     frames[f"t = {step.t}"] = convert.grid(pictures, scale=o.scale)
             parts.append(convert.to_uint8(step.x_t))
     _write(o, RunSpec(checkpoint.name, run).to_metadata(checkpoint.classes), frames, parts)
+    print(o.out)
+
+
+def _counted(steps: Iterator[Step], bar: Any) -> Iterator[Step]:
+    for step in steps:
+        bar.update(min(step.index, 1))
+        yield step
+
+
+def _write_page(o: argparse.Namespace, checkpoint: Checkpoint, run: c.SampleConfig) -> None:
+    """Write the run as a web page that opens from disk."""
+    from ddpm_demo.files import write_atomically
+    from ddpm_demo.inference.generate import generate
+    from ddpm_demo.inference.spec import RunSpec
+    from ddpm_demo.inference.updates import code, updates
+    from ddpm_demo.media.web_page import run_page
+
+    c.require(o.n <= 64, "n", o.n, "at most 64 for a web page")
+    about = RunSpec(checkpoint.name, run).to_metadata(checkpoint.classes)
+    title = f"{checkpoint.name} · {run.sampler} · {run.steps} steps · seed {run.seed}"
+    look = {"title": title, "meta": about, "updates": updates(checkpoint, run)}
+    with progress_bar(total=run.steps, unit="step") as bar:
+        steps = generate(checkpoint, run, bf16=bool(o.bf16))
+        page = run_page(_counted(steps, bar), look, code(run.sampler))
+    write_atomically(o.out, page.encode())
     print(o.out)
 
 

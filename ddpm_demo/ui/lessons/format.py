@@ -12,6 +12,7 @@ import yaml
 
 SHIPPED = Path(__file__).resolve().parents[2] / "lessons"
 MOST_WORDS, MOST_CARDS, MOST_CHARS, MOST_BYTES = 60, 12, 300, 100_000
+LATE = 100  # order of a lesson that names none
 HIDDEN = ("x_t", "x0_hat", "eps_hat", "z")  # panes that a card can cover
 NAME = re.compile(r"[a-z0-9][a-z0-9-]{0,60}", re.ASCII)
 SETTING = re.compile(r"(open|hide|show):\s*(.*)", re.ASCII)
@@ -59,6 +60,7 @@ class Lesson:
     about: str
     minutes: int
     cards: tuple[Card, ...]
+    order: int
 
 
 class LessonError(ValueError):
@@ -66,7 +68,7 @@ class LessonError(ValueError):
 
 
 def read_lessons(folders: Iterable[Path]) -> dict[str, Lesson]:
-    """All lessons of some folders, by name; of the same name, the last.
+    """All lessons of some folders, by name and in their order; of the same name, the last.
 
     Raises:
         LessonError: a file is wrong, or a folder isn't there.
@@ -77,7 +79,7 @@ def read_lessons(folders: Iterable[Path]) -> dict[str, Lesson]:
             raise LessonError(f"There is no folder of lessons {folder}.")
         for path in sorted(folder.glob("*.md")):
             found[path.stem] = read_lesson(path)
-    return found
+    return dict(sorted(found.items(), key=lambda pair: (pair[1].order, pair[0])))
 
 
 def read_lesson(path: Path) -> Lesson:
@@ -94,10 +96,10 @@ def read_lesson(path: Path) -> Lesson:
     lines = _Lines(path.name, text)
     lines.require(len(raw) <= MOST_BYTES, 1, f"the file has more than {MOST_BYTES:,} bytes")
     lines.require(bool(NAME.fullmatch(path.stem)), 1, "a file's name has a to z, 0 to 9 and -")
-    title, about, minutes, first = _front(lines)
+    title, about, minutes, order, first = _front(lines)
     cards = tuple(_card(lines, *block) for block in _blocks(lines, first))
     lines.require(1 <= len(cards) <= MOST_CARDS, first, f"a lesson has 1 to {MOST_CARDS} cards")
-    return Lesson(path.stem, title, about, minutes, cards)
+    return Lesson(path.stem, title, about, minutes, cards, order)
 
 
 class _Lines:
@@ -111,8 +113,8 @@ class _Lines:
             raise LessonError(f"{self.name}, line {line}: {what}.")
 
 
-def _front(lines: _Lines) -> tuple[str, str, int, int]:
-    """Title, about and minutes, and the index of the first line that follows."""
+def _front(lines: _Lines) -> tuple[str, str, int, int, int]:
+    """Title, about, minutes and order, and the index of the first line that follows."""
     fences = [i for i, line in enumerate(lines.all) if line.strip() == "---"][:2]
     ok = len(fences) == 2 and fences[0] == 0
     lines.require(ok, 1, "a lesson begins with title, about and minutes between two lines of ---")
@@ -124,14 +126,16 @@ def _front(lines: _Lines) -> tuple[str, str, int, int]:
         raise LessonError(f"{lines.name}, line {line}: this is not YAML.") from None
     lines.require(isinstance(said, dict), 2, "each line here is NAME: VALUE")
     names = {"title": str, "about": str, "minutes": int}
+    order = said.pop("order", LATE)
+    lines.require(type(order) is int, 2, "order is not a number")
     for name in said:
-        lines.require(name in names, 2, f"{name!r} is not one of title, about and minutes")
+        lines.require(name in names, 2, f"{name!r} is not one of title, about, minutes and order")
     for name, kind in names.items():
         ok = type(said.get(name)) is kind and said[name]
         lines.require(ok, 2, f"{name} is missing, or not a {'text' if kind is str else 'number'}")
         lines.require(len(str(said[name])) <= MOST_CHARS, 2, f"{name} is too long")
     lines.require(1 <= said["minutes"] <= 90, 2, "minutes are 1 to 90")
-    return said["title"], said["about"], said["minutes"], fences[1] + 1
+    return said["title"], said["about"], said["minutes"], order, fences[1] + 1
 
 
 def _blocks(lines: _Lines, first: int) -> Iterator[tuple[int, int]]:

@@ -54,7 +54,8 @@ function appear(is) {
   part("panel").hidden = !is;
   part("open").setAttribute("aria-expanded", is);
   document.body.toggleAttribute("data-lesson", is);
-  if (!is) cover([]);
+  if (is) part("close").focus();
+  else cover([]);
 }
 
 /** The list of lessons, each with how many of its cards are answered. */

@@ -6,13 +6,13 @@ browser's half.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
 import gradio as gr
 
+from ddpm_demo.media.web_page import STYLES, joined, shell
 from ddpm_demo.ui.components.player.export import MIMES as MIMES
 from ddpm_demo.ui.components.player.export import export_film as export_film
 from ddpm_demo.ui.components.player.export import file_name as file_name
@@ -33,23 +33,17 @@ PROGRESS = {"show_progress": "minimal"}
 LOADING = starting("The model is being loaded. Your run begins by itself…")
 """For a click while the server is still starting: see `lazy.streamed`."""
 
-SCRIPTS = (
-    *("words.js", "recording.js", "pictures.js", "files.js", "gradio.js"),
-    *("hand.js", "opening.js", "maths.js", "curve.js", "step.js", "link.js", "player.js"),
-)
-STYLES = ("player.css", "step.css")
 HERE = Path(__file__).parent
 
 
-def script() -> str:
-    """The browser's half as one script, as Gradio takes it: modules cannot be imported there.
+def web_page(_: Any = None) -> str:
+    """Reachable by anyone who can reach the page: a file that shows a run, without the run."""
+    return shell()
 
-    The modules are joined in an order in which each comes after those that it imports.
-    """
-    text = "\n".join((HERE / name).read_text(encoding="utf-8") for name in SCRIPTS)
-    text = re.sub(r"^import [^;]*;\n", "", text, flags=re.MULTILINE)
-    text = re.sub(r"^export ", "", text, flags=re.MULTILINE)
-    return f"{text}\nstartPlayer({{ element, props, server, watch, trigger }});\n"
+
+def script() -> str:
+    """The browser's half as one script, as Gradio takes it: modules cannot be imported there."""
+    return f"{joined()}\nstartPlayer({{ element, props, server, watch, trigger }});\n"
 
 
 def Player(
@@ -86,7 +80,7 @@ def Player(
         # Not as css_template: that is compiled and set again at each message.
         head=f"<style>{styles}</style>",
         apply_default_css=False,
-        server_functions=[export_film, sampler_code, *([opening] if opening else [])],
+        server_functions=[export_film, sampler_code, web_page, *([opening] if opening else [])],
         opening=opening.__name__ if opening else "",
         labels=list(panels),
         panes=list(PANELS) if step else [],

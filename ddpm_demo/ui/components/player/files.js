@@ -41,8 +41,12 @@ export function cut(header, frames, panes) {
 /** Hand a file to the browser. */
 export function download({ name, mime, data }) {
   const bytes = Uint8Array.from(atob(data), (char) => char.charCodeAt(0));
+  offerFile(new Blob([bytes], { type: mime }), name);
+}
+
+export function offerFile(blob, name) {
   const link = document.createElement("a");
-  link.href = URL.createObjectURL(new Blob([bytes], { type: mime }));
+  link.href = URL.createObjectURL(blob);
   link.download = name;
   link.click();
   setTimeout(() => URL.revokeObjectURL(link.href), 60_000);

@@ -8,6 +8,7 @@ import { openWith } from "./opening.js";
 import { Pictures } from "./pictures.js";
 import { Recording } from "./recording.js";
 import { StepView } from "./step.js";
+import { saveWebPage } from "./take_home.js";
 import { inQueue, moment, reloaded, seconds, Voice } from "./words.js";
 
 const MESSAGE_MS = { least: 140, most: 1200 }; // from one message of a live run to the next
@@ -188,6 +189,11 @@ class Player {
   // --- files ------------------------------------------------------------------------------------
 
   async save(kind) {
+    if (kind === "html") {
+      const name = await saveWebPage(this).catch(() => "");
+      this.tell(name ? `Saved ${name}` : "The server did not answer.", SAVED_MS);
+      return;
+    }
     const panes = this.pictures.views.filter(({ figure }) => !figure.hidden);
     const chosen = framesOf(this.recording, kind, this.at);
     const { run, frames } = cut(this.recording.header, chosen, panes);

@@ -1,0 +1,44 @@
+"""A lesson in a real browser: what is hidden, what an answer shows, what is kept."""
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from ddpm_demo.ui.app import LAUNCH, build_app
+
+pytestmark = pytest.mark.e2e
+
+
+def test_a_lesson_is_walked_through(browser: Any, serve: Callable[..., str]) -> None:
+    from playwright.sync_api import expect
+
+    page = browser.new_page()  # loading it anew breaks off streams, of which Gradio complains
+    page.goto(serve(build_app(), **LAUNCH))
+    page.get_by_role("button", name="Lessons", exact=True).click()
+    page.get_by_role("button", name="What the network sees").click()
+    card = page.get_by_role("complementary", name="Lessons")
+    expect(card.get_by_role("heading", name="The first guess")).to_be_visible()
+    stage = page.locator("#player [data-pane=x0_hat] .ddpm-box")
+    cover = "box => getComputedStyle(box, '::after').content"
+    page.locator("#player [data-run=over]").wait_for()
+    assert "Hidden until you have answered" in stage.evaluate(cover)
+    assert page.locator("#model input").input_value() == "mnist"
+    expect(card.get_by_role("status")).to_be_empty()
+
+    card.get_by_role("button", name="Noise", exact=True).click()
+    expect(card.get_by_role("status")).to_contain_text("the guesses are smooth")
+    expect(card).to_contain_text("the mean of all digits")
+    assert stage.evaluate(cover) == "none"
+
+    page.reload()  # the answer is kept in this browser, and the address names the card
+    expect(card.get_by_role("status")).to_contain_text("the guesses are smooth")
+    assert "lesson=what-the-network-sees&card=1" in page.url
+    card.get_by_role("button", name="All", exact=True).click()
+    expect(card.get_by_role("button", name="What the network sees")).to_contain_text(
+        "1 of 4 answered"
+    )
+    card.get_by_role("button", name="Close the lessons").click()
+    expect(card).to_be_hidden()
+    page.evaluate("localStorage.clear()")
+    page.close()
