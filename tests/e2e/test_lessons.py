@@ -13,12 +13,13 @@ pytestmark = pytest.mark.e2e
 def test_a_lesson_is_walked_through(browser: Any, serve: Callable[..., str]) -> None:
     from playwright.sync_api import expect
 
+    options = {k: v for k, v in LAUNCH.items() if k not in ("run_history", "ssr_mode")}
     page = browser.new_page()  # loading it anew breaks off streams, of which Gradio complains
-    page.goto(serve(build_app(), **LAUNCH))
+    page.goto(serve(build_app(), **options))
     page.get_by_role("button", name="Lessons", exact=True).click()
     page.get_by_role("button", name="What the network sees").click()
     card = page.get_by_role("complementary", name="Lessons")
-    expect(card.get_by_role("heading", name="The first guess")).to_be_visible()
+    card.get_by_role("heading", name="The first guess").wait_for()
     stage = page.locator("#player [data-pane=x0_hat] .ddpm-box")
     cover = "box => getComputedStyle(box, '::after').content"
     page.locator("#player [data-run=over]").wait_for()
@@ -31,7 +32,10 @@ def test_a_lesson_is_walked_through(browser: Any, serve: Callable[..., str]) -> 
     expect(card).to_contain_text("the mean of all digits")
     assert stage.evaluate(cover) == "none"
 
-    page.reload()  # the answer is kept in this browser, and the address names the card
+    page.reload()
+    card.get_by_role(
+        "heading", name="The first guess"
+    ).wait_for()  # the answer is kept in this browser, and the address names the card
     expect(card.get_by_role("status")).to_contain_text("the guesses are smooth")
     assert "lesson=what-the-network-sees&card=1" in page.url
     card.get_by_role("button", name="All", exact=True).click()
