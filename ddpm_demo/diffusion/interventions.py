@@ -3,6 +3,7 @@
 | user | point |
 | --- | --- |
 | draw on x_t, erase to noise, flip, shift; inpainting | `edit` |
+| any of these from one t to another | `Between` |
 | guidance by t, on an interval | `guidance` |
 | guidance opened: both answers and w | `guided` |
 | the network's error, eps_hat scaled or replaced, x0_hat edited | `predicted` |
@@ -10,7 +11,7 @@
 | a sampler that is told a wrong s | `aim` |
 | RePaint's resampling: up to t again | `again` |
 | a debugger's breakpoint, a verdict on x0_hat, a limit of time | `on_step` |
-| branches, pause and go on, another class, guidance or clipping from here | `Step.state` |
+| branches, pause and go on, another class, sampler or clipping from here | `Step.state` |
 | x0_hat not clipped, from the start | `Denoiser(clip=False)` |
 | from a picture up to its noise | `samplers.ddim.invert` |
 
@@ -25,13 +26,26 @@ from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
+from torch.nn.functional import interpolate
 
 from ddpm_demo.config import number
 from ddpm_demo.diffusion.denoiser import Prediction, split
+from ddpm_demo.diffusion.noise import Noise
 from ddpm_demo.diffusion.schedule import Schedule
-from ddpm_demo.diffusion.walk import At, Intervention, Term
+from ddpm_demo.diffusion.walk import At, Intervention, Step, Term
 
-__all__ = ["Edit", "GuidanceInterval", "Inpaint", "Intervention", "NoiseAtEnd", "ScaleEps", "Terms"]
+__all__ = [
+    "Between",
+    "Draw",
+    "Edit",
+    "Guidance",
+    "GuidanceInterval",
+    "Inpaint",
+    "Intervention",
+    "NoiseAtEnd",
+    "ScaleEps",
+    "Terms",
+]
 
 
 @dataclass
@@ -52,6 +66,103 @@ class Edit(Intervention):
         if at.t != self.t:
             return at.x
         return torch.where(self.mask.to(at.x.device) > 0, self.operation(at.x), at.x)
+
+
+def _noise(at: At) -> Tensor:
+    """What x_t is where no signal is left: noise of its own, with which the run's isn't used up."""
+    sigma = float(1 - at.schedule.alpha_bar[at.t]) ** 0.5
+    return sigma * Noise("gaussian", range(at.t, at.t + len(at.x))).draw(at.x.shape).to(at.x)
+
+
+def _painted(level: float) -> Callable[[At], Tensor]:
+    """q(x_t | x_0) of a picture that has this level everywhere."""
+    return lambda at: float(at.schedule.alpha_bar[at.t]) ** 0.5 * level + _noise(at)
+
+
+DRAWING: dict[str, Callable[[At], Tensor]] = {
+    "erase": _noise,
+    "bright": _painted(1.0),
+    "dark": _painted(-1.0),
+    "flip": lambda at: at.x.flip(-1),
+    "shift": lambda at: at.x.roll(max(1, at.x.shape[-1] // 8), -1),
+}
+"""What can be drawn on x_t: erased to noise, painted, mirrored, or moved to the right by an
+eighth; each gives the whole picture, of which the part inside a mask is taken."""
+
+
+@dataclass
+class Draw(Intervention):
+    """Draw on x_t at one step.
+
+    Args:
+        operation: a key of `DRAWING`.
+        t: the step.
+        mask: bool (h, w), resized to the pictures; None: everywhere.
+        picture: the only one of the batch that is drawn on; None: all of them.
+    """
+
+    operation: str
+    t: int
+    mask: Tensor | None = None
+    picture: int | None = None
+
+    def edit(self, at: At) -> Tensor:
+        if at.t != self.t:
+            return at.x
+        inside = torch.ones(at.x.shape[-2:], dtype=torch.bool) if self.mask is None else self.mask
+        size = at.x.shape[-2:]
+        inside = interpolate(inside[None, None].float(), size)[0, 0] > 0  # the nearest cell
+        inside = inside.expand(len(at.x), 1, *size).clone()
+        if self.picture is not None:
+            inside &= (torch.arange(len(at.x)) == self.picture).reshape(-1, 1, 1, 1)
+        return torch.where(inside.to(at.x.device), DRAWING[self.operation](at), at.x)
+
+
+@dataclass
+class Guidance(Intervention):
+    """Another scale of guidance than the run's."""
+
+    w: float
+
+    def guidance(self, t: int, w: float) -> float:
+        return self.w
+
+
+@dataclass
+class Between(Intervention):
+    """Another intervention, at the steps with low <= t <= high only."""
+
+    inner: Intervention
+    high: int
+    low: int = 1
+
+    def _on(self, t: int) -> bool:
+        return self.low <= t <= self.high
+
+    def edit(self, at: At) -> Tensor:
+        return self.inner.edit(at) if self._on(at.t) else at.x
+
+    def guidance(self, t: int, w: float) -> float:
+        return self.inner.guidance(t, w) if self._on(t) else w
+
+    def guided(self, t: int, uncond: Tensor, cond: Tensor, raw: Tensor) -> Tensor:
+        return self.inner.guided(t, uncond, cond, raw) if self._on(t) else raw
+
+    def predicted(self, schedule: Schedule, x: Tensor, t: int, seen: Prediction) -> Prediction:
+        return self.inner.predicted(schedule, x, t, seen) if self._on(t) else seen
+
+    def aim(self, t: int, s: int) -> int:
+        return self.inner.aim(t, s) if self._on(t) else s
+
+    def line(self, at: At, line: tuple[Term, ...]) -> tuple[Term, ...]:
+        return self.inner.line(at, line) if self._on(at.t) else line
+
+    def again(self, at: At) -> Tensor | None:
+        return self.inner.again(at) if self._on(at.t) else None
+
+    def on_step(self, step: Step) -> None:
+        if self._on(step.t):
+            self.inner.on_step(step)
 
 
 @dataclass

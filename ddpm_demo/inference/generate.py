@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from typing import NamedTuple
 
 import torch
 
@@ -15,6 +16,18 @@ from ddpm_demo.diffusion.walk import Intervention, State, Step
 from ddpm_demo.inference.spec import RunSpec
 from ddpm_demo.inference.spec import defaults as defaults
 from ddpm_demo.models.checkpoint import Checkpoint
+
+
+class Start(NamedTuple):
+    """Where a run begins, if its noise has other seeds than its config says.
+
+    Attributes:
+        state: of a step of another run; None: pure noise.
+        seeds: of each picture's noise.
+    """
+
+    state: State | None
+    seeds: Sequence[int]
 
 
 def timesteps_of(checkpoint: Checkpoint, config: SampleConfig) -> list[int]:
@@ -32,7 +45,7 @@ def generate(
     bf16: bool = False,
     denoiser: Callable[..., Denoiser] = Denoiser,
     interventions: Sequence[Intervention] = (),
-    state: State | None = None,
+    state: State | Start | None = None,
 ) -> Iterator[Step]:
     """The steps of one run, on the device that the checkpoint's network is on.
 
@@ -56,7 +69,10 @@ def generate(
     denoise = denoiser(
         checkpoint.model, diffusion, clip=config.clip, y=y, guidance=config.guidance, bf16=bf16
     )
-    noise = Noise(diffusion.noise, range(config.seed, config.seed + config.n))
+    seeds: Sequence[int] = range(config.seed, config.seed + config.n)
+    if isinstance(state, Start):
+        state, seeds = state
+    noise = Noise(diffusion.noise, seeds)
     x_T = noise.draw((config.n, model.channels, model.size, model.size)).to(device)
     denoise.interventions = interventions
     sampler = SAMPLERS[config.sampler]

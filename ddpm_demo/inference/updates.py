@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
 import torch
@@ -13,7 +14,9 @@ from ddpm_demo.config import SampleConfig, one_of
 from ddpm_demo.diffusion.denoiser import Prediction
 from ddpm_demo.diffusion.noise import Noise
 from ddpm_demo.diffusion.schedule import Schedule
-from ddpm_demo.inference.generate import timesteps_of
+from ddpm_demo.diffusion.walk import Intervention, Step
+from ddpm_demo.inference.branches import play
+from ddpm_demo.inference.generate import Start, timesteps_of
 from ddpm_demo.models.checkpoint import Checkpoint
 
 DIGITS = 9  # significant ones of a coefficient: more than float32 has
@@ -28,26 +31,27 @@ class _Blind(NamedTuple):
         return Prediction(torch.zeros_like(x_t), x_t)
 
 
-def updates(checkpoint: Checkpoint, config: SampleConfig) -> dict[str, Any]:
+LINE = ("z", "sampler", "eta")  # changes of a run that its lines show
+
+
+def updates(
+    checkpoint: Checkpoint, config: SampleConfig, changes: Sequence[str] = ()
+) -> dict[str, Any]:
     """The update line of each step of a run, as its sampler declares it.
 
     The sampler itself is asked, with one pixel and no network, so this takes some milliseconds.
+
+    Args:
+        changes: of the run, as in `inference.changes`.
 
     Returns:
         What can be sent as JSON: "sampler", "clip", "t" and "alpha_bar" of the steps from 0 to
         total, and "lines", in which number k goes from step k to k + 1: name and coefficient of
         each `walk.Term`.
     """
-    schedule, sampler = Schedule.from_config(checkpoint.diffusion), SAMPLERS[config.sampler]
-    steps = list(
-        sampler(
-            _Blind(schedule),
-            torch.zeros(1, 1, 1, 1),
-            timesteps_of(checkpoint, config),
-            noise=Noise("gaussian", [0]),
-            **{name: getattr(config, name) for name in sampler.options},
-        )
-    )
+    schedule = Schedule.from_config(checkpoint.diffusion)
+    shown = [change for change in changes if change.partition("=")[0] in LINE]
+    steps = list(play(checkpoint, config, shown, run=_blind))
     return {
         "sampler": config.sampler,
         "clip": config.clip,
@@ -55,6 +59,27 @@ def updates(checkpoint: Checkpoint, config: SampleConfig) -> dict[str, Any]:
         "alpha_bar": [_short(float(schedule.alpha_bar[step.t])) for step in steps],
         "lines": [[(term.name, _short(term.coefficient)) for term in s.line] for s in steps[1:]],
     }
+
+
+def _blind(
+    checkpoint: Checkpoint,
+    config: SampleConfig,
+    *,
+    state: Start,
+    interventions: Sequence[Intervention],
+    **_: Any,
+) -> Iterator[Step]:
+    """As `generate`, with one pixel."""
+    sampler = SAMPLERS[config.sampler]
+    steps: Iterator[Step] = sampler(
+        _Blind(Schedule.from_config(checkpoint.diffusion)),
+        torch.zeros(1, 1, 1, 1) if state.state is None else state.state,
+        timesteps_of(checkpoint, config),
+        noise=Noise("gaussian", [0]),
+        interventions=interventions,
+        **{name: getattr(config, name) for name in sampler.options},
+    )
+    return steps
 
 
 def _short(number: float) -> float:

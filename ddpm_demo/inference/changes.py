@@ -1,0 +1,279 @@
+"""Changes of a run as texts, such as "z=0:400": the interventions of a `RunSpec`.
+
+Each text is NAME=PART:PART:... T is the t from which on the change holds; LOW is the last t at
+which it does, and 1 if it isn't there.
+
+| text | change |
+| --- | --- |
+| z=FACTOR:T:LOW | the fresh noise times a factor: 0 leaves it out, -1 negates it |
+| eps=FACTOR:T:LOW | eps_hat times a factor |
+| guidance=W:T:LOW | another scale of guidance |
+| draw=OPERATION:T:PICTURE:MASK | x_t at T (see `interventions.DRAWING`); PICTURE or all |
+| noise=SEED:T | other fresh noise, of these seeds |
+| class=NUMBER:T | another class for all pictures; -1 is "any" |
+| clip=0:T, clip=1:T | x0_hat is clipped or not |
+| sampler=NAME:T, eta=ETA:T | another sampler, or another eta of DDIM |
+| fork=COUNT:T:PICTURE | so many continuations of one picture, the first with its own noise |
+
+The first four are interventions in the sense of `diffusion.walk`; the others end one stretch of the
+run at T, and begin another from its state.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import dataclasses
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+
+from ddpm_demo.catalog import SAMPLERS
+from ddpm_demo.config import SEED_MAX, T_MAX, SampleConfig, number, one_of, require
+from ddpm_demo.diffusion.interventions import (
+    DRAWING,
+    Between,
+    Draw,
+    Guidance,
+    Intervention,
+    ScaleEps,
+    Terms,
+)
+from ddpm_demo.diffusion.walk import State
+
+CELLS = 32  # a side of the finest mask
+FORKS = 16  # continuations of one picture, at most
+APART = 1_000_003  # between the seeds of two continuations
+
+
+@dataclass(frozen=True)
+class Now:
+    """The settings of one stretch of a run: the config, and the seed of each picture's noise."""
+
+    config: SampleConfig
+    seeds: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class Change:
+    """One text, read.
+
+    Attributes:
+        text: as it stands in a `RunSpec`.
+        name: of the change.
+        parts: what follows the "=".
+        t: from which on it holds.
+    """
+
+    text: str
+    name: str
+    parts: tuple[str, ...]
+    t: int
+
+    @property
+    def turns(self) -> bool:
+        """Whether it begins a stretch."""
+        return self.name in _TURNS
+
+    @property
+    def hook(self) -> Intervention | None:
+        """What it is for a walk; None if it begins a stretch."""
+        make = _HOOKS.get(self.name)
+        return make(self) if make else None
+
+    def whole(self, k: int, low: int, high: int) -> int:
+        return int(_numeric(self.name, self.parts[k], low, high, whole=True))
+
+    def real(self, k: int, low: float, high: float) -> float:
+        return _numeric(self.name, self.parts[k], low, high)
+
+    def settings(self, now: Now) -> Now:
+        """Those of the stretch that it begins."""
+        if self.name in _TURNS:
+            return _TURNS[self.name](self, now)
+        return now
+
+    def state(self, state: State) -> State:
+        """From which the stretch goes on."""
+        if self.name == "fork":
+            count, picture = self.whole(0, 1, FORKS), self.whole(2, 0, len(state.x) - 1)
+            pick = [picture] * count
+            past = tuple(
+                seen._replace(x=None if seen.x is None else seen.x[pick], x0=seen.x0[pick])
+                for seen in state.past
+            )
+            return dataclasses.replace(state, x=state.x[pick], past=past)
+        if self.name == "sampler":
+            return dataclasses.replace(state, past=())
+        return state
+
+    @property
+    def words(self) -> str:
+        """For the title of a run, such as "z left out from t = 400"."""
+        value, when = self.parts[0], f"from t = {self.t}"
+        if self.name in _HOOKS and self.name != "draw" and len(self.parts) > 2:
+            when += f" to {self.parts[2]}"
+        if self.name == "draw":
+            when = f"at t = {self.t}"
+        if self.name == "fork":
+            value = f"{value} continuations of picture {int(self.parts[2]) + 1}"
+        said = SAID.get(f"{self.name}={value}") or SAID[self.name].format(value)
+        return f"{said} {when}"
+
+
+SAID = {
+    "z=0": "z left out",
+    "z=-1": "z negated",
+    "z": "z × {}",
+    "eps": "ε̂ × {}",
+    "guidance": "guidance {}",
+    "draw=erase": "erased to noise",
+    "draw=bright": "painted bright",
+    "draw=dark": "painted dark",
+    "draw=flip": "mirrored",
+    "draw=shift": "shifted",
+    "noise": "fresh noise of seed {}",
+    "class=-1": "any class",
+    "class": "class {}",
+    "clip=0": "x̂₀ not clipped",
+    "clip=1": "x̂₀ clipped",
+    "sampler": "{}",
+    "eta": "η = {}",
+    "fork": "{}",
+}
+"""What a change is in words."""
+
+
+def _numeric(name: str, text: str, low: float, high: float, *, whole: bool = False) -> float:
+    try:
+        value = int(text) if whole else float(text)
+    except ValueError:
+        require(False, name, text[:40], f"a number from {low:,} to {high:,}")
+    number(name, value, low, high, whole=whole)
+    return value
+
+
+# --- what they do ---------------------------------------------------------------------------------
+
+
+def _between(change: Change, inner: Intervention) -> Intervention:
+    low = change.whole(2, 1, change.t) if len(change.parts) > 2 else 1
+    return Between(inner, change.t, low)
+
+
+def _draw(change: Change) -> Intervention:
+    operation, _, *rest = change.parts
+    one_of("draw", operation, tuple(DRAWING))
+    picture = change.whole(2, 0, T_MAX) if rest and rest[0] else None
+    return Draw(operation, change.t, read_mask(rest[1]) if rest[1:] else None, picture)
+
+
+_HOOKS: dict[str, Callable[[Change], Intervention]] = {
+    "z": lambda c: _between(c, Terms("z", c.real(0, -10, 10))),
+    "eps": lambda c: _between(c, ScaleEps(c.real(0, 0, 10))),
+    "guidance": lambda c: _between(c, Guidance(c.real(0, 0, 20))),
+    "draw": _draw,
+}
+
+
+def _noise(change: Change, now: Now) -> Now:
+    first = change.whole(0, 0, SEED_MAX)
+    return dataclasses.replace(now, seeds=tuple(range(first, first + now.config.n)))
+
+
+def _class(change: Change, now: Now) -> Now:
+    label = change.whole(0, -1, 9999)
+    return dataclasses.replace(
+        now, config=dataclasses.replace(now.config, labels=None if label < 0 else (label,))
+    )
+
+
+def _setting(name: str, read: Callable[[Change], Any]) -> Callable[[Change, Now], Now]:
+    def turn(change: Change, now: Now) -> Now:
+        config = dataclasses.replace(now.config, **{name: read(change)})
+        return dataclasses.replace(now, config=config)
+
+    return turn
+
+
+def _fork(change: Change, now: Now) -> Now:
+    count, picture = change.whole(0, 1, FORKS), change.whole(2, 0, now.config.n - 1)
+    labels = now.config.label_of_each()
+    own = None if labels is None else (labels[picture],)
+    seed = now.seeds[picture]
+    config = dataclasses.replace(now.config, n=count, labels=own)
+    return Now(config, tuple(seed + APART * k for k in range(count)))
+
+
+_TURNS: dict[str, Callable[[Change, Now], Now]] = {
+    "noise": _noise,
+    "class": _class,
+    "clip": _setting("clip", lambda c: bool(c.whole(0, 0, 1))),
+    "sampler": _setting("sampler", lambda c: c.parts[0]),
+    "eta": _setting("eta", lambda c: c.real(0, 0, 1)),
+    "fork": _fork,
+}
+_PARTS = {**dict.fromkeys(("z", "eps", "guidance"), (2, 3)), "draw": (2, 4), "fork": (3, 3)}
+
+
+def ordered(changes: Sequence[Change]) -> list[Change]:
+    """As they are met on the way down."""
+    return sorted(changes, key=lambda change: -change.t)
+
+
+# --- texts ----------------------------------------------------------------------------------------
+
+
+def read(texts: Sequence[str], config: SampleConfig) -> list[Change]:
+    """The changes of a run.
+
+    Raises:
+        ValueError: a text that is no change of this table, or asks for what is not allowed.
+    """
+    found = [_read(text) for text in texts]
+    now = Now(config, tuple(range(config.seed, config.seed + config.n)))
+    for change in ordered(found):
+        now = change.settings(now)
+        _ = change.hook
+    return found
+
+
+def _read(text: str) -> Change:
+    name, _, value = text.partition("=")
+    one_of("change", name, (*_HOOKS, *_TURNS))
+    parts = tuple(value.split(":"))
+    low, high = _PARTS.get(name, (2, 2))
+    require(low <= len(parts) <= high, name, value[:40], f"{low} to {high} parts with : between")
+    t = int(_numeric(f"t of {name}", parts[1], 1, T_MAX, whole=True))
+    if name == "sampler":
+        one_of(name, parts[0], tuple(SAMPLERS))
+    return Change(text, name, parts, t)
+
+
+def read_mask(text: str) -> torch.Tensor:
+    """A mask of at most 32 x 32 cells; bool (side, side).
+
+    Args:
+        text: the bits of the rows, in base64 for addresses, without padding.
+
+    Raises:
+        ValueError: it is no square.
+    """
+    try:
+        raw = base64.b64decode(text + "=" * (-len(text) % 4), altchars=b"-_", validate=True)
+    except (binascii.Error, ValueError):
+        raw = b""
+    side = int((8 * len(raw)) ** 0.5)
+    require(4 <= side <= CELLS, "mask", text[:40], f"a square of 4 to {CELLS} cells a side")
+    bits = np.unpackbits(np.frombuffer(raw, np.uint8))
+    require(len(bits) - side**2 < 8, "mask", text[:40], "the bits of a square")
+    return torch.from_numpy(bits[: side**2].reshape(side, side).astype(bool))
+
+
+def write_mask(mask: torch.Tensor) -> str:
+    """As `read_mask` reads it."""
+    bits = np.packbits(mask.numpy().astype(np.uint8).reshape(-1))
+    return base64.urlsafe_b64encode(bits.tobytes()).decode().rstrip("=")

@@ -1,0 +1,121 @@
+"""What a run has computed, kept so that it can be looked at and gone on from."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from typing import NamedTuple
+
+from torch import Tensor
+
+from ddpm_demo.diffusion.walk import State, Step, Term
+
+MOST_BYTES = 48 * 2**20  # of the tensors of one run
+
+
+class Seen(NamedTuple):
+    """What is kept of a `Step`, on the CPU; the tensors are those of the run, in its own dtype."""
+
+    x0: Tensor
+    line: tuple[Term, ...]
+    state: State
+
+    @property
+    def tensors(self) -> list[Tensor]:
+        past = [part for seen in self.state.past for part in (seen.x, seen.x0) if part is not None]
+        return [self.x0, self.state.x, *past, *(term.tensor for term in self.line)]
+
+
+@dataclass
+class Line:
+    """The update from one step to the next, for one picture.
+
+    Attributes:
+        terms: name and coefficient of each, and its tensor of shape (C, H, W).
+        after: (C, H, W), the next x_t: the terms' sum, up to rounding.
+    """
+
+    terms: list[Term]
+    after: Tensor
+
+
+class Record:
+    """Steps of a run by their index. Of a run that is too big, only every second, fourth ... stays.
+
+    Args:
+        most: bytes that it may hold.
+    """
+
+    def __init__(self, most: int = MOST_BYTES) -> None:
+        self.most = most
+        self.steps: dict[int, Seen] = {}
+        self.nbytes = 0  # of all tensors; steps share many of them
+        self._stride = 1
+        self._copied: dict[int, tuple[Tensor, Tensor]] = {}  # of a GPU, by id, and their copies
+
+    def watch(self, steps: Iterable[Step]) -> Iterator[Step]:
+        """Hand the steps on, and keep them."""
+        for step in steps:
+            self.add(step)
+            yield step
+
+    def add(self, step: Step) -> None:
+        if step.state is None or step.index % self._stride:
+            return
+        if step.index in self.steps:  # gone on from there, with the same past
+            return
+        before = list(self.steps.values())[-1:]
+        self.steps[step.index] = seen = self._on_cpu(step)
+        self.nbytes += _nbytes([*before, seen]) - _nbytes(before)
+        while len(self.steps) > 1 and self.nbytes > self.most:
+            self._stride *= 2
+            self.steps = {k: seen for k, seen in self.steps.items() if k % self._stride == 0}
+            self.nbytes = _nbytes(self.steps.values())
+
+    def past(self, index: int) -> Record:
+        """A record of the same steps up to `index`, for a run that has this past."""
+        other = Record(self.most)
+        other._stride = self._stride
+        other.steps = {k: seen for k, seen in self.steps.items() if k <= index}
+        other.nbytes = _nbytes(other.steps.values())
+        return other
+
+    def before(self, index: int) -> Seen | None:
+        """The last step that is kept, up to `index`."""
+        return self.steps.get(max((k for k in self.steps if k <= index), default=-1))
+
+    def line(self, index: int, picture: int) -> Line | None:
+        """How the run went on from step `index`; nothing where that isn't kept."""
+        after = self.steps.get(index + 1)
+        if after is None or not 0 <= picture < len(after.x0):
+            return None
+        terms = [term._replace(tensor=term.tensor[picture]) for term in after.line]
+        return Line(terms, after.state.x[picture])
+
+    def _on_cpu(self, step: Step) -> Seen:
+        """Of a GPU's tensors each is copied once, as long as a step beside it has it, too."""
+        assert step.state
+        copied = {}
+
+        def cpu(tensor: Tensor) -> Tensor:
+            if tensor.device.type == "cpu":
+                return tensor
+            key = id(tensor)
+            copied[key] = self._copied.get(key) or (tensor, tensor.cpu())
+            return copied[key][1]
+
+        past = tuple(
+            seen._replace(x=None if seen.x is None else cpu(seen.x), x0=cpu(seen.x0))
+            for seen in step.state.past
+        )
+        state = dataclasses.replace(step.state, x=cpu(step.state.x), past=past)
+        line = tuple(term._replace(tensor=cpu(term.tensor)) for term in step.line)
+        found = Seen(cpu(step.x0_hat), line, state)
+        self._copied = copied
+        return found
+
+
+def _nbytes(steps: Iterable[Seen]) -> int:
+    found = {id(tensor): tensor.nbytes for seen in steps for tensor in seen.tensors}
+    return sum(found.values())
