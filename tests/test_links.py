@@ -36,7 +36,7 @@ def links() -> Links:
 def opened(links: Links, link: str, **kept: str) -> dict[str, Any]:
     tab, message, *controls = links.opened(json.dumps({"link": link, "kept": kept}))
     said: dict[str, Any] = json.loads(message)
-    assert tab.selected == said["tab"]
+    assert getattr(tab, "selected", links.first) == said["tab"]
     return {**said, "controls": controls}
 
 

@@ -12,7 +12,9 @@ from ddpm_demo.experiments import EXPERIMENTS, Experiment
 
 
 def experiment_arguments(p: argparse.ArgumentParser) -> None:
-    names = p.add_subparsers(title="experiments", required=True, metavar="NAME")
+    names = p.add_subparsers(
+        title="experiments", required=True, metavar="NAME", help="the question to answer"
+    )
     for row in EXPERIMENTS.values():
         one = names.add_parser(
             row.name,

@@ -11,7 +11,7 @@ import pytest
 import torch
 from PIL import Image, ImageOps
 
-from ddpm_demo.ui.forward.tab import build_forward_tab
+from ddpm_demo.ui.app import TABS, TabRow, build_app
 
 pytestmark = pytest.mark.e2e
 
@@ -25,12 +25,11 @@ ALPHA_BAR = {
 
 @pytest.fixture(scope="module")
 def url(browser, serve):
-    with gr.Blocks() as demo:
-        with gr.Tab("Another"):
-            gr.Markdown("Seen first, so that ours begins unseen.")
-        with gr.Tab("Forward noising"):
-            build_forward_tab()
-    return serve(demo)
+    def another(_shared):
+        gr.Markdown("Seen first, so that ours begins unseen.")
+
+    forward = next(row for row in TABS if row.id == "forward")
+    return serve(build_app([TabRow("another", "Another", another), forward]))
 
 
 @pytest.fixture

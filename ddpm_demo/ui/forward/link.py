@@ -110,12 +110,12 @@ def query(picture: Any, *values: Any) -> Any:
         values: the other fields of `Shown`.
     """
     names = [name for name in Shown.__dataclass_fields__ if name != "picture"]
-    found, _, problems = shown(dict(zip(names, map(str, values), strict=True)))
-    if problems:
+    found, _, problems = shown(dict(zip(names, map(str, values), strict=False)))
+    if problems or len(values) != len(names):  # nothing is checked before: anybody may have asked
         return gr.skip()
     strip = "" if found.timesteps == strip_of(Shown(T=found.T)) else found.timesteps
     picture = picture or Shown.picture
-    picture = picture if picture in PICTURES else UPLOAD
+    picture = picture if isinstance(picture, str) and picture in PICTURES else UPLOAD
     return query_of(dataclasses.replace(found, picture=picture, timesteps=strip))
 
 

@@ -158,7 +158,9 @@ class Links:
         line = " ".join(["Not all of this link can be used.", *problems[:NAMED], *more])
         message = {"tab": tab, "tabs": list(self.tabs), "run": go, "queries": queries, "page": page}
         message["problems"] = line if problems else ""
-        return [gr.Tabs(selected=tab), json.dumps(message), *controls]
+        # The first is open already, or the visitor has chosen another meanwhile.
+        chosen = gr.skip() if tab == self.first else gr.Tabs(selected=tab)
+        return [chosen, json.dumps(message), *controls]
 
     def connect(self, tabs: gr.Tabs, line: gr.HTML) -> None:
         """Read the address of each new page, and write it when another tab is chosen.

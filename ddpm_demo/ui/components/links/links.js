@@ -10,6 +10,7 @@
   class Links {
     constructor() {
       this.tab = null; // the one that is shown
+      this.early = null; // the one that was chosen before the server had read the link
       this.tabs = []; // the first is where links that name none lead
       this.queries = {}; // what the server wrote, by part
       this.page = {}; // what scripts know, by part: {generate: {t: 400}}
@@ -30,7 +31,7 @@
 
     /** The server has read it. */
     open({ tab, tabs, queries, page, run, problems }) {
-      Object.assign(this, { tab, tabs });
+      Object.assign(this, { tab: this.early ?? tab, tabs });
       this.queries = { ...this.queries, ...queries };
       this.page = { ...this.page, ...page };
       this.done({ page, run });
@@ -54,6 +55,7 @@
     }
 
     choose(tab) {
+      if (!this.tab) this.early = tab;
       if (!this.tab || this.tab === tab) return;
       this.tab = tab;
       this.later();
