@@ -98,7 +98,7 @@ def _measure(shared: Shared) -> None:
 def _experiments(shared: Shared) -> None:
     assert shared.choice
     assert shared.tab
-    build_experiments_tab(shared.choice, shared.tab)
+    build_experiments_tab(shared.choice, shared.tab, shared.links)
 
 
 TABS = (

@@ -12,7 +12,9 @@ from ddpm_demo.experiments import EXPERIMENTS, Experiment
 from ddpm_demo.models.zoo import available
 from ddpm_demo.ui.components import controls
 from ddpm_demo.ui.components.controls import QUICK, QUIET
+from ddpm_demo.ui.components.links import Links, Part
 from ddpm_demo.ui.components.model_choice import ModelChoice
+from ddpm_demo.ui.experiments import link
 from ddpm_demo.ui.server.lazy import called, streamed
 from ddpm_demo.ui.server.work import LANE
 
@@ -22,7 +24,7 @@ EMPTY = '<p class="empty">Press Run. What comes out is shown here.</p>'
 SLIDER = 100  # whole numbers up to this are chosen with a slider
 
 
-def build_experiments_tab(choice: ModelChoice, tab: gr.Tab) -> None:
+def build_experiments_tab(choice: ModelChoice, tab: gr.Tab, links: Links) -> None:
     """Lay out the tab; call it inside of it."""
     rows = list(EXPERIMENTS.values())
     style = f"<style>{STYLE.read_text(encoding='utf-8')}</style>"
@@ -51,8 +53,11 @@ def build_experiments_tab(choice: ModelChoice, tab: gr.Tab) -> None:
                 groups.append(group)
     _connect_run([choice.own, card, *inputs], buttons, [line, result])
     _connect_cards(card, [about, result, line, *groups])
+    changes = [card.change, *(control.change for control in inputs)]
+    part = Part("experiments", link.NAMES, link.read, [card, *inputs], "experiment-run")
+    links.add(part, changes, link.query, inputs=[card, *inputs], preprocess=False)
     timed = (called(f"{HANDLERS}:how_long"), [choice.own, card, *inputs], pace)
-    gr.on([card.change, *(c.change for c in inputs)], *timed, preprocess=False, **QUICK)
+    gr.on(changes, *timed, preprocess=False, **QUICK)
     tab.select(*timed, preprocess=False, **QUICK)
 
 

@@ -11,6 +11,8 @@ from ddpm_demo.experiments.report import Code, Hidden, Panel, Plot, Report, Shee
 from ddpm_demo.experiments.slide import as_json, slide
 from ddpm_demo.media import convert, encode
 
+ROOM = 820  # pixels that the cells of a row have together
+
 
 def panels(report: Report) -> str:
     """All that there is to show so far."""
@@ -86,11 +88,12 @@ def _cell(sheet: Sheet, cell: Any, about: list[str]) -> str:
         return '<td class="coming"></td>'
     frame = convert.grid(cell, min(sheet.wide, len(cell)))
     picture = _data("image/png", encode.encode([frame], "png"))
-    height, width = frame.shape[:2]
+    width = frame.shape[1]
+    scale = max(1, min(4, ROOM // (width * max(map(len, sheet.cells)))))
     said = html.escape(", ".join(about) or sheet.title)
     note = about[-1] if sheet.notes and len(about) > bool(sheet.rows) + bool(sheet.columns) else ""
     return (
-        f'<td><img src="{picture}" alt="{said}" style="--w: {width}; --h: {height}">'
+        f'<td><img src="{picture}" alt="{said}" style="width: {scale * width}px">'
         f"<small>{html.escape(note)}</small></td>"
     )
 

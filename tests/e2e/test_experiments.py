@@ -1,0 +1,88 @@
+"""The tab "Experiments" in a real browser, on tiny models: every card, one after the other."""
+
+import json
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from PIL import Image
+
+from ddpm_demo.config import DiffusionConfig, ModelConfig
+from ddpm_demo.experiments import plane
+from ddpm_demo.models.checkpoint import Checkpoint, save_checkpoint
+from ddpm_demo.models.load import load_checkpoint
+from ddpm_demo.nn.unet import UNet
+
+pytestmark = pytest.mark.e2e
+DONE = "Done."
+
+
+@pytest.fixture(scope="module")
+def url(tmp_path_factory: Any, serve: Callable[..., str]) -> Iterator[str]:
+    from ddpm_demo.ui import app
+    from ddpm_demo.ui.server import runtime
+
+    place = Path(tmp_path_factory.mktemp("experiments"))
+    torch.manual_seed(0)
+    config = ModelConfig(size=28, channels=1, width=8, multipliers=(1, 2), attention=(7,))
+    process = DiffusionConfig(T=1000, predict="v")
+    info = {"dataset": "mnist", "sample": {"steps": 5}}
+    save_checkpoint(place / "mnist", Checkpoint(UNet(config), process, info))
+    patch = pytest.MonkeyPatch()
+    patch.setenv("DDPM_DEMO_MODELS", str(place))
+    patch.setattr(runtime, "model", runtime.Models(load_checkpoint, 10**9))
+    patch.setattr(runtime, "_seconds", {})
+    for name, value in (("TRAIN", 100), ("STEPS", 5), ("SEEN", 60)):
+        patch.setattr(plane, name, value)
+    fixed = ("ssr_mode", "run_history")
+    yield serve(app.build_app(), **{k: v for k, v in app.LAUNCH.items() if k not in fixed})
+    patch.undo()
+
+
+def done(page: Any) -> None:
+    page.locator("#experiment-line").get_by_text(DONE).first.wait_for()
+
+
+def test_each_card_runs_and_is_saved(page: Any, url: str) -> None:
+    page.goto(f"{url}?tab=experiments&experiment=break&bug=no-root&seed=3&run=1")
+    result = page.locator("#experiment-result")
+    done(page)
+    result.get_by_text("mnist from seed 3").wait_for()
+    assert result.locator("img").count() == 2
+    assert "ab_s, 1 - ab_s" in result.locator("pre .wrong").inner_text()
+    with page.expect_download() as saved:
+        result.get_by_text("Save as one picture").click()
+    with Image.open(saved.value.path()) as picture:
+        assert picture.width == 1600
+    with page.expect_download() as saved:
+        result.get_by_text("Save the numbers").click()
+    assert json.loads(Path(saved.value.path()).read_text())["settings"]["bug"] == "no-root"
+    for card, shown in (("plane", "svg"), ("noises", "svg"), ("copying", "img"), ("guess", "img")):
+        page.locator(f"#experiment-cards input[value={card}]").check()
+        result.get_by_text("Press Run.").wait_for()
+        page.locator("#experiment-pace").get_by_text("on this computer").wait_for()
+        assert f"experiment={card}" in page.url
+        page.locator("#experiment-run").click()
+        done(page)
+        assert result.locator(shown).count() >= 3
+    answer = result.get_by_text("right", exact=False)
+    assert not answer.first.is_visible()
+
+
+def test_stop_and_bad_values(page: Any, url: str) -> None:
+    page.goto(f"{url}?tab=experiments&experiment=race&calls=0")
+    page.locator("#link-line").get_by_text("calls is (0,); allowed is").wait_for()
+    calls = page.locator("#experiment-race-calls :is(input, textarea)").first
+    calls.fill("many")
+    page.locator("#experiment-pace").get_by_text("allowed is whole numbers").wait_for()
+    page.locator("#experiment-run").click()
+    page.locator(".toast-body").get_by_text("allowed is whole numbers").wait_for()
+    calls.fill("5, 200")
+    page.locator("#experiment-run").click()
+    page.locator("#experiment-result img").first.wait_for()
+    page.locator("#experiment-stop").click()
+    page.locator("#experiment-line").get_by_text("What has come so far stays.").first.wait_for()
+    page.locator("#experiment-run").wait_for()
+    assert page.locator("#experiment-result img").count() >= 1
