@@ -1,6 +1,7 @@
 """The tab "Experiments" in a real browser, on tiny models: every card, one after the other."""
 
 import json
+import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -63,7 +64,7 @@ def test_each_card_runs_and_is_saved(page: Any, url: str) -> None:
         page.locator(f"#experiment-cards input[value={card}]").check()
         result.get_by_text("Press Run.").wait_for()
         page.locator("#experiment-pace").get_by_text("on this computer").wait_for()
-        assert f"experiment={card}" in page.url
+        page.wait_for_url(re.compile(f"experiment={card}"), wait_until="commit")
         page.locator("#experiment-run").click()
         done(page)
         assert result.locator(shown).count() >= 3
