@@ -25,7 +25,7 @@ def test_a_lesson_is_walked_through(browser: Any, serve: Callable[..., str]) -> 
     page.locator("#player [data-run=over]").wait_for()
     assert "Hidden until you have answered" in stage.evaluate(cover)
     assert page.locator("#model input").input_value() == "mnist"
-    expect(card.get_by_role("status")).to_be_empty()
+    expect(page.locator("[data-part=reply]")).to_be_empty()
 
     card.get_by_role("button", name="Noise", exact=True).click()
     expect(card.get_by_role("status")).to_contain_text("the guesses are smooth")
