@@ -10,7 +10,7 @@ PY := .venv/bin/python
 BIOME := npx --yes @biomejs/biome@2.6.8
 INSTALL := $(PY) -m pip install --disable-pip-version-check
 
-.PHONY: help demo test lint types check format clean
+.PHONY: help demo test lint types docs check format clean
 .DELETE_ON_ERROR:
 
 help:
@@ -18,6 +18,7 @@ help:
 	@echo "make test     run all tests                       (ARGS=\"-k schedule\", WORKERS=0: in one process)"
 	@echo "make lint     check style, the size of functions and who imports whom"
 	@echo "make types    check types with mypy"
+	@echo "make docs     build docs/ into site/"
 	@echo "make check    test, lint and types"
 	@echo "make format   rewrite the code in the project's style"
 	@echo "make clean    remove .venv and everything else that was made here"
@@ -41,6 +42,9 @@ lint: .venv/.dev
 types: .venv/.dev
 	$(PY) -m mypy
 
+docs: .venv/.docs
+	$(PY) -m mkdocs build --strict --quiet
+
 check: test lint types
 
 format: .venv/.dev
@@ -49,7 +53,7 @@ format: .venv/.dev
 	@if command -v npx >/dev/null; then $(BIOME) check --write; fi
 
 clean:
-	rm -rf .venv .pytest_cache .mypy_cache .ruff_cache .import_linter_cache build dist *.egg-info
+	rm -rf .venv .pytest_cache .mypy_cache .ruff_cache .import_linter_cache build dist site *.egg-info
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 .venv/.runtime: requirements.txt
@@ -63,6 +67,10 @@ clean:
 	  echo "Making .venv with $$($(PYTHON) --version)"; \
 	  $(PYTHON) -m venv --clear .venv; }
 	$(INSTALL) -r requirements.txt
+	@touch $@
+
+.venv/.docs: requirements-docs.txt .venv/.runtime
+	$(INSTALL) -r requirements-docs.txt
 	@touch $@
 
 .venv/.dev: requirements-dev.txt .venv/.runtime

@@ -9,12 +9,15 @@ import torch
 from torch import Tensor
 
 from ddpm_demo.config import DiffusionConfig
+from ddpm_demo.data.packed import mnist
 from ddpm_demo.diffusion.interventions import Intervention, ScaleEps, Terms
 from ddpm_demo.diffusion.schedule import Schedule
 from ddpm_demo.diffusion.walk import Step
 from ddpm_demo.evaluation.classifier import load_classifier
+from ddpm_demo.experiments.bugs import BUGS
+from ddpm_demo.experiments.nearest import nearest
 from ddpm_demo.inference.generate import generate
-from ddpm_demo.inference.spec import RunSpec
+from ddpm_demo.inference.spec import RunSpec, defaults
 from ddpm_demo.inference.updates import updates
 from ddpm_demo.media import convert
 from ddpm_demo.models.checkpoint import Checkpoint
@@ -297,6 +300,92 @@ def zero(card: Card) -> None:
 @claim("pushing-it", 4)
 def too_far(card: Card) -> None:
     assert contrast(end(shown(card))) > contrast(end(card.open)) > 1.1 * REAL
+
+
+# --- does it copy? --------------------------------------------------------------------------------
+
+
+@functools.cache
+def digits(train: bool) -> Tensor:
+    return mnist(train).pixels
+
+
+def far(pictures: Tensor) -> Tensor:
+    """How far each is from the nearest training picture."""
+    pixels = torch.from_numpy(convert.to_uint8(pictures)).permute(0, 3, 1, 2)
+    return nearest(pixels, digits(True), 1).distance[:, 0]
+
+
+@claim("does-it-copy", 1)
+def room_for_them_all(card: Card) -> None:
+    numbers, pixels = facts("mnist").parameters, digits(True).numel()
+    assert (f"{numbers / 1e6:.1f}", f"{pixels / 1e6:.0f}") == ("3.8", "47")
+    assert f"{numbers / pixels:.2f}" == "0.08"
+
+
+@claim("does-it-copy", 2)
+def the_perfect_student(card: Card) -> None:
+    exact = load_checkpoint("exact:mnist:100")
+    *_, last = generate(exact, defaults(exact).but(n=4, steps=20))
+    assert far(last.x_t).max() < 0.02
+
+
+@claim("does-it-copy", 3)
+def how_to_tell(card: Card) -> None:
+    distance = nearest(digits(False)[:200], digits(True), 1).distance.mean()
+    assert f"are {float(distance):.2f} away" in card.explained
+
+
+@claim("does-it-copy", 4)
+def the_verdict(card: Card) -> None:
+    assert far(end("model=mnist&class=each&seed=0")).min() > 0.1
+
+
+# --- find the bug ---------------------------------------------------------------------------------
+
+
+def with_bug(name: str) -> tuple[Tensor, Tensor]:
+    """The right pictures and the sick ones."""
+    bug = BUGS[name]
+    right = bug.config(model(bug.model), 0, N)
+    sick = bug.put(model(bug.model), right, model)
+    *_, good = generate(model(bug.model), right)
+    *_, bad = generate(sick.checkpoint, sick.config, interventions=sick.interventions)
+    return good.x_t, bad.x_t
+
+
+def grain(pictures: Tensor) -> float:
+    return float((pictures[..., 1:] - pictures[..., :-1]).abs().mean())
+
+
+@claim("find-the-bug", 1)
+def grainy(card: Card) -> None:
+    good, bad = with_bug("last-noise")
+    assert grain(bad) > 1.4 * grain(good)
+    blurred = torch.nn.functional.avg_pool2d
+    gap, rough = (blurred(good, 4) - blurred(bad, 4)).std(), (good - bad).std()
+    assert gap < 0.4 * rough
+
+
+@claim("find-the-bug", 2)
+def twins(card: Card) -> None:
+    good, bad = with_bug("no-noise")
+    assert (good[:6] - good[10:]).abs().mean() > 10 * (bad[:6] - bad[10:]).abs().mean()
+
+
+@claim("find-the-bug", 3)
+def no_black(card: Card) -> None:
+    good, bad = with_bug("zero-one")
+    assert good.min() < -0.9
+    assert bad.min() > -0.01
+
+
+@claim("find-the-bug", 4)
+def nothing_at_all(card: Card) -> None:
+    good, bad = with_bug("eps-for-v")
+    asked = torch.arange(N) % 10
+    assert int((judge(good)[1] == asked).sum()) >= 14
+    assert int((judge(bad)[1] == asked).sum()) <= 4
 
 
 @pytest.mark.parametrize(

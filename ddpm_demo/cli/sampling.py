@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ddpm_demo import config as c
+from ddpm_demo.catalog import SAMPLERS
 from ddpm_demo.cli.common import (
     FILM_FRAMES,
     class_argument,
@@ -122,7 +123,8 @@ def _write_page(o: argparse.Namespace, checkpoint: Checkpoint, run: c.SampleConf
 
     c.require(o.n <= 64, "n", o.n, "at most 64 for a web page")
     about = RunSpec(checkpoint.name, run).to_metadata(checkpoint.classes)
-    title = f"{checkpoint.name} · {run.sampler} · {run.steps} steps · seed {run.seed}"
+    label = SAMPLERS[run.sampler].label
+    title = f"{checkpoint.name} · {label} · {run.steps} steps · seed {run.seed}"
     look = {"title": title, "meta": about, "updates": updates(checkpoint, run)}
     with progress_bar(total=run.steps, unit="step") as bar:
         steps = generate(checkpoint, run, bf16=bool(o.bf16))

@@ -10,6 +10,7 @@ import gradio as gr
 from starlette.middleware import Middleware
 
 from ddpm_demo.ui.components.links import HEAD, Links, link_line
+from ddpm_demo.ui.endpoints import add_endpoints
 from ddpm_demo.ui.experiments.tab import build_experiments_tab
 from ddpm_demo.ui.finetune.tab import build_finetune_tab
 from ddpm_demo.ui.forward.tab import build_forward_tab
@@ -39,7 +40,7 @@ LAUNCH: dict[str, Any] = {
     "run_history": False,  # or each run's last frame stays in the visitor's browser
     "state_session_capacity": 200,
     "ssr_mode": False,
-    "footer_links": ["gradio", "settings"],
+    "footer_links": ["api", "gradio", "settings"],
     "app_kwargs": {"middleware": [Middleware(Guard)]},
 }
 
@@ -125,6 +126,8 @@ def build_app(tabs: Sequence[TabRow] = TABS) -> gr.Blocks:
                     shared.links.tabs[row.id] = shared.tab
                     row.build(shared)
         shared.links.connect(all_tabs, line)
+        if shared.choice:
+            add_endpoints()
     # ZeroGPU would allow only one waiting visitor without a `max_size`.
     page.queue(max_size=settings.WAITING, api_open=False)
     # By default the queue looks a thousand times a second whether somebody has come, each time at

@@ -9,6 +9,7 @@ import threading
 import time
 from collections.abc import Sequence
 from contextlib import suppress
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -43,6 +44,7 @@ def options_of(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     p.add_argument("--open", action="store_true", help="open the page in the browser")
     p.add_argument("--models", metavar="DIR", help="folder of the shipped models")
     p.add_argument("--lessons", type=Path, metavar="DIR", help="lessons of your own")
+    p.add_argument("--mcp", action="store_true", help="also serve the API as MCP tools")
     p.add_argument("--bf16", action="store_true", help="bfloat16, where it is faster")
     o = p.parse_args(arguments)
     if o.models:
@@ -50,6 +52,8 @@ def options_of(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     settings.lessons = [o.lessons] if o.lessons else []
     try:
         read_lessons(settings.lessons)
+        if o.mcp and not find_spec("mcp"):
+            raise ValueError("--mcp needs more packages: pip install 'gradio[mcp]'.")
         o.auth = settings.password()
         settings.most_seconds(settings.RUN_MINUTES, 0)
         settings.most_seconds(settings.LANE_MINUTES, 0)
@@ -116,6 +120,7 @@ def _serve(o: argparse.Namespace) -> None:
             inbrowser=o.open,
             prevent_thread_lock=True,
             auth=o.auth,
+            mcp_server=o.mcp,
             **LAUNCH,
         )
         threading.Thread(target=disk.keep_swept, args=(page,), daemon=True).start()

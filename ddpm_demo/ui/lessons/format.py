@@ -182,7 +182,9 @@ def _card(lines: _Lines, start: int, end: int) -> Card:
     hide = tuple(settings.get("hide", "").replace(",", " ").split())
     choices = tuple(Choice(text, ok, reply) for _, ok, text, reply in draft.choices)
     opened = settings["open"]
-    shown = settings.get("show", "" if "run=" in opened else f"{opened}&run=1")
+    here = dict(parse_qsl(opened))
+    runs = here.get("tab", "generate") == "generate" and "run" not in here
+    shown = settings.get("show", f"{opened}&run=1" if runs else "")
     asked = (draft.question, choices, draft.explained)
     return Card(title, words, opened, shown, hide, *asked, line)
 
