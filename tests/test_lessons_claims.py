@@ -338,7 +338,11 @@ def how_to_tell(card: Card) -> None:
 
 @claim("does-it-copy", 4)
 def the_verdict(card: Card) -> None:
-    assert far(end("model=mnist&class=each&seed=0")).min() > 0.1
+    gaps = far(end("model=mnist&class=each&seed=0"))
+    assert f"are {float(gaps.mean()):.2f} away" in card.explained
+    test = nearest(digits(False)[:200], digits(True), 1).distance.mean()
+    assert f"new digits {float(test):.2f};" in card.explained
+    assert [k % 10 for k in range(N) if gaps[k] < 0.2] == [1, 1]
 
 
 # --- find the bug ---------------------------------------------------------------------------------
@@ -381,11 +385,10 @@ def no_black(card: Card) -> None:
 
 
 @claim("find-the-bug", 4)
-def nothing_at_all(card: Card) -> None:
-    good, bad = with_bug("eps-for-v")
+def half_way_in(card: Card) -> None:
     asked = torch.arange(N) % 10
-    assert int((judge(good)[1] == asked).sum()) >= 14
-    assert int((judge(bad)[1] == asked).sum()) <= 4
+    assert int((judge(end(card.open))[1] == asked).sum()) >= 14
+    assert int((judge(end(shown(card)))[1] == asked).sum()) <= 8
 
 
 @pytest.mark.parametrize(
