@@ -25,6 +25,7 @@ from ddpm_demo.ui.components.player.messages import header as header
 from ddpm_demo.ui.components.player.messages import note as note
 from ddpm_demo.ui.components.player.messages import starting as starting
 from ddpm_demo.ui.components.player.messages import stream as stream
+from ddpm_demo.ui.components.player.qr import qr_code
 from ddpm_demo.ui.components.player.source import sampler_code
 
 PROGRESS = {"show_progress": "minimal"}
@@ -80,7 +81,10 @@ def Player(
         # Not as css_template: that is compiled and set again at each message.
         head=f"<style>{styles}</style>",
         apply_default_css=False,
-        server_functions=[export_film, sampler_code, web_page, *([opening] if opening else [])],
+        server_functions=[
+            *(export_film, sampler_code, qr_code, web_page),
+            *([opening] if opening else []),
+        ],
         opening=opening.__name__ if opening else "",
         labels=list(panels),
         panes=list(PANELS) if step else [],

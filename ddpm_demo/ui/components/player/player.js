@@ -6,6 +6,7 @@ import { listen } from "./hand.js";
 import { Link } from "./link.js";
 import { openWith } from "./opening.js";
 import { Pictures } from "./pictures.js";
+import { Present } from "./present.js";
 import { Recording } from "./recording.js";
 import { StepView } from "./step.js";
 import { saveWebPage } from "./take_home.js";
@@ -41,6 +42,7 @@ class Player {
     this.steps = new StepView(this);
     this.link = props.link && globalThis.ddpmLinks ? new Link(this) : null;
     this.part("link").hidden = !this.link;
+    this.present = new Present(this);
     listen(this);
   }
 

@@ -1,0 +1,109 @@
+"""Pictures, timeline, Play, t and the main button are on one screen, whatever its size; and the
+stage can have all of it."""
+
+from typing import Any
+
+import pytest
+
+from ddpm_demo.config import SampleConfig
+from ddpm_demo.inference.generate import generate
+from ddpm_demo.inference.updates import updates
+from ddpm_demo.ui.components import player
+from ddpm_demo.ui.generate import first_run
+
+pytestmark = pytest.mark.e2e
+
+SIZES = [(1366, 625), (1280, 800), (1920, 1080), (390, 844), (844, 390)]
+TABS = {
+    "Generate": ("#player", "[data-part=slider]", "[data-part=play]", "[data-part=status]", "#go"),
+    "Forward noising": ("#noiser", ".t", ".play", ".now", ".own"),
+    "Fine-tune": (
+        "#tuner",
+        "[data-part=slider]",
+        "[data-part=play]",
+        "[data-part=status]",
+        "#tune",
+    ),
+}
+SETTLED = "() => new Promise((done) => requestAnimationFrame(() => requestAnimationFrame(done)))"
+BOXES = """([stage, names]) => {
+  const root = document.querySelector(stage);
+  const pictures = [...root.querySelectorAll("figure:not([hidden]) canvas")];
+  const parts = names.map((n) => root.querySelector(n) ?? document.querySelector(n));
+  return [...pictures, ...parts].map((part) => {
+    const { x, y, right, bottom } = part.getBoundingClientRect();
+    return [Math.round(x), Math.round(y), Math.round(right), Math.round(bottom)];
+  });
+}"""
+
+
+@pytest.fixture(scope="module")
+def url(serve: Any) -> str:
+    from ddpm_demo.ui.app import LAUNCH, build_app
+
+    fixed = ("ssr_mode", "run_history")  # `serve` sets these
+    return str(serve(build_app(), **{k: v for k, v in LAUNCH.items() if k not in fixed}))
+
+
+@pytest.fixture
+def opened(page: Any, url: str, tiny: Any, monkeypatch: pytest.MonkeyPatch) -> Any:
+    """A page that shows the app's first run, here of a tiny network."""
+    checkpoint, config = tiny(), SampleConfig(steps=8, labels=None)
+    steps = generate(checkpoint, config)
+    said = updates(checkpoint, config)
+    messages = player.stream(steps, panels=player.STEP_PANELS, title="A run", updates=said)
+    told = first_run.told(messages)
+    monkeypatch.setattr(first_run, "_told", told)
+    page.goto(url)
+    page.locator("#player [data-run=over]").wait_for(state="attached")
+    yield page
+    page.set_viewport_size({"width": 1280, "height": 800})
+
+
+def test_all_is_on_one_screen(opened: Any) -> None:
+    page = opened
+    for tab, (stage, *names) in TABS.items():
+        page.set_viewport_size({"width": 1366, "height": 625})
+        page.get_by_role("tab", name=tab).click()
+        page.locator(f"{stage} canvas").first.wait_for()
+        for width, height in SIZES:
+            page.set_viewport_size({"width": width, "height": height})
+            page.evaluate(
+                "new Promise((done) => requestAnimationFrame(() => setTimeout(done, 50)))"
+            )
+            boxes = page.evaluate(BOXES, [stage, names])
+            where = f"{tab} at {width} x {height}: {boxes}"
+            assert min(y for _, y, _, _ in boxes) >= 0, where
+            assert max(bottom for *_, bottom in boxes) <= height, where
+            assert max(right for _, _, right, _ in boxes) <= width, where
+            assert boxes[0][1] == boxes[1][1], where  # side by side
+            assert boxes[0][2] - boxes[0][0] > 110, where
+    page.set_viewport_size({"width": 1920, "height": 1080})
+    box = page.locator(".gradio-container").bounding_box()
+    assert abs(2 * box["x"] + box["width"] - 1920) < 20  # centred
+
+
+def test_the_stage_alone(opened: Any) -> None:
+    page, root = opened, opened.locator("#player .ddpm-player")
+    page.evaluate("ddpmLinks.address = () => new URL('https://lecture.example/?seed=7')")
+    page.keyboard.press("p")
+    page.locator("#player [data-part=qr]").wait_for()
+    assert page.locator("#player [data-part=keys]").is_visible()
+    box = root.bounding_box()
+    size = page.evaluate("[innerWidth, innerHeight]")
+    assert [box["x"], box["y"], box["width"], box["height"]] == [0, 0, *size]
+    assert not page.locator("#player [data-save=gif]").is_visible()
+    small = root.evaluate(
+        """root => [...root.querySelectorAll("*")].filter((e) => e.checkVisibility() &&
+        [...e.childNodes].some((n) => n.nodeType === 3 && n.data.trim()) &&
+        parseFloat(getComputedStyle(e).fontSize) < 20 && !e.closest("sub, msub")).map((e) =>
+        e.outerHTML)"""
+    )
+    assert small == []
+    page.keyboard.press("Home")
+    page.locator("#player [data-step='0']").wait_for(state="attached")
+    page.locator("#player [data-part=keys]").wait_for(state="hidden")
+    page.keyboard.press("Escape")
+    page.locator("#go").wait_for()
+    assert root.bounding_box()["width"] < size[0]
+    assert not page.locator("#player [data-part=qr]").is_visible()
