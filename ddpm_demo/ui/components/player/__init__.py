@@ -70,7 +70,7 @@ def Player(
         step: keep room for what a step computes, before the first run brings it.
         opening: asked by a page that has shown nothing yet; returns a run to play, words to show
             until it is there, or nothing.
-        link: the tab whose links hold what is shown, if there is one.
+        link: the tab whose links hold what is shown, if there is one. Its runs can be kept.
         options: of `gr.HTML`: elem_id, visible ...
     """
     styles = "\n".join((HERE / name).read_text(encoding="utf-8") for name in STYLES)

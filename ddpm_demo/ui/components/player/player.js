@@ -1,5 +1,6 @@
 // The browser's half of the player. Python joins these modules into one script, as Gradio takes it.
 
+import { Compare } from "../compare/compare.js";
 import { cut, download, framesOf } from "./files.js";
 import { keep, kept, watchStatus } from "./gradio.js";
 import { listen } from "./hand.js";
@@ -43,6 +44,8 @@ class Player {
     this.link = props.link && globalThis.ddpmLinks ? new Link(this) : null;
     this.part("link").hidden = !this.link;
     this.present = new Present(this);
+    this.compare = new Compare(this.part("stage"), this.part("kept"));
+    this.part("keep").hidden = !props.link;
     listen(this);
   }
 
@@ -72,6 +75,7 @@ class Player {
     if (!frame) return;
     this.steps.show(frame.step);
     this.pictures.paint(frame, moment(this.recording.header, frame));
+    this.compare.show(frame);
     this.element.dataset.step = frame.step;
   }
 
@@ -224,6 +228,7 @@ class Player {
     const rows = Math.ceil(header.n / header.columns);
     this.root.style.setProperty("--ratio", (header.columns * header.w) / (rows * header.h));
     this.pictures.layout(header, this.one);
+    this.compare.begin(recording);
     this.voice.say(header.title || "Started");
     this.trigger?.("begun");
   }
