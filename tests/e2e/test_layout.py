@@ -1,6 +1,10 @@
-"""Pictures, timeline, Play, t and the main button are on one screen, whatever its size; and the
-stage can have all of it."""
+"""Pictures, timeline, Play, t and the main button are on one screen, whatever its size; the stage
+can have all of it; and axe-core finds nothing that keeps somebody out."""
 
+import os
+import shutil
+import subprocess
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -13,6 +17,11 @@ from ddpm_demo.ui.generate import first_run
 
 pytestmark = pytest.mark.e2e
 
+AXE = "axe-core@4.11.0"
+FOUND = """async () => {
+  const { violations } = await axe.run({ exclude: [["footer"]] }); // which is Gradio's own
+  return violations.map(({ id, nodes }) => [id, ...nodes.map(({ html }) => html.slice(0, 200))]);
+}"""
 SIZES = [(1366, 625), (1280, 800), (1920, 1080), (390, 844), (844, 390)]
 TABS = {
     "Generate": ("#player", "[data-part=slider]", "[data-part=play]", "[data-part=status]", "#go"),
@@ -107,3 +116,29 @@ def test_the_stage_alone(opened: Any) -> None:
     page.locator("#go").wait_for()
     assert root.bounding_box()["width"] < size[0]
     assert not page.locator("#player [data-part=qr]").is_visible()
+
+
+@pytest.fixture(scope="module")
+def axe(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """The script of axe-core, which npm fetches."""
+    npm, folder = shutil.which("npm"), tmp_path_factory.mktemp("axe")
+    if npm is None:
+        if os.environ.get("REQUIRE_NODE"):
+            pytest.fail("REQUIRE_NODE is set, but npm is not installed.", pytrace=False)
+        pytest.skip("NO CHECK OF ACCESSIBILITY: npm not found; install Node.js and npm")
+    subprocess.run([npm, "install", "--no-save", "--silent", AXE], cwd=folder, check=True)
+    return Path(folder, "node_modules", "axe-core", "axe.min.js").read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize("theme", ["light", "dark"])
+def test_nobody_is_kept_out(opened: Any, url: str, axe: str, theme: str) -> None:
+    page = opened
+    page.goto(f"{url}?__theme={theme}")
+    page.evaluate(axe)
+    found = {"before": page.evaluate(FOUND)}
+    page.locator("#player [data-run=over]").wait_for(state="attached")
+    for tab in page.get_by_role("tab").all():
+        tab.click()
+        page.evaluate(SETTLED)
+        found[tab.inner_text()] = page.evaluate(FOUND)
+    assert {where: what for where, what in found.items() if what} == {}
