@@ -55,14 +55,18 @@ def url(serve: Any) -> str:
 
 
 @pytest.fixture
-def opened(page: Any, url: str, tiny: Any, monkeypatch: pytest.MonkeyPatch) -> Any:
-    """A page that shows the app's first run, here of a tiny network."""
+def told(tiny: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The app's first run is there, here of a tiny network."""
     checkpoint, config = tiny(), SampleConfig(steps=8, labels=None)
     steps = generate(checkpoint, config)
     said = updates(checkpoint, config)
     messages = player.stream(steps, panels=player.STEP_PANELS, title="A run", updates=said)
-    told = first_run.told(messages)
-    monkeypatch.setattr(first_run, "_told", told)
+    monkeypatch.setattr(first_run, "_told", first_run.told(messages))
+
+
+@pytest.fixture
+def opened(page: Any, url: str, told: None) -> Any:
+    """A page that shows the app's first run."""
     page.goto(url)
     page.locator("#player [data-run=over]").wait_for(state="attached")
     yield page
@@ -75,6 +79,7 @@ def test_all_is_on_one_screen(opened: Any) -> None:
         page.set_viewport_size({"width": 1366, "height": 625})
         page.get_by_role("tab", name=tab).click()
         page.locator(f"{stage} canvas").first.wait_for()
+        page.wait_for_function(f"() => document.querySelector('{stage} canvas').height !== 150")
         for width, height in SIZES:
             page.set_viewport_size({"width": width, "height": height})
             page.evaluate(
@@ -130,10 +135,11 @@ def axe(tmp_path_factory: pytest.TempPathFactory) -> str:
     return Path(folder, "node_modules", "axe-core", "axe.min.js").read_text(encoding="utf-8")
 
 
+@pytest.mark.usefixtures("told")
 @pytest.mark.parametrize("theme", ["light", "dark"])
-def test_nobody_is_kept_out(opened: Any, url: str, axe: str, theme: str) -> None:
-    page = opened
+def test_nobody_is_kept_out(page: Any, url: str, axe: str, theme: str) -> None:
     page.goto(f"{url}?__theme={theme}")
+    page.locator("#player .ddpm-player").wait_for()
     page.evaluate(axe)
     found = {"before": page.evaluate(FOUND)}
     page.locator("#player [data-run=over]").wait_for(state="attached")
