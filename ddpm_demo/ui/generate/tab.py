@@ -197,7 +197,7 @@ def _connect_run(
     )
     buttons.restore_after(event)
     buttons.ending()
-    stopped = {"fn": lambda: player.note("Stopped."), "outputs": screen}
+    stopped: dict[str, Any] = {"fn": lambda: player.note("Stopped."), "outputs": screen}
     buttons.stop.click(**stopped, cancels=[event], queue=False, **QUIET)
 
 
