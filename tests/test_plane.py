@@ -89,7 +89,7 @@ def test_a_model_is_sampled_with_each_noise(tiny: Callable[..., Checkpoint]) -> 
 
 def test_there_and_back_with_an_analytic_denoiser() -> None:
     """For N(0, 1) data x0_hat = sqrt(ab) x_t, and many small steps lose nothing."""
-    schedule = Schedule.cosine(1000)
+    schedule = Schedule.linear()
 
     class Unit:
         def __call__(self, x: torch.Tensor, t: torch.Tensor) -> Prediction:
@@ -118,7 +118,7 @@ def test_a_great_circle_keeps_the_length() -> None:
     middle = between.slerp(a, b, 0.5)
     assert float(middle.norm()) == pytest.approx(float(a.norm()), rel=1e-5)
     assert float(middle @ a) == pytest.approx(float(middle @ b), rel=1e-5)
-    assert torch.equal(between.slerp(a, a, 0.3), a)
+    assert torch.allclose(between.slerp(a, a, 0.3), a, atol=1e-5)
 
 
 def test_the_card_between_noises_begins_and_ends_with_generate_s(

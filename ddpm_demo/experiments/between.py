@@ -100,6 +100,7 @@ def run(asked: Between, tools: Tools) -> Iterator[Report]:
     test = tools.data(dataset, config.size, config.channels, train=False)
     chosen = (asked.picture + torch.arange(N)) % len(test)
     x_0, y = test.batch(chosen).to(lab.device), test.labels[chosen].to(lab.device)
+    y[y < 0] = lab.classes  # pictures without a label have the null class
     parts = (
         ("Between two noises", _film(lab)),
         ("The same noise, and each class", _each_class(lab)),
