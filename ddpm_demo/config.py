@@ -135,6 +135,8 @@ def check(config: object) -> None:
         value = getattr(config, name)
         if isinstance(field.default, bool):
             require(isinstance(value, bool), name, value, "True or False")
+        if isinstance(field.default, str) and not about.choices:
+            require(isinstance(value, str), name, value, "a text")
         if value is not None or field.default is not None:
             about.check(name, value)
 
