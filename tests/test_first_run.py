@@ -14,6 +14,7 @@ from ddpm_demo.media.convert import to_uint8
 from ddpm_demo.models.checkpoint import Checkpoint
 from ddpm_demo.ui.generate import first_run
 from ddpm_demo.ui.server import runtime
+from ddpm_demo.ui.server.runs import runs
 
 
 @pytest.fixture
@@ -34,7 +35,9 @@ def test_a_page_is_told_the_whole_run_as_the_model_is_sampled(model: Checkpoint)
     first_run.make("tiny")
     told = first_run.first_run()
     *_, last = generate(model, defaults(model))
-    assert [frame["step"] for frame in told["frames"]] == [0, 1, 2, 3]
+    steps = [frame["step"] for frame in told["frames"]]  # quick ones may be left out
+    assert (steps[0], steps[-1]) == (0, 3)
+    assert runs.get(told["run"]["id"])
     raw = base64.b64decode(told["frames"][-1]["d"])
     shown = np.frombuffer(raw, np.uint8).reshape(3, *to_uint8(last.x_t).shape)
     assert np.array_equal(shown[0], to_uint8(last.x_t))

@@ -13,7 +13,6 @@ from ddpm_demo.models.zoo import facts
 from ddpm_demo.ui.components.links import Links, Part, Read, whole
 from ddpm_demo.ui.forward import link as forward
 from ddpm_demo.ui.generate import link as generate
-from ddpm_demo.ui.generate import swaps
 
 USUAL = vars(forward.Shown()) | {"timesteps": forward.strip_of(forward.Shown())}
 
@@ -149,16 +148,3 @@ def test_a_whole_number_is_read(text: str) -> None:
 
 def test_links_hold_all_settings_of_a_run() -> None:
     assert len(generate.NAMES) == len(SampleConfig.__dataclass_fields__) + 5
-
-
-@pytest.mark.parametrize("words", swaps.offered())
-def test_a_swap_changes_one_setting(words: str) -> None:
-    model = facts("cifar10")
-    config = defaults(model).but(seed=7, steps=9)
-    after = swaps.SWAPS[words](RunSpec("cifar10", config))
-    changed = [k for k, v in vars(after.sample).items() if v != getattr(config, k)]
-    assert len(changed) == 1 or after.model == swaps.LAPLACE
-    assert after.sample.seed == 7
-    values = swaps.swapped(RunSpec("cifar10", config), model, words)
-    assert values[3]["value"] == after.sample.steps
-    assert values[-3] == 7

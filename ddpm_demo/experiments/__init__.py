@@ -13,7 +13,7 @@ from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 from ddpm_demo.config import one_of, require, settings
-from ddpm_demo.experiments.asked import Between, Break, Copying, Guess, Noises, Plane, Race
+from ddpm_demo.experiments.asked import Break, Copying, Guess, Noises, Plane, Race
 
 if TYPE_CHECKING:
     from ddpm_demo.experiments.report import Report
@@ -125,14 +125,6 @@ EXPERIMENTS: dict[str, Experiment] = {
             "sampled with another noise than it was trained with.",
             settings=Noises,
             module="noises",
-        ),
-        Experiment(
-            name="between",
-            question="What lies between two noises?",
-            about="From one noise to another, the same noise with each class, mixes of two "
-            "pictures, and a picture's way up to its noise and back.",
-            settings=Between,
-            module="between",
         ),
         Experiment(
             name="plane",

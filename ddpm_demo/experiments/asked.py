@@ -100,20 +100,3 @@ class Plane:
 
     def __post_init__(self) -> None:
         check(self)
-
-
-@dataclass(frozen=True)
-class Between:
-    """What lies between noises and between pictures."""
-
-    model: str = setting("mnist", "a model's name or path", label="Model")
-    label: int = setting(3, "number of the class, where there are any", low=0, high=99, whole=True,
-                         label="Class")  # fmt: skip
-    picture: int = setting(
-        0, "the first test picture that is used", low=0, high=9_990, whole=True,
-        label="Test picture",
-    )  # fmt: skip
-    seed: int = setting(0, "of the noises", **SEED)
-
-    def __post_init__(self) -> None:
-        check(self)

@@ -42,10 +42,10 @@ class Shown(Protocol):
 PLAYER = Path(__file__).resolve().parents[1] / "ui" / "components" / "player"
 SCRIPTS = (
     *("words.js", "recording.js", "pictures.js", "files.js", "gradio.js", "hand.js"),
-    *("opening.js", "maths.js", "curve.js", "step.js", "link.js", "take_home.js", "present.js"),
-    *("../compare/compare.js", "player.js"),
+    *("opening.js", "maths.js", "curve.js", "step.js", "probe.js", "brush.js", "branches.js"),
+    *("link.js", "take_home.js", "player.js"),
 )
-STYLES = ("player.css", "step.css", "present.css", "../compare/compare.css")
+STYLES = ("player.css", "step.css")
 EPS_RANGE = 3  # eps_hat is seen from -3 to 3
 MOST_CHARS = 8_000_000  # of base64 in a file; a longer run gives fewer frames
 PANES = {

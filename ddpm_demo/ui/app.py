@@ -115,10 +115,10 @@ def build_app(tabs: Sequence[TabRow] = TABS) -> gr.Blocks:
     """The page, ready for `launch(**LAUNCH)`."""
     shared = Shared(local=not settings.strangers, links=Links())
     with Page(title=TITLE, delete_cache=(600, 3600)) as page:
-        gr.Markdown(INTRO, elem_id="intro")
+        gr.Markdown(INTRO)
         build_lessons(shared.links)
         line = link_line()
-        with gr.Tabs(overflow_behavior="wrap") as all_tabs:
+        with gr.Tabs() as all_tabs:
             for row in tabs:
                 if row.needs_model and shared.choice is None:
                     continue

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from typing import Any
 
 from ddpm_demo.inference.spec import defaults
 from ddpm_demo.models.zoo import facts
 from ddpm_demo.ui.components import player
 from ddpm_demo.ui.server import runtime
+from ddpm_demo.ui.server.runs import runs
 from ddpm_demo.ui.server.work import give_way
 
 SEEN = (
@@ -17,6 +18,7 @@ SEEN = (
     "This run was made on this machine when the app started."
 )
 EVERY_STEP = 1e6  # messages a second: nothing is sent yet, so nothing has to be left out
+EVERYBODY = "everybody"  # whose run it is
 _told: dict[str, Any] = {}  # what a page that asks is told: words, or the whole run
 
 
@@ -33,13 +35,15 @@ def first_run(_: Any = None) -> dict[str, Any]:
 def make(name: str) -> None:
     """Make the run with a model's own settings, once the model is loaded; visitors go first."""
     from ddpm_demo.inference.generate import generate, metadata
+    from ddpm_demo.inference.record import Record
     from ddpm_demo.inference.updates import updates
 
     _tell(words="The model is being loaded…")
     try:
         runtime.start(name)
         config, checkpoint = defaults(facts(name)), runtime.model(name)
-        steps = generate(checkpoint, config, denoiser=runtime.denoiser)
+        record = Record()
+        steps = record.watch(generate(checkpoint, config, denoiser=runtime.denoiser))
         messages = player.stream(
             _counted(steps),
             panels=player.STEP_PANELS,
@@ -47,17 +51,13 @@ def make(name: str) -> None:
             title=SEEN.format(config.steps),
             meta=metadata(name, config, checkpoint.classes),
             updates=updates(checkpoint, config),
+            id=runs.begin(EVERYBODY, record),
         )
-        _tell(**told(messages))
+        parts = [json.loads(message) for message in messages if isinstance(message, str)]
+        _tell(run=parts[0]["run"], frames=[frame for part in parts for frame in part["frames"]])
     finally:
         if "words" in _told:
             _tell()
-
-
-def told(messages: Iterable[Any]) -> dict[str, Any]:
-    """What a page is told of a run, of the messages of its stream."""
-    parts = [json.loads(message) for message in messages if isinstance(message, str)]
-    return {"run": parts[0]["run"], "frames": [frame for part in parts for frame in part["frames"]]}
 
 
 def _tell(**what: Any) -> None:

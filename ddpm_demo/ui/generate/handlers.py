@@ -9,20 +9,22 @@ from typing import Any
 import gradio as gr
 
 from ddpm_demo.catalog import SAMPLERS
-from ddpm_demo.config import SampleConfig, number, one_of
+from ddpm_demo.config import SampleConfig, number
+from ddpm_demo.diffusion.walk import Step
 from ddpm_demo.inference import timing
-from ddpm_demo.inference.generate import generate, metadata
+from ddpm_demo.inference.changes import read
+from ddpm_demo.inference.generate import generate
 from ddpm_demo.inference.labels import class_words, parse_classes
+from ddpm_demo.inference.record import Record
 from ddpm_demo.inference.spec import RunSpec
 from ddpm_demo.inference.updates import updates
-from ddpm_demo.models.zoo import available
 from ddpm_demo.ui.components import controls, player
 from ddpm_demo.ui.components.model_choice import Selected, find, most_pictures
 from ddpm_demo.ui.generate import link
 from ddpm_demo.ui.generate.asked import TIMES, Asked
-from ddpm_demo.ui.generate.swaps import SWAPS, swapped
 from ddpm_demo.ui.server import runtime, settings
 from ddpm_demo.ui.server.errors import friendly
+from ddpm_demo.ui.server.runs import runs
 from ddpm_demo.ui.server.settings import GPU
 
 REFUSED = (ValueError, OSError, FloatingPointError, gr.Error)
@@ -67,7 +69,7 @@ def _seconds(selected: Selected, config: SampleConfig) -> float:
     return timing.estimate(config, runtime.seconds(selected.source))
 
 
-def _require_time(selected: Selected, config: SampleConfig) -> None:
+def require_time(selected: Selected, config: SampleConfig) -> None:
     """Raise `ValueError` if a run takes longer than one may."""
     most = most_seconds()
     if most == math.inf or settings.ZERO:  # that has a limit of its own
@@ -82,30 +84,59 @@ def _require_time(selected: Selected, config: SampleConfig) -> None:
 
 @GPU
 @friendly
-def run(own: Mapping[str, str], name: Any, *values: Any) -> Iterator[Any]:
+def run(visitor: str, own: Mapping[str, str], name: Any, *values: Any) -> Iterator[Any]:
     """Stream a run to the player."""
     selected = find(name, own)
     config = sample_config(selected, Asked(*values))
-    _require_time(selected, config)
+    require_time(selected, config)
     steps = generate(selected.checkpoint, config, bf16=runtime.bf16(), denoiser=runtime.denoiser)
-    sparing = not runtime.has_gpu()  # on a CPU, messages take their time from the network
+    yield from show(visitor, selected, RunSpec(selected.name, config), steps)
+
+
+def show(
+    visitor: str,
+    selected: Selected,
+    spec: RunSpec,
+    steps: Iterator[Step],
+    past: Record | None = None,
+    since: Mapping[str, Any] | None = None,
+) -> Iterator[Any]:
+    """Stream the steps of a run to the player, and keep them for its visitor.
+
+    Args:
+        past: of the run, where the steps go on from there.
+        since: the run and the step of the page's from which this one goes on.
+    """
+    record = past or Record()
+    classes, changes = selected.checkpoint.classes, spec.interventions
     yield from player.stream(
-        steps,
+        record.watch(steps),
         panels=player.STEP_PANELS,
-        sparing=sparing,
-        title=_title(selected, config),
-        meta=metadata(selected.name, config, selected.checkpoint.classes),
-        updates=updates(selected.checkpoint, config),
+        sparing=not runtime.has_gpu(),  # on a CPU, messages take their time from the network
+        title=_title(selected, spec),
+        meta=spec.to_metadata(classes),
+        updates=updates(selected.checkpoint, spec.sample, changes),
+        id=runs.begin(visitor, record),
+        changed=", ".join(_changes(spec)),
+        since=since,
     )
+    last = record.steps[max(record.steps)].state
+    if last.t:
+        yield player.note(f"Paused at t = {last.t}. Go on from here, or change something first.")
 
 
-def _title(selected: Selected, config: SampleConfig) -> str:
-    words = class_words(config.labels, selected.checkpoint.classes)
+def _title(selected: Selected, spec: RunSpec) -> str:
+    config, classes = spec.sample, selected.checkpoint.classes
+    words = class_words(config.labels, classes)
     class_ = {"any": "", "each": "each class in turn"}.get(words, words.replace(",", ", "))
     parts = [selected.name, class_, SAMPLERS[config.sampler].label, f"{config.steps} steps"]
     if config.labels is not None and config.guidance != 1:
         parts.append(f"guidance {config.guidance:g}")
-    return " · ".join(filter(None, [*parts, f"seed {config.seed}"]))
+    return " · ".join(filter(None, [*parts, f"seed {config.seed}", *_changes(spec)]))
+
+
+def _changes(spec: RunSpec) -> list[str]:
+    return [change.words for change in read(spec.interventions, spec.sample)]
 
 
 def how_long(own: Mapping[str, str], name: Any, *values: Any) -> str:
@@ -161,13 +192,3 @@ def query(own: Mapping[str, str], name: Any, *values: Any) -> Any:
     except REFUSED:
         return SKIP
     return link.query_of(spec, selected.checkpoint)
-
-
-@friendly
-def swap(own: Mapping[str, str], words: Any, name: Any, *values: Any) -> Iterator[Any]:
-    """The controls with one setting swapped: as `link.read` returns them."""
-    one_of("swap", words, tuple(SWAPS))
-    one_of("model of a swap", name, tuple(available()))
-    selected = find(name, own)
-    spec = RunSpec(name, sample_config(selected, Asked(*values)))
-    yield swapped(spec, selected.checkpoint, words)

@@ -62,7 +62,7 @@ def shown(model: Facts, config: SampleConfig, n: int) -> list[Any]:
 
 
 def _listed(name: str) -> Facts:
-    one_of("model", name, tuple(available()))
+    one_of("model", name, available())
     return facts(name)
 
 

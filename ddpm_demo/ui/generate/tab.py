@@ -18,9 +18,10 @@ from ddpm_demo.ui.components.model_choice import MOST, ModelChoice, about, first
 from ddpm_demo.ui.generate import link
 from ddpm_demo.ui.generate.asked import TIMES, Asked
 from ddpm_demo.ui.generate.first_run import first_run
-from ddpm_demo.ui.generate.swaps import offered
+from ddpm_demo.ui.generate.pausing_tab import AGAIN, Pausing, build_pausing, connect_pausing
 from ddpm_demo.ui.server import settings
 from ddpm_demo.ui.server.lazy import called, streamed
+from ddpm_demo.ui.server.runs import new_visitor, runs
 
 HANDLERS = "ddpm_demo.ui.generate.handlers"
 TIMING = "Timing this model…"
@@ -109,7 +110,10 @@ def build_generate_tab(any_repo: bool = False, links: Links | None = None) -> Mo
     best, own = defaults(model), gr.State({})
     with gr.Row(elem_classes="stage-and-controls"):
         with gr.Column(scale=3, min_width=320):
-            screen = player.Player(elem_id="player", step=True, opening=first_run, link="generate")
+            screen = player.Player(
+                elem_id="player", step=True, opening=first_run, link="generate", again=AGAIN
+            )
+            box = build_pausing()
         with gr.Column(scale=1, min_width=280, elem_classes="settings"):
             with gr.Row(elem_id="act"):
                 buttons = controls.RunButtons.build("Generate", "go", "stop", "player")
@@ -124,22 +128,20 @@ def build_generate_tab(any_repo: bool = False, links: Links | None = None) -> Mo
             n = gr.Slider(1, MOST, SampleConfig.n, step=1, label="Number of pictures", elem_id="n")
             time, sampler, steps = _length(model, best)
             seed = controls.seed_box("seed")
-            swap = _swap()
             rest = _more(model, best)
             build_hub_entry(choice, any_repo)
     asked = Asked(
         sampler=sampler, steps=steps, n=n, seed=seed, labels=labels, guidance=guidance, **rest
     )
-    _connect_run(choice, asked, buttons, screen)
+    _connect_runs(choice, asked, buttons, box, screen)
     shown = [line, sampler, steps, asked.spacing, asked.variance, asked.clip, asked.start]
     shown += [labels, guidance, n]
     linked = gr.State("")
     timed, fitted = _connect_settings(choice, asked, pace, time)
     chosen = _connect_model(choice, pace, asked, [*shown, linked])
     chosen.then(*timed, **QUICK).then(*fitted, **QUICK)
-    read = [name, *shown, seed, asked.eta, linked]
-    _connect_swap(choice, asked, swap, read)
-    _add_link(links or Links(), choice, asked, read)
+    if links is not None:
+        _add_link(links, choice, asked, [*shown, seed, asked.eta, linked])
     return choice
 
 
@@ -147,58 +149,61 @@ def _add_link(links: Links, choice: ModelChoice, asked: Asked, read: list[Any]) 
     """What a link holds of the tab.
 
     Args:
-        read: as `link.read` returns their values.
+        read: as `link.read` returns their values, after the model's.
     """
     changes = [control.change for control in (choice.name, *asked.all())]
-    part = Part("generate", link.NAMES, link.read, read, go="go")
+    part = Part("generate", link.NAMES, link.read, [choice.name, *read], go="go")
     inputs = [choice.own, choice.name, *asked.all()]
     links.add(part, changes, called(f"{HANDLERS}:query"), inputs=inputs)
 
 
-def _swap() -> gr.Dropdown:
-    """The usual experiments."""
-    return gr.Dropdown(
-        offered(),
-        value=None,
-        label="Swap one setting",
-        info="Keeps this run, and makes the next one beside it.",
-        elem_id="swap",
-    )
-
-
-def _connect_swap(choice: ModelChoice, asked: Asked, swap: gr.Dropdown, read: list[Any]) -> None:
-    """The run is kept, a setting changes, and the next run begins.
-
-    Args:
-        read: as `link.read` returns their values.
-    """
-    keep = "() => { document.querySelector('#player [data-part=keep]')?.click(); }"
-    again = "() => { document.getElementById('go')?.click(); return null; }"
-    inputs = [choice.own, swap, choice.name, *asked.all()]
-    kept = swap.input(None, js=keep, **QUIET)
-    done = kept.then(streamed(f"{HANDLERS}:swap"), inputs, read, **QUIET)
-    done.success(None, outputs=swap, js=again, **QUIET)
+def _connect_runs(
+    choice: ModelChoice, asked: Asked, buttons: controls.RunButtons, box: Pausing, screen: gr.HTML
+) -> None:
+    """What begins runs, goes on with them, and ends them."""
+    visitor = gr.State("", delete_callback=runs.leave)
+    gr.on(None, new_visitor, None, visitor, **QUICK)
+    event = _connect_run(visitor, choice, asked, buttons, screen)
+    events = [event, *connect_pausing(box, choice, visitor, buttons, screen)]
+    _connect_stop(events, buttons, box, screen)
 
 
 def _connect_run(
-    choice: ModelChoice, asked: Asked, buttons: controls.RunButtons, screen: gr.HTML
-) -> None:
-    """What the main button and Stop do."""
+    visitor: gr.State,
+    choice: ModelChoice,
+    asked: Asked,
+    buttons: controls.RunButtons,
+    screen: gr.HTML,
+) -> Any:
+    """What the main button does: its event."""
     again = json.dumps({"__type__": "update", "value": "Make new ones"})
     screen.begun(None, None, buttons.go, js=f"() => ({again})", **QUIET)
     buttons.begin(screen)
     event = buttons.go.click(
         streamed(f"{HANDLERS}:run", loading=player.LOADING),
-        [choice.own, choice.name, *asked.all()],
+        [visitor, choice.own, choice.name, *asked.all()],
         screen,
         concurrency_id="model",
         concurrency_limit=settings.RUNS,
         **QUIET | player.PROGRESS,
     )
     buttons.restore_after(event)
+    return event
+
+
+def _connect_stop(
+    events: list[Any], buttons: controls.RunButtons, box: Pausing, screen: gr.HTML
+) -> None:
+    """What ends a run before its time."""
     buttons.ending()
-    stopped: dict[str, Any] = {"fn": lambda: player.note("Stopped."), "outputs": screen}
-    buttons.stop.click(**stopped, cancels=[event], queue=False, **QUIET)
+    halts = ((buttons.stop, lambda: player.note("Stopped.")), (box.pause, pausing))
+    for button, said in halts:
+        button.click(said, outputs=screen, cancels=events, queue=False, **QUIET)
+
+
+def pausing() -> str:
+    """What the player is told at the press of Pause."""
+    return player.paused("Paused. Go on from here, or change something first.")
 
 
 def _connect_settings(

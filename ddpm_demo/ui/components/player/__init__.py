@@ -23,10 +23,11 @@ from ddpm_demo.ui.components.player.messages import Pictures as Pictures
 from ddpm_demo.ui.components.player.messages import frame as frame
 from ddpm_demo.ui.components.player.messages import header as header
 from ddpm_demo.ui.components.player.messages import note as note
+from ddpm_demo.ui.components.player.messages import paused as paused
 from ddpm_demo.ui.components.player.messages import starting as starting
 from ddpm_demo.ui.components.player.messages import stream as stream
-from ddpm_demo.ui.components.player.qr import qr_code
 from ddpm_demo.ui.components.player.source import sampler_code
+from ddpm_demo.ui.server.runs import pixels
 
 PROGRESS = {"show_progress": "minimal"}
 """For events that fill a player: so it learns its place in the queue, and when a run is over."""
@@ -70,9 +71,11 @@ def Player(
         step: keep room for what a step computes, before the first run brings it.
         opening: asked by a page that has shown nothing yet; returns a run to play, words to show
             until it is there, or nothing.
-        link: the tab whose links hold what is shown, if there is one. Its runs can be kept.
-        options: of `gr.HTML`: elem_id, visible ...
+        link: the tab whose links hold what is shown, if there is one.
+        options: of `gr.HTML`: elem_id, visible ...; and `again`, the id of a button that makes the
+            run that is shown once more.
     """
+    own = [opening] if opening else []
     styles = "\n".join((HERE / name).read_text(encoding="utf-8") for name in STYLES)
     return gr.HTML(
         value,
@@ -81,10 +84,7 @@ def Player(
         # Not as css_template: that is compiled and set again at each message.
         head=f"<style>{styles}</style>",
         apply_default_css=False,
-        server_functions=[
-            *(export_film, sampler_code, qr_code, web_page),
-            *([opening] if opening else []),
-        ],
+        server_functions=[export_film, sampler_code, web_page, pixels, *own],
         opening=opening.__name__ if opening else "",
         labels=list(panels),
         panes=list(PANELS) if step else [],

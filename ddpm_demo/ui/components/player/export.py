@@ -28,6 +28,7 @@ SYMBOLS = {
     "ε̂": "eps_hat",
     "σ": "sigma",
 }  # which the font of films lacks
+META = {"with": 2000}  # characters of a value, at most; 300 of the others
 PATIENCE = 10.0  # seconds to wait for one of two encoders
 MIMES = {"gif": "image/gif", "mp4": "video/mp4", "strip": "image/png", "png": "image/png"}
 
@@ -95,8 +96,8 @@ def file_name(kind: str, about: Mapping[str, object]) -> str:
     """Such as ddpm-cifar10-ship-w1-5-ddim-50-seed0.gif, or …-t500-picture3.png.
 
     Args:
-        about: of the run: model, class, guidance, sampler, steps, seed, t, picture. What is missing
-            is left out; so is guidance where there is no class.
+        about: of the run: model, class, guidance, sampler, steps, seed, t, picture, and what was
+            changed. What is missing is left out; so is guidance where there is no class.
     """
     drawn = str(about.get("class", "")).replace("None", "any")
     words = ["ddpm", str(about.get("model", "")), drawn]
@@ -104,6 +105,8 @@ def file_name(kind: str, about: Mapping[str, object]) -> str:
         words.append(f"w{float(str(about['guidance'])):g}")
     words += [str(about[name]) for name in ("sampler", "steps") if name in about]
     words += [f"{name}{about[name]}" for name in ("seed", "t", "picture") if name in about]
+    if changes := str(about.get("with", "")):
+        words += ["changed", *(change[:24] for change in changes.split(";"))]
     stem = re.sub(r"[^a-z0-9]+", "-", "-".join(words).lower()).strip("-")[:100]
     return stem + {"strip": "-strip.png"}.get(kind, f".{kind}")
 
@@ -151,7 +154,10 @@ def _check_run(run: Any) -> None:
     _expect(
         isinstance(meta, dict)
         and len(meta) <= 32
-        and all(isinstance(v, str) and len(k) < 80 and len(v) < 300 for k, v in meta.items()),
+        and all(
+            isinstance(v, str) and len(k) < 80 and len(v) < META.get(k, 300)
+            for k, v in meta.items()
+        ),
         "meta is not at most 32 short strings.",
     )
 

@@ -78,6 +78,9 @@ class Look(TypedDict, total=False):
         title: a line about the run.
         meta: model, sampler, steps, seed ... They name a saved file, and are written into it.
         updates: what each step computes (see `inference.updates`), to show it beside the pictures.
+        id: the name by which the server keeps the run (see `ui.server.runs`).
+        changed: what was changed in it, in words.
+        since: "id" and "step" of the run from which it goes on, whose frames so far are its own.
     """
 
     columns: int | None
@@ -85,6 +88,9 @@ class Look(TypedDict, total=False):
     title: str
     meta: Mapping[str, object] | None
     updates: Mapping[str, Any] | None
+    id: str
+    changed: str
+    since: Mapping[str, Any] | None
 
 
 def header(
@@ -121,6 +127,7 @@ def header(
         "fps": fps,
         "meta": {name: str(value) for name, value in (look.get("meta") or {}).items()},
     }
+    run |= {key: look[key] for key in ("id", "changed", "since") if look.get(key)}
     if updates := look.get("updates"):
         noisy = any(name == "z" for line in updates["lines"] for name, _ in line)
         run["updates"] = {**updates, "z": PANES["z"] if noisy else None}
@@ -135,6 +142,11 @@ def frame(step: int, t: int | None, *panels: Pictures, seconds: float = 0.0) -> 
 def note(text: str) -> str:
     """The message that no more frames come, and why: for the handler of Stop."""
     return json.dumps({"note": text})
+
+
+def paused(text: str) -> str:
+    """As `note`, for a run that is on; without one nothing happens."""
+    return json.dumps({"note": text, "live": True})
 
 
 def starting(text: str) -> str:

@@ -1,13 +1,14 @@
 // The browser's half of the player. Python joins these modules into one script, as Gradio takes it.
 
-import { Compare } from "../compare/compare.js";
+import { Branches } from "./branches.js";
+import { Brush } from "./brush.js";
 import { cut, download, framesOf } from "./files.js";
 import { keep, kept, watchStatus } from "./gradio.js";
 import { listen } from "./hand.js";
 import { Link } from "./link.js";
 import { openWith } from "./opening.js";
 import { Pictures } from "./pictures.js";
-import { Present } from "./present.js";
+import { Probe } from "./probe.js";
 import { Recording } from "./recording.js";
 import { StepView } from "./step.js";
 import { saveWebPage } from "./take_home.js";
@@ -21,9 +22,9 @@ class Player {
   constructor({ element, props, server, trigger }) {
     Object.assign(this, { element, props, server, trigger });
     this.root = element.querySelector(".ddpm-player");
-    this.pictures = new Pictures(this.part("stage"), (k) =>
-      this.alone(this.one === null ? k : null),
-    );
+    this.pictures = new Pictures(this.part("stage"), (k) => {
+      if (!this.brush.drawing) this.alone(this.one === null ? k : null);
+    });
     this.recording = null;
     this.at = 0; // the frame shown
     this.one = null; // the number of the picture shown alone; null: all of them
@@ -41,11 +42,11 @@ class Player {
     this.calm = matchMedia("(prefers-reduced-motion: reduce)");
     this.pictures.see(props.labels.map((label, k) => ({ label, name: props.panes?.[k] })));
     this.steps = new StepView(this);
+    this.probe = new Probe(this);
+    this.brush = new Brush(this);
+    this.branches = new Branches(this);
     this.link = props.link && globalThis.ddpmLinks ? new Link(this) : null;
     this.part("link").hidden = !this.link;
-    this.present = new Present(this);
-    this.compare = new Compare(this.part("stage"), this.part("kept"));
-    this.part("keep").hidden = !props.link;
     listen(this);
   }
 
@@ -75,7 +76,8 @@ class Player {
     if (!frame) return;
     this.steps.show(frame.step);
     this.pictures.paint(frame, moment(this.recording.header, frame));
-    this.compare.show(frame);
+    this.probe.show();
+    this.branches.show();
     this.element.dataset.step = frame.step;
   }
 
@@ -84,6 +86,8 @@ class Player {
     if (!this.frames.length) return;
     this.one = k;
     this.pictures.layout(this.recording.header, k);
+    this.probe.begin();
+    this.brush.show();
     this.show(this.at);
   }
 
@@ -216,8 +220,9 @@ class Player {
   // --- messages from the server -----------------------------------------------------------------
 
   begin(recording) {
+    this.branches.begin(recording);
     this.recording = recording;
-    this.at = 0;
+    this.at = Math.max(0, recording.frames.length - 1);
     this.state = "running";
     this.follow = true;
     this.playback = null;
@@ -228,7 +233,7 @@ class Player {
     const rows = Math.ceil(header.n / header.columns);
     this.root.style.setProperty("--ratio", (header.columns * header.w) / (rows * header.h));
     this.pictures.layout(header, this.one);
-    this.compare.begin(recording);
+    this.probe.begin();
     this.voice.say(header.title || "Started");
     this.trigger?.("begun");
   }
@@ -243,7 +248,7 @@ class Player {
       this.state = "over";
       this.voice.say("Finished");
     }
-    if (message.note) {
+    if (message.note && (this.live || !message.live)) {
       this.state = "at" in message ? "starting" : "over";
       this.tell(message.note);
     }
@@ -313,6 +318,7 @@ export function startPlayer({ element, props, server, watch, trigger }) {
   addEventListener("pagehide", () => {
     if (player.frames.length > 1) keep(key, player.recording);
   });
+  player.brush.offer(block);
   player.refresh();
   watch("value", () => player.receive());
   const before = kept(key);

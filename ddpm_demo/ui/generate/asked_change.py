@@ -1,0 +1,122 @@
+"""What a visitor changes in a run: the choices of "Pause and change", and the place on the page."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from ddpm_demo.config import T_MAX, require
+
+NOTHING = "nothing"
+CHANGES = {
+    NOTHING: "Nothing",
+    "z=0": "Leave z out",
+    "z=-1": "Negate z",
+    "noise=": "Another z (value: a seed)",
+    "eps=": "Scale ε̂ (value: a factor, such as 1.02)",
+    "guidance=": "Another guidance (value: w)",
+    "class=": "Another class (value: its name, or any)",
+    "clip=0": "Don’t clip x̂₀",
+    "clip=1": "Clip x̂₀",
+    "draw=erase": "Erase to noise",
+    "draw=bright": "Paint bright",
+    "draw=dark": "Paint dark",
+    "draw=flip": "Mirror",
+    "draw=shift": "Shift to the right",
+    "sampler=ddpm": "Go on with DDPM",
+    "sampler=ddim": "Go on with DDIM",
+}
+ONCE = ("z=0", "z=-1", "eps=", "guidance=")  # that may also hold for one step
+VALUES = {"noise=": "1", "eps=": "1.02", "guidance=": "3", "class=": "any"}
+BREAKS = 20  # breakpoints, at most
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where the page is: which run it shows, and what of it.
+
+    Attributes:
+        run: the name by which the server may still know the run.
+        step: the index of the frame that is shown.
+        one: the number of the picture shown alone; None: all of them.
+        meta: what the run says of itself: enough to make it again.
+        mask: what was drawn, as `inference.changes.read_mask` takes it; empty if nothing.
+    """
+
+    run: str
+    step: int
+    one: int | None
+    meta: Mapping[str, str] = field(default_factory=dict)
+    mask: str = ""
+
+    @classmethod
+    def read(cls, text: Any) -> Place:
+        """What the page's own script has written.
+
+        Raises:
+            ValueError: it shows no run, or the text is from elsewhere.
+        """
+        try:
+            values = json.loads(text)
+            place = cls(*(values[key] for key in ("run", "step", "one", "meta", "mask")))
+        except (TypeError, ValueError, KeyError):
+            raise ValueError("There is no run on this page yet: press Generate first.") from None
+        ok = isinstance(place.run, str) and isinstance(place.mask, str)
+        ok = ok and type(place.step) is int and 0 <= place.step <= T_MAX
+        ok = ok and (place.one is None or (type(place.one) is int and place.one >= 0))
+        ok = ok and isinstance(place.meta, dict)
+        ok = ok and all(isinstance(part, str) for part in place.meta.values())
+        require(ok, "place", "…", "what the page itself writes")
+        return place
+
+
+def change_text(
+    kind: Any, value: Any, once: Any, t: int, place: Place, classes: Sequence[str]
+) -> list[str]:
+    """The change of a form, from the step at t on, as `inference.changes` takes it; or none.
+
+    Args:
+        kind: one of `CHANGES`.
+        value: what was typed, for the kinds that end in "=".
+        once: it holds at this step only.
+
+    Raises:
+        ValueError: a kind that isn't there.
+    """
+    require(isinstance(kind, str) and kind in CHANGES, "change", kind, ", ".join(CHANGES))
+    if kind == NOTHING:
+        return []
+    if kind == "class=":
+        value = _class(str(value).strip(), classes)
+    text = f"{kind}{str(value).strip() if kind.endswith('=') else ''}:{t}"
+    if kind.startswith("draw="):
+        alone = [] if place.one is None else [str(place.one), place.mask]
+        return [":".join(filter(None, [text, *alone]))]
+    return [f"{text}:{t}" if once and kind in ONCE else text]
+
+
+def _class(word: str, classes: Sequence[str]) -> int:
+    if word == "any":
+        return -1
+    require(bool(classes), "class", word, "any, as the model has no classes")
+    names = [name.lower() for name in classes]
+    known = word.lower() in names
+    number = int(word) if word.isdecimal() and len(word) < 5 else -1
+    require(known or 0 <= number < len(classes), "class", word, f"any, {', '.join(classes)}")
+    return names.index(word.lower()) if known else number
+
+
+def breakpoints(text: Any) -> list[int]:
+    """The t at which a run stops.
+
+    Raises:
+        ValueError: they are no whole numbers from 0, or too many.
+    """
+    words = str(text or "").replace(",", " ").split()
+    require(len(words) <= BREAKS, "number of breakpoints", len(words), f"up to {BREAKS}")
+    for word in words:
+        ok = word.isascii() and word.isdecimal() and len(word) < 7
+        require(ok, "breakpoint", word[:40], "whole numbers from 0, with commas between")
+    return [int(word) for word in words]

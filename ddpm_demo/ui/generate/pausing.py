@@ -1,0 +1,134 @@
+"""Going on with a run from the step that is shown: plainly, with a change, or in branches."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any
+
+import gradio as gr
+
+from ddpm_demo.catalog import SAMPLERS
+from ddpm_demo.config import SampleConfig, number, one_of, require
+from ddpm_demo.diffusion.walk import State, Step
+from ddpm_demo.inference.branches import go_on, play
+from ddpm_demo.inference.changes import FORKS
+from ddpm_demo.inference.record import Record
+from ddpm_demo.inference.spec import RunSpec
+from ddpm_demo.ui.components import player
+from ddpm_demo.ui.components.model_choice import Selected, find, most_pictures
+from ddpm_demo.ui.generate.asked_change import Place, breakpoints, change_text
+from ddpm_demo.ui.generate.handlers import require_time, show
+from ddpm_demo.ui.server import runtime
+from ddpm_demo.ui.server.errors import friendly
+from ddpm_demo.ui.server.runs import runs
+from ddpm_demo.ui.server.settings import GPU
+
+WAYS = ("step", "on", "to", "branch", "again")
+AGAIN = "The server had forgotten this run, and makes it again from its seed…"
+
+
+@GPU
+@friendly
+def proceed(
+    way: str, visitor: str, own: Mapping[str, str], place: Any, until: Any, *form: Any
+) -> Iterator[Any]:
+    """Go on from the step that the page shows.
+
+    Args:
+        way: "step": one step; "on": to the end, or the next breakpoint; "to": down to t; "branch":
+            several continuations of one picture; "again": the whole run, as it was.
+        until: the t of "to".
+        form: kind of change, its value, whether at this step only, breakpoints, number of branches,
+            and whether these follow DDPM where the sampler adds no noise.
+    """
+    at = Place.read(place)
+    one_of("way", way, WAYS)
+    selected, spec = _run_of(at, own)
+    config, made = spec.sample, list(spec.interventions)
+    require_time(selected, config)
+    if way == "again":
+        steps = play(selected.checkpoint, config, made, **_options())
+        yield from show(visitor, selected, spec, steps)
+        return
+    kind, value, once, breaks, count, switch = form
+    stops = breakpoints(breaks)
+    record, state = None, None
+    for found in _state_at(at, selected, spec):
+        if isinstance(found, str):
+            yield found
+        else:
+            record, state = found
+    assert state is not None
+    require(state.t > 0, "step", "the last one", "an earlier one: move the timeline back first")
+    more = change_text(kind, value, once, state.t, at, selected.checkpoint.classes)
+    if way == "branch":
+        more += _branches(config, at, state, count, bool(switch))
+    spec = RunSpec(spec.model, config, (*made, *more))
+    steps = go_on(selected.checkpoint, config, made, more, state, **_options())
+    past = None if way == "branch" else record
+    limit = {"step": state.t - 1, "to": until}.get(way)
+    if way == "to":
+        number("t to run to", until, 0, state.t - 1, whole=True)
+    ends = [t for t in stops if t < state.t] + ([] if limit is None else [limit])
+    since = {"id": at.run, "step": state.index}
+    yield from show(visitor, selected, spec, _until(steps, max(ends, default=0)), past, since)
+
+
+def _options() -> dict[str, Any]:
+    return {"bf16": runtime.bf16(), "denoiser": runtime.denoiser}
+
+
+def _run_of(at: Place, own: Mapping[str, str]) -> tuple[Selected, RunSpec]:
+    """The model and the settings of the run on the page.
+
+    Raises:
+        ValueError: the page says something that isn't allowed.
+    """
+    selected = find(at.meta.get("model"), own)
+    spec = RunSpec.from_metadata(at.meta, selected.checkpoint.classes)
+    most = most_pictures(selected.facts)
+    number("number of pictures", spec.sample.n, 1, most, whole=True)
+    return selected, spec
+
+
+def _state_at(
+    at: Place, selected: Selected, spec: RunSpec
+) -> Iterator[str | tuple[Record | None, State]]:
+    """The run's record and its state at the step that is shown; before, what to show meanwhile."""
+    record = runs.get(at.run)
+    seen = record.before(at.step) if record else None
+    if record and seen and seen.state.index == at.step:
+        yield record.past(at.step), seen.state
+        return
+    made, record = spec.interventions, Record()
+    if seen:
+        steps = go_on(selected.checkpoint, spec.sample, made, (), seen.state, **_options())
+    else:
+        steps = play(selected.checkpoint, spec.sample, made, **_options())
+    for step in record.watch(steps):
+        if step.index >= at.step and step.state:
+            yield record, step.state
+            return
+        yield player.starting(AGAIN)
+    require(False, "step", at.step, "one of the run")
+
+
+def _branches(config: SampleConfig, at: Place, state: State, count: Any, switch: bool) -> list[str]:
+    """The changes that make branches of one picture."""
+    number("number of branches", count, 2, FORKS, whole=True)
+    picture = min(at.one or 0, len(state.x) - 1)
+    row = SAMPLERS[config.sampler]
+    more = []
+    if not row.adds_noise or (config.sampler == "ddim" and config.eta == 0):
+        words = f"{row.label} adds no noise, so that each picture has one future."
+        gr.Info(f"{words} The branches go on with DDPM." if switch else words)
+        more = [f"sampler=ddpm:{state.t}"] * switch
+    return [*more, f"fork={count}:{state.t}:{picture}"]
+
+
+def _until(steps: Iterable[Step], t: int) -> Iterator[Step]:
+    """Down to the first step at or below t."""
+    for step in steps:
+        yield step
+        if step.t <= t:
+            return

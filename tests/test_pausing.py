@@ -1,0 +1,175 @@
+"""Going on with a run from the step that the page shows."""
+
+import base64
+import json
+from dataclasses import replace
+from typing import Any
+
+import gradio as gr
+import numpy as np
+import pytest
+
+from ddpm_demo.config import SampleConfig
+from ddpm_demo.diffusion.denoiser import Denoiser
+from ddpm_demo.inference.generate import generate
+from ddpm_demo.inference.record import Record
+from ddpm_demo.inference.spec import RunSpec
+from ddpm_demo.ui.components.model_choice import Selected
+from ddpm_demo.ui.generate import handlers, pausing
+from ddpm_demo.ui.generate.asked_change import Place, breakpoints, change_text
+from ddpm_demo.ui.server import runtime
+from ddpm_demo.ui.server.runs import GONE, Runs, pixels, runs
+
+CONFIG = SampleConfig("ddpm", 5, n=3, seed=2)
+FORM = {"kind": "nothing", "value": "", "once": False, "breaks": "", "count": 4, "switch": True}
+
+
+@pytest.fixture(autouse=True)
+def selected(monkeypatch, tiny):
+    found = Selected("tiny", "tiny", tiny())
+    monkeypatch.setattr(pausing, "find", lambda name, own: found)
+    monkeypatch.setattr(pausing, "require_time", lambda *_: None)
+    monkeypatch.setattr(runtime, "denoiser", Denoiser)
+    monkeypatch.setattr(runtime, "has_gpu", lambda: True)
+    monkeypatch.setattr(runtime, "bf16", lambda: False)
+    return found
+
+
+def messages(stream: Any) -> list[dict[str, Any]]:
+    return [json.loads(m) for m in stream if isinstance(m, str)]
+
+
+def whole(selected: Selected) -> list[dict[str, Any]]:
+    steps = generate(selected.checkpoint, CONFIG)
+    return messages(handlers.show("me", selected, RunSpec("tiny", CONFIG), steps))
+
+
+def header(found: list[dict[str, Any]]) -> dict[str, Any]:
+    return next(m["run"] for m in found if "run" in m)
+
+
+def frames(found: list[dict[str, Any]]) -> dict[int, str]:
+    return {f["step"]: f["d"] for m in found for f in m.get("frames", [])}
+
+
+def place(run: dict[str, Any], step: int, **changes: Any) -> str:
+    at = {"run": run["id"], "step": step, "one": None, "meta": run["meta"], "mask": ""}
+    return json.dumps(at | changes)
+
+
+def proceed(way: str, at: str, until: Any = 0, **form: Any) -> list[dict[str, Any]]:
+    values = (FORM | form).values()
+    return messages(pausing.proceed(way, "me", {}, at, until, *values))
+
+
+@pytest.mark.parametrize("forgotten", [False, True])
+def test_going_on_shows_the_same_pictures(selected, forgotten):
+    """Also where the server has forgotten the run and makes it again."""
+    first = whole(selected)
+    run = header(first)
+    if forgotten:
+        runs.leave("me")
+    on = proceed("on", place(run, 2))
+    assert header(on)["since"] == {"id": run["id"], "step": 2}
+    assert header(on)["meta"] == run["meta"]
+    last = frames(on)
+    assert min(last) == 2
+    assert last[5] == frames(first)[5]
+    again = proceed("again", place(header(on), 4))
+    assert frames(again)[5] == frames(first)[5]
+
+
+def test_it_pauses_where_it_was_asked_to(selected):
+    run = header(whole(selected))
+    t = run["updates"]["t"]
+    for way, until, breaks, end in (
+        ("step", 0, "", 2),
+        ("to", t[3], "", 3),
+        ("to", t[4] - 1, "", 5),
+        ("on", 0, f"{t[4]}, {t[3] + 1}", 3),
+        ("on", 0, "", 5),
+    ):
+        found = proceed(way, place(run, 1), until, breaks=breaks)
+        assert max(frames(found)) == end
+        assert ("Paused" in found[-1].get("note", "")) == (end < 5)
+
+
+def test_a_changed_run_says_so_and_can_be_made_again(selected):
+    run = header(whole(selected))
+    t = run["updates"]["t"][2]
+    changed = proceed("on", place(run, 2), kind="z=0")
+    said = header(changed)
+    assert said["meta"]["with"] == f"z=0:{t}"
+    assert f"z left out from t = {t}" in said["title"]
+    assert [c for name, c in said["updates"]["lines"][2] if name == "z"] == [0]
+    more = proceed("on", place(said, 3), kind="draw=flip")
+    assert header(more)["meta"]["with"].startswith(f"z=0:{t};draw=flip:")
+    runs.leave("me")
+    assert frames(proceed("again", place(said, 0)))[5] == frames(changed)[5]
+
+
+def test_branches(selected):
+    run = header(whole(selected))
+    found = proceed("branch", place(run, 2, one=1))
+    assert header(found)["n"] == 4
+    raw = np.frombuffer(base64.b64decode(frames(found)[5]), np.uint8).reshape(3, 4, 64)
+    assert len({x.tobytes() for x in raw[0]}) == 4
+    start = np.frombuffer(base64.b64decode(frames(found)[2]), np.uint8).reshape(3, 4, 64)
+    assert len({x.tobytes() for x in start[0]}) == 1
+
+
+def test_a_pixel_of_a_run_that_is_kept(selected):
+    run = header(whole(selected))
+    reply = pixels({"run": run["id"], "step": 1, "picture": 2})
+    values = np.frombuffer(base64.b64decode(reply["values"]), np.float32).reshape(-1, 64)
+    terms = np.array(reply["coefficients"])[:, None] * values[:-1]
+    assert reply["names"] == ["x0_hat", "x_t", "z"]
+    assert abs(terms.sum(0) - values[-1]).max() < 1e-5
+    steps = list(generate(selected.checkpoint, CONFIG))
+    assert np.array_equal(values[-1], steps[2].x_t[2].reshape(-1).numpy())
+    assert pixels({"run": run["id"], "step": 5, "picture": 2}) == GONE
+    assert pixels({"run": "x", "step": 1, "picture": 2}) == GONE
+    for bad in (None, [], {}, {"run": 1, "step": "1", "picture": 0}, {"step": -1, "picture": 0}):
+        assert "allowed is" in pixels(bad)["error"]
+
+
+def test_places_that_no_page_has_written(selected):
+    run = header(whole(selected))
+    bad = ["", "{}", "[]", None, place(run, -1), place(run, 2, one="a"), place(run, 2, meta=[])]
+    for text in [*bad, place(run, 2, mask=5), place(run, 10**9)]:
+        with pytest.raises(gr.Error):
+            proceed("on", text)
+    for text in (place(run, 5), place(run, 2, meta={**run["meta"], "n": "100000"})):
+        with pytest.raises(gr.Error):
+            proceed("on", text)
+    for form in ({"breaks": "1 " * 10_000}, {"breaks": "x"}, {"kind": "rm"}, {"value": "a;b"}):
+        with pytest.raises(gr.Error):
+            proceed("on", place(run, 2), **({"kind": "eps="} | form))
+    with pytest.raises(gr.Error):
+        proceed("branch", place(run, 2), count=17)
+
+
+def test_texts_of_a_form():
+    at = Place("a", 2, None)
+    assert change_text("nothing", "", False, 9, at, []) == []
+    assert change_text("z=0", "", True, 9, at, []) == ["z=0:9:9"]
+    assert change_text("class=", "Dog", True, 9, at, ["cat", "dog"]) == ["class=1:9"]
+    assert change_text("draw=flip", "", False, 9, at, []) == ["draw=flip:9"]
+    drawn = replace(at, one=3, mask="AAAA")
+    assert change_text("draw=dark", "", False, 9, drawn, []) == ["draw=dark:9:3:AAAA"]
+    assert breakpoints(" 700,400 3") == [700, 400, 3]
+
+
+def test_each_visitor_has_a_share_of_the_memory():
+    def record(size: int) -> Record:
+        made = Record()
+        made.nbytes = size
+        return made
+
+    kept = Runs(visitor_bytes=100, all_bytes=250)
+    a = [kept.begin("a", record(60)) for _ in range(2)]
+    assert [kept.get(name) is not None for name in a] == [False, True]
+    b = [kept.begin(name, record(90)) for name in "bcd"]
+    assert [kept.get(name) is not None for name in [a[1], *b]] == [False, False, True, True]
+    kept.leave("d")
+    assert kept.get(b[2]) is None
