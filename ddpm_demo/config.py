@@ -8,7 +8,7 @@ sense raises `ValueError` with one sentence that names the value and what is all
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any, TypeVar
@@ -62,7 +62,7 @@ def number(
     require(ok and not (above and value == low), name, value, f"{what} {low:,} to {high:,}")
 
 
-def one_of(name: str, value: object, allowed: tuple[str, ...]) -> None:
+def one_of(name: str, value: object, allowed: Sequence[str]) -> None:
     require(value in allowed, name, value, "one of " + ", ".join(allowed))
 
 

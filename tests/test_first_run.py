@@ -32,6 +32,8 @@ def model(monkeypatch: pytest.MonkeyPatch, tiny: Callable[..., Checkpoint]) -> C
 
 def test_a_page_is_told_the_whole_run_as_the_model_is_sampled(model: Checkpoint) -> None:
     assert first_run.first_run() == {}  # none is made yet
+    first_run.announce()
+    assert "words" in first_run.first_run()  # a page that is early waits
     first_run.make("tiny")
     told = first_run.first_run()
     *_, last = generate(model, defaults(model))

@@ -157,7 +157,8 @@ def run_page(steps: Iterable[Shown], look: Mapping[str, Any], code: tuple[str, s
     """
     from ddpm_demo.media.convert import to_uint8
 
-    frames, start, step = [], time.perf_counter(), None
+    start, step = time.perf_counter(), None
+    frames: list[dict[str, Any]] = []
     for step in steps:
         shown = [to_uint8(step.x0_hat), to_uint8(step.eps_hat / EPS_RANGE)]
         took = round(time.perf_counter() - start, 2)
@@ -169,8 +170,9 @@ def run_page(steps: Iterable[Shown], look: Mapping[str, Any], code: tuple[str, s
     n, c, h, w = step.x_t.shape
     shape = {"n": n, "h": h, "w": w, "c": c, "columns": math.ceil(math.sqrt(n))}
     noisy = any(name == "z" for line in look["updates"]["lines"] for name, _ in line)
-    run = {**shape, "panes": ["x_t", "x0_hat", "eps_hat"], "total": step.total, "unit": "step"}
-    run |= {"panels": [PANES[name] for name in run["panes"]], "fps": 15, **look}
+    panes = ["x_t", "x0_hat", "eps_hat"]
+    run: dict[str, Any] = {**shape, "panes": panes, "total": step.total, "unit": "step"}
+    run |= {"panels": [PANES[name] for name in panes], "fps": 15, **look}
     run["updates"] = {**look["updates"], "z": PANES["z"] if noisy else None}
     said = {"text": code[0], "file": code[1]}
     data = {"run": run, "frames": frames, "last": _text(to_uint8(step.x_t)), "code": said}

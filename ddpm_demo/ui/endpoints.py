@@ -13,7 +13,7 @@ import time
 from collections.abc import Iterator
 from typing import Any
 
-import gradio as gr
+from gradio.events import api
 
 from ddpm_demo.config import SampleConfig, number, one_of, require
 from ddpm_demo.inference.labels import class_words
@@ -222,7 +222,7 @@ def add_endpoints() -> None:
         (models, {"concurrency_limit": 2}),
         (evaluate, LANE),
     ):
-        gr.api(_ready(function), api_name=function.__name__, **lane)
+        api(_ready(function), api_name=function.__name__, **lane)
 
 
 # --- what they share ------------------------------------------------------------------------------

@@ -107,10 +107,12 @@ def _serve(o: argparse.Namespace) -> None:
     if settings.ZERO:  # its GPUs are found by what is imported before the page
         runtime.start(first_model())
     from ddpm_demo.ui.app import LAUNCH, build_app
-    from ddpm_demo.ui.generate.first_run import make
+    from ddpm_demo.ui.generate.first_run import announce, make
 
     page, name = build_app(), first_model()
     begin, given = (make, (name,)) if name else (runtime.start, (None,))
+    if name:
+        announce()
     engine = threading.Thread(target=begin, args=given, daemon=True)
     try:
         page.launch(

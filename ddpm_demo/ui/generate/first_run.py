@@ -32,13 +32,18 @@ def first_run(_: Any = None) -> dict[str, Any]:
     return _told
 
 
+def announce() -> None:
+    """Say that there will be a run, before the first page asks."""
+    _tell(words="The model is being loaded…")
+
+
 def make(name: str) -> None:
     """Make the run with a model's own settings, once the model is loaded; visitors go first."""
     from ddpm_demo.inference.generate import generate, metadata
     from ddpm_demo.inference.record import Record
     from ddpm_demo.inference.updates import updates
 
-    _tell(words="The model is being loaded…")
+    announce()
     try:
         runtime.start(name)
         config, checkpoint = defaults(facts(name)), runtime.model(name)
