@@ -67,6 +67,8 @@ def command(checkpoint: Checkpoint, name: str) -> str:
     words = [f"python -m ddpm_demo train --dataset {shlex.quote(train['dataset'])}"]
     if init := checkpoint.info.get("init"):
         words.append(f"--init {shlex.quote(init)}")
+        if checkpoint.model.config.num_classes:
+            words.append("--class-conditional")
         return " ".join([*words, *_options(_process(checkpoint) | _run(train)), out])
     model = checkpoint.model.config
     row = DATASETS.get(train["dataset"])
@@ -167,7 +169,8 @@ def _opening(name: str, checkpoint: Checkpoint) -> str:
         teacher = teacher["name"]
         origin = f"distilled by this project from [`{teacher}`](../{teacher}/README.md)"
     elif init := info.get("init"):
-        origin = f"trained by this project from the weights of [`{init}`](../{init}/README.md)"
+        before = "an earlier version" if init == name else f"[`{init}`](../{init}/README.md)"
+        origin = f"trained by this project from the weights of {before}"
     return f"""---
 license: mit
 library_name: ddpm_demo
