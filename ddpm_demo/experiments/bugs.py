@@ -240,8 +240,8 @@ BUGS: dict[str, Bug] = {
             "The network has learned to tell pictures from noise with many small and a few large "
             "values. Gaussian noise has the same variance and another shape.",
             "inference/generate.py",
-            "noise = Noise(diffusion.noise, range(config.seed, config.seed + config.n))",
-            'noise = Noise("gaussian", range(config.seed, config.seed + config.n))',
+            "noise = Noise(diffusion.noise, seeds)",
+            'noise = Noise("gaussian", seeds)',
             _with(noise="gaussian"),
             "mnist-laplace",
             LAPLACE,
