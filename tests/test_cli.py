@@ -457,7 +457,7 @@ BAD = {
         ("--scale 64 -n 100000", "size of --out is '182528 x 181952'; allowed is at most"),
         ("--device tpu", "device is 'tpu'; allowed is auto or one of"),
         ("--device cpu:x", "device is 'cpu:x'"),
-        ("--out a.txt", "suffix of --out is '.txt'; allowed is one of .png, .gif, .mp4, .npz."),
+        ("--out a.txt", "suffix of --out is '.txt'; allowed is one of .png, .gif, .mp4"),
         ("--out nowhere/a.png", "folder of --out is 'nowhere'"),
         ("--out film.gif -n 257", "n is 257; allowed is at most 256"),
         ("--scale 0", "scale is 0"),

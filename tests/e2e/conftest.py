@@ -62,7 +62,7 @@ def page(browser: Any) -> Iterator[Any]:
             wrong.append(f"request to {request.url}")
 
     def check_console(message: Any) -> None:  # Gradio reports what a component throws only here
-        if message.type == "error":
+        if message.type == "error" and "AbortError" not in message.text:  # of a page that is left
             wrong.append(f"console: {message.text}")
 
     page.on("request", check_request)

@@ -25,7 +25,7 @@ from ddpm_demo.training.trainer import Trainer
 pytestmark = pytest.mark.e2e
 STEPS, TRAINS = 20, re.compile(r"Step \d+ of")
 RECORDED = "plain-red: 20 steps of 8 pictures, recorded on another machine in 9.0 s"
-NOW = "() => [...document.querySelectorAll('#tuner canvas')].at(-1).toDataURL()"
+NOW = "() => document.querySelectorAll('#tuner [data-part=stage] canvas')[1].toDataURL()"
 STEP = "+(document.querySelector('#tuner [data-step]')?.dataset.step ?? -1)"
 FRAMES = "+(document.querySelector('#tuner [data-frames]')?.dataset.frames || 0)"
 

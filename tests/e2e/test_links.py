@@ -59,7 +59,7 @@ def test_a_link_makes_its_run_and_a_reload_keeps_it(page: Any, url: str) -> None
     assert shown(page) == ["mnist", "3", "9", "4"]
     assert not page.locator("#link-line").is_visible()
 
-    page.evaluate("navigator.clipboard.writeText = () => Promise.reject()")
+    page.evaluate("() => { navigator.clipboard.writeText = () => Promise.reject(); }")
     page.get_by_role("button", name="Copy link").click()
     link = page.get_by_role("textbox", name="Link to this page").input_value()
     assert "seed=9" in link
