@@ -63,7 +63,7 @@ def page(browser: Any) -> Iterator[Any]:
 
     def check_console(message: Any) -> None:  # Gradio reports what a component throws only here
         if message.type == "error" and "AbortError" not in message.text:  # of a page that is left
-            wrong.append(f"console: {message.text}")
+            wrong.append(f"console: {message.text} ({message.location['url'][:200]})")
 
     page.on("request", check_request)
     page.on("console", check_console)

@@ -85,7 +85,7 @@ def test_a_link_opens_forward_noising(page: Any, url: str) -> None:
     has(page, "tab=forward", "t=300", "noise=laplace")  # the other tab was kept, too
     page.locator("#noiser [data-shown='300']").wait_for()
 
-    page.goto(f"{url}?x={100_000 * 'y'}")
+    page.goto(f"{url}?x={30_000 * 'y'}")
     page.locator("#link-line").get_by_text("more than 4,096 characters").wait_for()
     page.wait_for_function("() => !location.search")
 
