@@ -20,6 +20,7 @@ pytestmark = pytest.mark.e2e
 N, SIZE, TOTAL = 4, 8, 20
 HEAD = 2 * 2 * 12  # pixels: the two lines above the pictures of a film
 ROOT = "#player .ddpm-player"
+STAGE = f"{ROOT} [data-part=stage]"
 
 
 class Plan:
@@ -104,7 +105,7 @@ def generate(view, **data):
 
 def pixel(view, panel, x, y):
     script = "(c, [x, y]) => [...c.getContext('2d').getImageData(x, y, 1, 1).data]"
-    return view.locator(f"{ROOT} [data-part=stage] canvas").nth(panel).evaluate(script, [x, y])
+    return view.locator(f"{STAGE} canvas").nth(panel).evaluate(script, [x, y])
 
 
 def shows(view, step):
@@ -128,13 +129,13 @@ def test_a_run_is_shown_to_the_end(view):
     assert view.locator(ROOT).bounding_box() == before  # nothing jumps
     assert part(view, "status").inner_text().startswith("step 20 / 20 · t = 0 · ")
     assert part(view, "title").inner_text() == "four greys"
-    captions = view.locator(f"{ROOT} [data-part=stage] figcaption").all_inner_texts()
+    captions = view.locator(f"{STAGE} figcaption").all_inner_texts()
     assert captions == ["Current picture xₜ", "Predicted picture x̂₀"]
     label = view.get_by_role("img", name="Current picture xₜ").get_attribute("aria-label")
     assert label == "Current picture xₜ: 4 pictures at step 20 / 20 · t = 0"
 
     # Large and crisp: blurring would make more greys than these.
-    canvas = view.locator(f"{ROOT} [data-part=stage] canvas").first
+    canvas = view.locator(f"{STAGE} canvas").first
     shot = Image.open(io.BytesIO(canvas.screenshot())).convert("L")
     assert shot.width > 450
     greys = {level(TOTAL, j) for j in range(N)}
@@ -278,7 +279,7 @@ def test_a_page_that_is_loaded_anew_keeps_its_run(view):
 
 def test_one_picture_alone(view):
     generate(view)
-    canvas = view.locator(f"{ROOT} [data-part=stage] canvas").nth(1)
+    canvas = view.locator(f"{STAGE} canvas").nth(1)
     box = canvas.bounding_box()
     canvas.click(position={"x": box["width"] * 0.8, "y": box["height"] * 0.8})  # the last
     alone = "c => c.width === 8 && c.ariaLabel.includes('picture 4 of 4')"
@@ -348,9 +349,7 @@ def test_hostile_posts_are_answered_cleanly(url):
 def test_a_phone_has_both_panes_side_by_side_and_two_rows_of_buttons(view):
     view.set_viewport_size({"width": 390, "height": 844})
     generate(view)
-    left, right = (
-        canvas.bounding_box() for canvas in view.locator(f"{ROOT} [data-part=stage] canvas").all()
-    )
+    left, right = (canvas.bounding_box() for canvas in view.locator(f"{STAGE} canvas").all())
     assert right["y"] == left["y"]
     assert right["x"] >= left["x"] + left["width"]
     assert left["width"] > 130
@@ -372,7 +371,7 @@ def test_pictures_and_controls_are_on_one_screen(view, size):
     for name in ("slider", "play", "status"):
         box = part(view, name).bounding_box()
         assert 0 <= box["y"] <= size[1] - box["height"]
-    for canvas in view.locator(f"{ROOT} [data-part=stage] canvas").all():
+    for canvas in view.locator(f"{STAGE} canvas").all():
         box = canvas.bounding_box()
         assert box["y"] >= 0
         assert box["width"] >= 190
@@ -392,7 +391,7 @@ def test_every_picture_is_reached_by_keyboard(view):
     view.wait_for_function(
         "([c, grey]) => c.getContext('2d').getImageData(0, 0, 1, 1).data[0] === grey",
         arg=[
-            view.locator(f"{ROOT} [data-part=stage] canvas").first.element_handle(),
+            view.locator(f"{STAGE} canvas").first.element_handle(),
             level(TOTAL, 3),
         ],
     )
