@@ -14,6 +14,7 @@ os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")  # before gradio is i
 
 NAMES = ("chromium", "chromium-browser", "google-chrome")
 FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-background-networking", "--no-first-run"]
+FLAGS += ["--disable-features=LocalNetworkAccessChecks"]  # a frame of another site shows the app
 LAUNCH = {"prevent_thread_lock": True, "quiet": True, "ssr_mode": False, "run_history": False}
 
 
