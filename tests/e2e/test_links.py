@@ -88,15 +88,3 @@ def test_a_link_opens_forward_noising(page: Any, url: str) -> None:
     page.goto(f"{url}?x={30_000 * 'y'}")
     page.locator("#link-line").get_by_text("more than 4,096 characters").wait_for()
     page.wait_for_function("() => !location.search")
-
-
-def test_a_frame_tells_the_page_around_it(browser: Any, url: str) -> None:
-    page = browser.new_page()
-    inside = f'<iframe src="{url}?seed=5" width=1200 height=700 allow="clipboard-write"></iframe>'
-    script = "<script>heard = []; onmessage = (event) => heard.push(event.data)</script>"
-    page.route(PARENT, lambda route: route.fulfill(body=script + inside, content_type="text/html"))
-    page.goto(PARENT)
-    frame = page.frame_locator("iframe")
-    frame.locator("#seed input").fill("6")
-    page.wait_for_function("() => heard.some((said) => said.queryString?.includes('seed=6'))")
-    page.close()
