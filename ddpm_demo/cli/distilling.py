@@ -5,10 +5,10 @@ from __future__ import annotations
 import argparse
 import sys
 
-from ddpm_demo import config as c
 from ddpm_demo.cli.common import device_argument, progress_bar
 from ddpm_demo.cli.options import count, model_name, numbers, path
 from ddpm_demo.cli.training import follow_until_stopped
+from ddpm_demo.setting import number
 
 
 def distill_arguments(p: argparse.ArgumentParser) -> None:
@@ -58,7 +58,7 @@ def _distill(o: argparse.Namespace) -> None:
     batch = d.USUAL["batch_size"] if o.batch_size is None else o.batch_size
     for name in ("iterations", "preview_every"):
         if (value := getattr(o, name)) is not None:
-            c.number(name, value, 1, 10**7, whole=True)
+            number(name, value, 1, 10**7, whole=True)
     config = d.settings(
         teacher,
         o.trajectories,

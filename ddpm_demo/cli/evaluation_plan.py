@@ -13,6 +13,7 @@ from ddpm_demo import config as c
 from ddpm_demo import files
 from ddpm_demo.cli.common import own_device, say_skipped, suffix
 from ddpm_demo.evaluation.metrics import Asked
+from ddpm_demo.setting import number, require
 
 if TYPE_CHECKING:
     from ddpm_demo.data import Images
@@ -62,8 +63,8 @@ def make_plan(o: argparse.Namespace) -> Plan:
 
     if o.out:
         suffix(o.out, ".json")
-    c.number("n", o.n, 1, 100_000, whole=True)
-    c.number("seed", o.seed, 0, c.SEED_MAX + 1 - o.n, whole=True)  # picture k's is seed + k
+    number("n", o.n, 1, 100_000, whole=True)
+    number("seed", o.seed, 0, c.SEED_MAX + 1 - o.n, whole=True)  # picture k's is seed + k
     device = own_device(pick(o.device))
     checkpoint = load_checkpoint(o.model, device)
     asked = parse_metrics(o.metrics.split(","), checkpoint)
@@ -91,7 +92,7 @@ def _grid(o: argparse.Namespace, checkpoint: Checkpoint) -> list[c.SampleConfig]
     if o.guidance is not None:
         own = own.but(guidance=o.guidance)
     for steps in o.steps or ():
-        c.number("steps", steps, 1, own.start or checkpoint.diffusion.T, whole=True)
+        number("steps", steps, 1, own.start or checkpoint.diffusion.T, whole=True)
     return [
         own.but(sampler=sampler, steps=steps)
         for sampler in (o.samplers.split(",") if o.samplers else [own.sampler])
@@ -104,7 +105,7 @@ def _source(o: argparse.Namespace, checkpoint: Checkpoint, drawn: c.SampleConfig
     from ddpm_demo.evaluation.references import Source
 
     dataset = o.dataset or checkpoint.info.get("dataset") or ""
-    c.require(bool(dataset), "dataset", dataset, "the name of the data to compare with: --dataset")
+    require(bool(dataset), "dataset", dataset, "the name of the data to compare with: --dataset")
     labels, classes = drawn.labels or (), checkpoint.classes
     only = o.data_class or (classes[labels[0]] if classes and len(labels) == 1 else None)
     load = functools.cache(lambda: _load(o, checkpoint, dataset, only, o.split == "train"))
@@ -128,9 +129,9 @@ def _tested(o: argparse.Namespace, checkpoint: Checkpoint, source: Source) -> An
     """(N, C, H, W) test pictures for the bound, in [-1, 1]."""
     import torch
 
-    c.require(o.bpd_images is None or o.bpd_images > 0, "--bpd-images", o.bpd_images, "1 or more")
+    require(o.bpd_images is None or o.bpd_images > 0, "--bpd-images", o.bpd_images, "1 or more")
     if o.bpd_steps is not None:
-        c.number("--bpd-steps", o.bpd_steps, 2, checkpoint.diffusion.T, whole=True)
+        number("--bpd-steps", o.bpd_steps, 2, checkpoint.diffusion.T, whole=True)
     data = _load(o, checkpoint, source.dataset, source.only, False)
     return data.batch(torch.arange(min(len(data), o.bpd_images or len(data))))
 
@@ -165,6 +166,6 @@ def _card(o: argparse.Namespace) -> Path | None:
     if not o.card:
         return None
     card = models_folder() / o.model / "README.md"
-    c.require(card.is_file(), "--card with the model", o.model, "a shipped model")
+    require(card.is_file(), "--card with the model", o.model, "a shipped model")
     files.require_writable(card.parent)
     return card

@@ -16,6 +16,7 @@ from ddpm_demo.cli.common import device_argument, film_frames, reading, say_skip
 from ddpm_demo.cli.options import dataset_name, model_name, path
 from ddpm_demo.cli.training import follow_until_stopped
 from ddpm_demo.data import named
+from ddpm_demo.setting import number
 
 if TYPE_CHECKING:
     from ddpm_demo.data.images import Images
@@ -59,9 +60,9 @@ def _length(o: argparse.Namespace, usual: Mapping[str, Any]) -> None:
     if o.steps is None and o.epochs is None:
         o.steps, o.epochs = usual.get("steps"), usual.get("epochs")
     if o.steps is not None:
-        c.number("steps", o.steps, 1, 10**7, whole=True)
+        number("steps", o.steps, 1, 10**7, whole=True)
     if o.every is not None:
-        c.number("every", o.every, 1, 10**6, whole=True)
+        number("every", o.every, 1, 10**6, whole=True)
 
 
 def _data(o: argparse.Namespace, base: Checkpoint) -> Images:

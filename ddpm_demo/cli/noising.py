@@ -9,6 +9,7 @@ from pathlib import Path
 from ddpm_demo import config as c
 from ddpm_demo.cli.common import progress_bar, suffix
 from ddpm_demo.cli.options import add_settings, path, text
+from ddpm_demo.setting import number
 
 NOISED = ("schedule", "beta_start", "beta_end", "T", "noise")
 
@@ -41,8 +42,8 @@ def _noise(o: argparse.Namespace) -> None:
     from ddpm_demo.media.open import open_image
 
     kind = suffix(o.out, ".png", ".gif", ".mp4")
-    c.number("size", o.size, 8, 1024, whole=True)
-    c.number("seed", o.seed, 0, c.SEED_MAX, whole=True)
+    number("size", o.size, 8, 1024, whole=True)
+    number("seed", o.seed, 0, c.SEED_MAX, whole=True)
     process = c.DiffusionConfig(**{name: getattr(o, name) for name in NOISED})
     listed = default_timesteps(o.T) if o.t is None else parse_timesteps(o.t, o.T)
     image = convert.square(open_image(o.image), o.size)

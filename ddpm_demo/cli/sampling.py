@@ -22,6 +22,7 @@ from ddpm_demo.cli.common import (
     suffix,
 )
 from ddpm_demo.cli.options import add_settings, model_name, path
+from ddpm_demo.setting import number, require
 
 if TYPE_CHECKING:
     import numpy as np
@@ -80,13 +81,13 @@ def _sample(o: argparse.Namespace) -> None:
     from ddpm_demo.models.load import load_checkpoint
 
     kind = suffix(o.out, ".png", ".gif", ".mp4", ".html", ".npz")
-    c.number("scale", o.scale, 1, 64, whole=True)
+    number("scale", o.scale, 1, 64, whole=True)
     film = kind in (".gif", ".mp4") or (kind == ".png" and "strip" in o.out.stem)
-    c.require(not film or o.n <= 256, "n", o.n, "at most 256 for a film or strip")
+    require(not film or o.n <= 256, "n", o.n, "at most 256 for a film or strip")
     keep_memory()
     checkpoint = load_checkpoint(o.model, pick(o.device))
     run = asked(o, checkpoint)
-    c.number("seed", o.seed, 0, c.SEED_MAX + 1 - o.n, whole=True)  # picture k's is seed + k
+    number("seed", o.seed, 0, c.SEED_MAX + 1 - o.n, whole=True)  # picture k's is seed + k
     if kind == ".html":
         _write_page(o, checkpoint, run)
         return
@@ -121,7 +122,7 @@ def _write_page(o: argparse.Namespace, checkpoint: Checkpoint, run: c.SampleConf
     from ddpm_demo.inference.updates import code, updates
     from ddpm_demo.media.web_page import run_page
 
-    c.require(o.n <= 64, "n", o.n, "at most 64 for a web page")
+    require(o.n <= 64, "n", o.n, "at most 64 for a web page")
     about = RunSpec(checkpoint.name, run).to_metadata(checkpoint.classes)
     label = SAMPLERS[run.sampler].label
     title = f"{checkpoint.name} · {label} · {run.steps} steps · seed {run.seed}"

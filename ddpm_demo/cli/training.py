@@ -17,6 +17,7 @@ from ddpm_demo.cli.common import device_argument, own_device, progress_bar, read
 from ddpm_demo.cli.options import add_settings, dataset_name, model_name, path
 from ddpm_demo.cli.tracking import tracked, tracker
 from ddpm_demo.data import named, shown
+from ddpm_demo.setting import require
 
 if TYPE_CHECKING:
     from ddpm_demo.data import Images
@@ -145,11 +146,9 @@ def _fits(o: argparse.Namespace, init: Checkpoint) -> None:
     """Raise `ValueError` where the arguments ask for another network than that of --init."""
     model = init.model.config
     said = [k for k in (*NETWORK, "paper") if getattr(o, k) not in (None, False)]
-    c.require(
-        not said, "with --init", ", ".join(said), "no option of the network: it is the base's"
-    )
-    c.require(o.size in (None, model.size), "--size with --init", o.size, f"{model.size}")
-    c.require(not o.grey or model.channels == 1, "--grey with --init", True, "for a grey base")
+    require(not said, "with --init", ", ".join(said), "no option of the network: it is the base's")
+    require(o.size in (None, model.size), "--size with --init", o.size, f"{model.size}")
+    require(not o.grey or model.channels == 1, "--grey with --init", True, "for a grey base")
 
 
 def _pictures(
@@ -173,7 +172,7 @@ def _pictures(
 def _classes(o: argparse.Namespace, images: Images) -> int:
     classes = len(images.classes) if o.class_conditional else 0
     ok = not o.class_conditional or classes > 0
-    c.require(ok, "class-conditional", True, "data that has classes")
+    require(ok, "class-conditional", True, "data that has classes")
     return classes
 
 

@@ -7,8 +7,8 @@ import dataclasses
 import json
 from typing import Any
 
-from ddpm_demo import config as c
 from ddpm_demo.cli.options import model_name, path
+from ddpm_demo.setting import require
 
 
 def models_arguments(p: argparse.ArgumentParser) -> None:
@@ -79,19 +79,17 @@ def _ship(o: argparse.Namespace) -> None:
     from ddpm_demo.publishing.ship import make_card, ship
 
     if o.all:
-        c.require(o.run is None, "RUN", str(o.run), "none with --all")
+        require(o.run is None, "RUN", str(o.run), "none with --all")
         for name in available():
             make_card(models_folder() / name)
             print(models_folder() / name)
         return
     for name, value in (("RUN", o.run), ("FOLDER", o.folder)):
-        c.require(value is not None, name, None, "a folder: `ship RUN FOLDER`, or `ship --all`")
+        require(value is not None, name, None, "a folder: `ship RUN FOLDER`, or `ship --all`")
     for name in ("commit", "limits"):
-        c.require(bool(getattr(o, name)), f"--{name}", getattr(o, name), "a text")
+        require(bool(getattr(o, name)), f"--{name}", getattr(o, name), "a text")
     sample = None if o.sample is None else _json(o.sample, "--sample")
-    c.require(
-        sample is None or isinstance(sample, dict), "--sample", o.sample, 'like {"start": 940}'
-    )
+    require(sample is None or isinstance(sample, dict), "--sample", o.sample, 'like {"start": 940}')
     samplers = None if o.samplers is None else _json(o.samplers.read_text("utf-8"), "--samplers")
     story = Story(o.commit, o.limits, o.history)
     ship(o.run, o.folder, story, sample=sample, samplers=samplers)

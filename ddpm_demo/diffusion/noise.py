@@ -8,7 +8,8 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor
 
-from ddpm_demo.config import NOISES, one_of
+from ddpm_demo.config import NOISES
+from ddpm_demo.setting import one_of
 
 
 def gaussian(shape: Sequence[int], generator: torch.Generator) -> Tensor:

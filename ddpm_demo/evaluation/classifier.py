@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from ddpm_demo import data
-from ddpm_demo.config import from_dict, number, require, whole_numbers
+from ddpm_demo.config import from_dict
 from ddpm_demo.models.checkpoint import (
     Checkpoint,
     CheckpointError,
@@ -25,6 +25,7 @@ from ddpm_demo.models.checkpoint import (
     save_tensors,
 )
 from ddpm_demo.models.zoo import models_folder
+from ddpm_demo.setting import number, require, whole_numbers
 
 VERSION = 1
 

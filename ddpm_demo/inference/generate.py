@@ -8,7 +8,7 @@ from typing import NamedTuple
 import torch
 
 from ddpm_demo.catalog import SAMPLERS
-from ddpm_demo.config import SampleConfig, require
+from ddpm_demo.config import SampleConfig
 from ddpm_demo.diffusion.denoiser import Denoiser
 from ddpm_demo.diffusion.noise import Noise
 from ddpm_demo.diffusion.schedule import Schedule
@@ -16,6 +16,7 @@ from ddpm_demo.diffusion.walk import Intervention, State, Step
 from ddpm_demo.inference.spec import RunSpec
 from ddpm_demo.inference.spec import defaults as defaults
 from ddpm_demo.models.checkpoint import Checkpoint
+from ddpm_demo.setting import require
 
 
 class Start(NamedTuple):

@@ -13,12 +13,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ddpm_demo.config import DiffusionConfig, ModelConfig, TrainConfig, require
+from ddpm_demo.config import DiffusionConfig, ModelConfig, TrainConfig
 from ddpm_demo.data import Images
 from ddpm_demo.devices import bf16_pays
 from ddpm_demo.diffusion.denoiser import Denoiser
 from ddpm_demo.models.checkpoint import Checkpoint
 from ddpm_demo.nn.unet import UNet
+from ddpm_demo.setting import require
 from ddpm_demo.training.run_folder import RunFolder
 from ddpm_demo.training.trainer import DivergedError, Machine, Trainer
 

@@ -20,7 +20,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ddpm_demo.config import DiffusionConfig, TrainConfig, require
+from ddpm_demo.config import DiffusionConfig, TrainConfig
 from ddpm_demo.data import NO_LABEL, Images
 from ddpm_demo.diffusion import losses
 from ddpm_demo.diffusion.denoiser import Denoiser
@@ -28,6 +28,7 @@ from ddpm_demo.diffusion.noise import KINDS
 from ddpm_demo.diffusion.schedule import Schedule
 from ddpm_demo.models.checkpoint import Checkpoint, save_checkpoint
 from ddpm_demo.nn.unet import UNet
+from ddpm_demo.setting import require
 from ddpm_demo.training.group import join, mean
 from ddpm_demo.training.preview import preview
 from ddpm_demo.training.run_folder import RunFolder

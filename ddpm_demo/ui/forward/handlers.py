@@ -19,12 +19,13 @@ import gradio as gr
 import numpy as np
 from gradio.utils import get_upload_folder
 
-from ddpm_demo.config import SEED_MAX, T_MAX, T_MIN, number, one_of, require
+from ddpm_demo.config import SEED_MAX, T_MAX, T_MIN
 from ddpm_demo.diffusion.noise import Noise
 from ddpm_demo.diffusion.schedule import Schedule
 from ddpm_demo.diffusion.timesteps import default_timesteps, parse_timesteps
 from ddpm_demo.media.convert import square
 from ddpm_demo.media.open import ImageError, open_image
+from ddpm_demo.setting import number, one_of, require
 from ddpm_demo.ui.forward import link
 from ddpm_demo.ui.forward.asked import SIZES, VIEWS, words_of
 
@@ -187,9 +188,10 @@ def set_picture(
     return message, _seen(chosen) if path else gr.skip(), chosen
 
 
-def _seen(kept: str) -> dict[str, Any]:
+def _seen(kept: Any) -> dict[str, Any]:
     """The picture in the input."""
-    return {"path": None, "url": _keep(link.PICTURES[kept]) if kept in link.PICTURES else kept}
+    known = kept in list(link.PICTURES)  # a forged one may be of any kind
+    return {"path": None, "url": _keep(link.PICTURES[kept]) if known else kept}
 
 
 def set_schedules(view: str, T: int, start: float, end: float, timesteps: str) -> Any:

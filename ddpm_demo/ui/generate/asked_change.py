@@ -7,7 +7,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from ddpm_demo.config import T_MAX, require
+from ddpm_demo.config import T_MAX
+from ddpm_demo.setting import require
 
 NOTHING = "nothing"
 CHANGES = {
