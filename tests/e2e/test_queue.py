@@ -224,11 +224,17 @@ def server() -> Iterator[Server]:
 
 def test_a_page_outlives_its_server_and_so_do_its_pictures(browser: Any, server: Server) -> None:
     page = browser.new_page()  # with messages of lost connections in its console
+    asked: set[Any] = set()
+    page.on("request", lambda r: asked.add(r) if r.method == "POST" else None)
+    for ended in ("requestfinished", "requestfailed"):
+        page.on(ended, lambda r: asked.discard(r))
     page.goto(server.url)
     generate(page, steps=2, n=2)
     status(page, "step 2 / 2")
     page.locator("#go").wait_for()
     page.wait_for_timeout(1000)  # the connection that brought the run is closed
+    while asked:  # a request that finds no server makes Gradio load the page again
+        page.wait_for_timeout(1000)
     server.kill()
     server.start()
     page.evaluate("window.same = true")

@@ -222,9 +222,7 @@ def _connect_settings(
         [asked.sampler, asked.steps, asked.spacing],
     )
     sizes = (asked.n, asked.labels, asked.guidance)
-    # At each change, and for a new page.
-    gr.on(None, *timed, **QUICK)
-    gr.on([c.change for c in (asked.sampler, asked.steps, *sizes)], *timed, **QUICK)
+    gr.on(None, *timed, **QUICK)  # at each change of an input, and for a new page
     gr.on([c.change for c in (time, asked.start, *sizes)], *fitted, **QUICK)
     shorter = "(t) => ({__type__: 'update', maximum: Math.max(2, t)})"
     asked.start.change(None, asked.start, asked.steps, js=shorter, **QUIET)
