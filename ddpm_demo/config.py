@@ -138,12 +138,31 @@ class DiffusionConfig:
     """The process: schedule of variances, kind of noise, and what the network predicts."""
 
     T: int = setting(
-        1000, "length of the process", low=T_MIN, high=T_MAX, whole=True, option="timesteps"
+        1000,
+        "into how many steps the way from picture to noise is cut",
+        low=T_MIN,
+        high=T_MAX,
+        whole=True,
+        option="timesteps",
+        label="Steps T",
     )
-    schedule: str = setting("linear", "of beta_t", choices=SCHEDULES)
-    beta_start: float = setting(1e-4, "linear only", low=BETA_MIN, high=BETA_MAX)
-    beta_end: float = setting(0.02, "linear only")
-    noise: str = setting("gaussian", "kind of eps", choices=NOISES)
+    schedule: str = setting(
+        "linear", "how fast the picture fades", choices=SCHEDULES, label="Schedule"
+    )
+    beta_start: float = setting(
+        1e-4,
+        "variance that the linear schedule adds in its first step",
+        low=BETA_MIN,
+        high=BETA_MAX,
+        label="First β",
+    )
+    beta_end: float = setting(0.02, "the same for its last step", label="Last β")
+    noise: str = setting(
+        "gaussian",
+        "what is mixed in. Both kinds have mean 0 and variance 1",
+        choices=NOISES,
+        label="Noise",
+    )
     predict: str = setting("eps", "what the network says", choices=PREDICTIONS)
 
     def __post_init__(self) -> None:
@@ -160,8 +179,22 @@ class TrainConfig:
     loss: str = setting("mse", "distance to the target", choices=LOSSES)
     # or min-snr with gamma 5 (Hang et al. 2023, eq. 6)
     weighting: str = setting("none", "of the loss, by t", choices=WEIGHTINGS)
-    batch_size: int = setting(64, "pictures a step, of all devices", low=1, high=65_536, whole=True)
-    lr: float = setting(1e-3, "learning rate of AdamW", low=0, high=0.1, above=True)
+    batch_size: int = setting(
+        64,
+        "how many pictures each step learns from",
+        low=1,
+        high=65_536,
+        whole=True,
+        label="Batch size",
+    )
+    lr: float = setting(
+        1e-3,
+        "learning rate of AdamW: how far each step goes",
+        low=0,
+        high=0.1,
+        above=True,
+        label="Learning rate",
+    )
     warmup: int = setting(300, "steps of learning rate warm-up", low=0, high=10**6, whole=True)
     decay: float = setting(0.2, "last part of the run over which lr falls", low=0, high=1)
     weight_decay: float = setting(0.0, "of AdamW", low=0, high=1)
@@ -208,30 +241,73 @@ class SampleConfig:
     The picture of seed s has the class `labels[s % len(labels)]`, in whichever batch it is drawn.
     """
 
-    sampler: str = setting("ddim", "how x_s follows from x_t", choices=SAMPLERS, label="Sampler")
-    steps: int = setting(
-        50, "how many of the T steps to take", low=1, high=T_MAX, whole=True, label="Steps"
+    sampler: str = setting(
+        "ddim",
+        "the rule for the next step. DDPM and SDE add fresh noise each time; the others follow one "
+        "path from each noise",
+        choices=SAMPLERS,
+        label="Sampler",
     )
-    n: int = setting(16, "number of pictures", low=1, high=100_000, whole=True, label="Pictures")
+    steps: int = setting(
+        50,
+        "how many of the T steps to take: more is slower and finer",
+        low=1,
+        high=T_MAX,
+        whole=True,
+        label="Steps",
+    )
+    n: int = setting(
+        16, "number of pictures", low=1, high=100_000, whole=True, label="Number of pictures"
+    )
     seed: int = setting(
-        0, "picture k has the seed SEED + k", low=0, high=SEED_MAX, whole=True, label="Seed"
+        0,
+        "same seed, same starting noise. Picture k uses seed + k",
+        low=0,
+        high=SEED_MAX,
+        whole=True,
+        label="Seed",
     )
     spacing: str = setting(
-        "trailing", "which steps to take", choices=SPACINGS, label="Timestep spacing"
+        "trailing", "which of the T steps are taken", choices=SPACINGS, label="Timestep spacing"
     )
     variance: str = setting(
-        "beta_tilde", "sigma^2 of ddpm", choices=VARIANCES, label="Variance (DDPM)"
+        "beta_tilde",
+        "how much fresh noise a DDPM step adds",
+        choices=VARIANCES,
+        label="Variance (DDPM)",
     )
-    eta: float = setting(0.0, "noise of ddim: 0 none, 1 as ddpm", low=0, high=1, label="η (DDIM)")
-    clip: bool = setting(True, "x0_hat to [-1, 1]", label="Clip x̂₀")
+    eta: float = setting(
+        0.0,
+        "0 adds no noise on the way, 1 as much as DDPM",
+        low=0,
+        high=1,
+        label="η (DDIM)",
+    )
+    clip: bool = setting(
+        True, "keep the predicted picture within [-1, 1] at every step", label="Clip x̂₀"
+    )
     labels: tuple[int, ...] | None = setting(
-        None, "classes that take turns", none="any", option="class", label="Class"
+        None,
+        "what to draw. With 'any', the model chooses and guidance does nothing",
+        none="any",
+        option="class",
+        label="Class",
     )
     guidance: float = setting(
-        1.0, "classifier-free, for classes only", low=0, high=20, label="Guidance"
+        1.0,
+        "how strictly to follow the class. 1 = normal, higher = clearer but less varied",
+        low=0,
+        high=20,
+        label="Guidance",
     )
     start: int | None = setting(
-        None, "t of the first step", low=1, high=T_MAX, whole=True, none="T", label="Start"
+        None,
+        "where to start. T = pure noise",
+        low=1,
+        high=T_MAX,
+        whole=True,
+        none="T",
+        label="Start",
     )
     timesteps: tuple[int, ...] | None = setting(
         None, "falling list of t, in place of steps, spacing and start", none="by those three"

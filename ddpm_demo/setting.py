@@ -78,6 +78,11 @@ class Setting:
     none: str = ""
     option: str = ""
 
+    @property
+    def sentence(self) -> str:
+        """The help with a capital letter and a full stop, as the page writes it."""
+        return self.help[0].upper() + self.help[1:] + "."
+
     def check(self, name: str, value: object) -> None:
         """Raise `ValueError` unless the value is allowed."""
         if self.choices:

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import argparse
 import sys
+from typing import Any
 
 from ddpm_demo.cli.common import device_argument, progress_bar
-from ddpm_demo.cli.options import count, model_name, numbers, path
+from ddpm_demo.cli.options import add_settings, count, model_name, numbers, path
 from ddpm_demo.cli.training import follow_until_stopped
+from ddpm_demo.config import TrainConfig
 from ddpm_demo.setting import number
 
 
@@ -28,14 +30,17 @@ def distill_arguments(p: argparse.ArgumentParser) -> None:
         "--trajectories", type=count, default=3200, help="of the teacher, made once and kept"
     )
     length = p.add_mutually_exclusive_group()
-    length.add_argument("--minutes", type=float, help="of training (default: 25)")
+    minutes = {"help": "stop after this many minutes of training (default: 25)"}
+    add_settings(length, TrainConfig, ["minutes"], changes={"minutes": minutes})
     length.add_argument("--iterations", type=count, help="batches to train on")
-    p.add_argument("--batch-size", type=int, help="trajectories in a batch; default: 32")
-    p.add_argument("--lr", type=float, help="learning rate of AdamW; default: 0.0001")
+    changes: dict[str, dict[str, Any]] = {
+        "batch_size": {"default": 32, "help": "trajectories in a batch"},
+        "lr": {"default": 1e-4},
+    }
+    add_settings(p, TrainConfig, ["batch_size", "lr", "seed"], changes=changes)
     p.add_argument(
         "--preview-every", type=count, metavar="N", help="batches between two previews; default: 50"
     )
-    p.add_argument("--seed", type=int, default=0, help="of the order of the trajectories")
     p.add_argument("--out", type=path, required=True, help="folder for all that is made")
     p.add_argument("--resume", action="store_true", help="go on from the state in --out")
     device_argument(p)
@@ -55,18 +60,17 @@ def _distill(o: argparse.Namespace) -> None:
     RunFolder(o.out).check(o.resume)
     teacher = load_checkpoint(o.model, device)
     plans = d.plan(teacher, o.steps)
-    batch = d.USUAL["batch_size"] if o.batch_size is None else o.batch_size
     for name in ("iterations", "preview_every"):
         if (value := getattr(o, name)) is not None:
             number(name, value, 1, 10**7, whole=True)
     config = d.settings(
         teacher,
         o.trajectories,
-        batch_size=batch,
+        batch_size=o.batch_size,
         lr=o.lr,
-        images=o.iterations and o.iterations * batch,
+        images=o.iterations and o.iterations * o.batch_size,
         minutes=o.minutes if o.minutes is not None or o.iterations else 25.0,
-        preview_every=(o.preview_every or 50) * batch,
+        preview_every=(o.preview_every or 50) * o.batch_size,
         seed=o.seed,
     )
     said = "; ".join(f"{n} at t = {', '.join(map(str, times))}" for n, times in plans.items())

@@ -17,7 +17,7 @@ from ddpm_demo.cli.common import (
     progress_bar,
 )
 from ddpm_demo.cli.evaluation_plan import Plan, make_plan
-from ddpm_demo.cli.options import count, dataset_name, model_name, numbers, path
+from ddpm_demo.cli.options import add_settings, count, dataset_name, model_name, numbers, path
 from ddpm_demo.data import shown
 from ddpm_demo.evaluation.metrics import DATA_KEPT, METRICS, written
 
@@ -42,8 +42,8 @@ def evaluate_arguments(p: argparse.ArgumentParser) -> None:
     p.add_argument("--steps", type=numbers, help="by commas; default: the model's own")
     class_argument(p)
     p.add_argument("--data-class", help="what to compare with (default: the one drawn, else all)")
-    p.add_argument("--guidance", type=float, help="default: the model's own")
-    p.add_argument("--seed", type=int, default=0, help="of the first sample")
+    add_settings(p, c.SampleConfig, ["guidance"], unset="the model's own, else ")
+    add_settings(p, c.SampleConfig, ["seed"])
     p.add_argument(
         "--dataset",
         type=dataset_name,

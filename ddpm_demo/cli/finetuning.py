@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from ddpm_demo import config as c
 from ddpm_demo.cli.common import device_argument, film_frames, reading, say_skipped
-from ddpm_demo.cli.options import dataset_name, model_name, path
+from ddpm_demo.cli.options import add_settings, dataset_name, model_name, path
 from ddpm_demo.cli.training import follow_until_stopped
 from ddpm_demo.data import named
 from ddpm_demo.setting import number
@@ -42,12 +42,15 @@ def finetune_arguments(p: argparse.ArgumentParser) -> None:
     length.add_argument(
         "--epochs", type=float, help="stop after so many passes over the data (on a GPU: 10)"
     )
-    p.add_argument("--batch-size", type=int, help="default: 512 on a GPU, 16 on a CPU")
-    p.add_argument("--lr", type=float, default=2e-4, help="learning rate of AdamW")
+    usual: dict[str, Any] = {
+        "default": None,
+        "help": "pictures a step (default: 512 on a GPU, 16 on a CPU)",
+    }
+    changes = {"batch_size": usual, "lr": {"default": 2e-4}}
+    add_settings(p, c.TrainConfig, ["batch_size", "lr", "seed"], changes=changes)
     p.add_argument(
         "--every", type=int, help="steps between two grids of samples (default: an eighth of all)"
     )
-    p.add_argument("--seed", type=int, default=0, help="of all that is random")
     p.add_argument("--out", type=path, required=True, help="folder for weights, log and the film")
     p.add_argument("--resume", action="store_true", help="go on from the state in --out")
     p.add_argument("--push", metavar="REPO", help="then upload the result to the Hub, with a card")

@@ -14,6 +14,7 @@ from ddpm_demo.catalog import SAMPLERS
 from ddpm_demo.config import SEED_MAX, SampleConfig
 from ddpm_demo.inference.labels import ANY, EACH, class_words
 from ddpm_demo.models.zoo import Facts
+from ddpm_demo.setting import settings
 
 HERE = Path(__file__).parent
 QUIET: dict[str, Any] = {"show_progress": "hidden", "api_visibility": "private"}
@@ -21,22 +22,6 @@ QUICK: dict[str, Any] = {**QUIET, "queue": False, "trigger_mode": "always_last"}
 DICE = f"() => Math.floor(Math.random() * {SEED_MAX})"
 GUIDANCE_MOST = 8
 
-# What the controls say: a label, and a sentence below it.
-TEXTS = {
-    "model": ("Model", "The network and the data it learned from."),
-    "labels": ("Class", "What to draw. With “any”, the model chooses and guidance does nothing."),
-    "guidance": (
-        "Guidance",
-        "How strictly to follow the class. 1 = normal, higher = clearer but less varied.",
-    ),
-    "sampler": (
-        "Sampler",
-        "The rule for the next step. DDPM and SDE add fresh noise each time; the others follow one "
-        "path from each noise.",
-    ),
-    "steps": ("Steps", "How many of the T steps to take: more is slower and finer."),
-    "seed": ("Seed", "Same seed, same starting noise. Picture k uses seed + k."),
-}
 # Of a list of classes, where several can be chosen: "each" and "any" stand alone.
 ALONE = """(words) => {
   const last = words.at(-1), alone = ["each", "any"];
@@ -45,10 +30,13 @@ ALONE = """(words) => {
 }"""
 
 
-def text(name: str) -> dict[str, Any]:
-    """Label and sentence of a control, as options of a component."""
-    label, info = TEXTS[name]
-    return {"label": label, "info": info}
+MODEL: dict[str, Any] = {"label": "Model", "info": "The network and the data it learned from."}
+
+
+def text(name: str, cls: type = SampleConfig) -> dict[str, Any]:
+    """Label and sentence of the control of a setting, as options of a component."""
+    about = settings(cls)[name][1]
+    return {"label": about.label, "info": about.sentence}
 
 
 # --- classes --------------------------------------------------------------------------------------

@@ -93,7 +93,7 @@ def _control(row: Experiment, name: str, choice: ModelChoice) -> Any:
     first: Any = field.default
     look: dict[str, Any] = {
         "label": about.label or name,
-        "info": about.help[0].upper() + about.help[1:] + ".",
+        "info": about.sentence,
         "elem_id": f"experiment-{row.name}-{name}",
     }
     if name == "model" or name.endswith("_model"):

@@ -10,9 +10,10 @@ from typing import Any
 
 import gradio as gr
 
+from ddpm_demo.config import TrainConfig
 from ddpm_demo.models.zoo import available, facts
 from ddpm_demo.ui.components import controls, player
-from ddpm_demo.ui.components.controls import QUIET
+from ddpm_demo.ui.components.controls import QUIET, text
 from ddpm_demo.ui.components.model_choice import FIRST, ModelChoice
 from ddpm_demo.ui.finetune import asked as words
 from ddpm_demo.ui.finetune.asked import ALL, PANELS, UNITS, Asked, recorded
@@ -99,9 +100,8 @@ def _length() -> tuple[gr.Number, gr.Radio, gr.Number]:
     batch = gr.Number(
         words.BATCH,
         precision=0,
-        label="Batch size",
-        info="How many pictures each step learns from.",
         elem_id="tune-batch",
+        **text("batch_size", TrainConfig),
     )
     return length, unit, batch
 
@@ -111,10 +111,9 @@ def _more(local: bool) -> dict[str, Any]:
     with gr.Accordion("More settings", open=False, elem_id="tune-more"):
         lr = gr.Number(
             2e-4,
-            label="Learning rate",
-            info="How far each step goes. Above 0, up to 0.01.",
             step=1e-5,
             elem_id="tune-lr",
+            **text("lr", TrainConfig),
         )
         grids = gr.Slider(
             1, 40, 8, step=1, label="Grids", info="How often 16 pictures are drawn on the way."

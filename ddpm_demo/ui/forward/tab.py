@@ -12,7 +12,7 @@ from gradio.helpers import Examples
 
 from ddpm_demo.config import T_MAX, T_MIN, DiffusionConfig
 from ddpm_demo.diffusion.timesteps import default_timesteps
-from ddpm_demo.ui.components.controls import QUIET
+from ddpm_demo.ui.components.controls import QUIET, text
 from ddpm_demo.ui.components.links import Links, Part
 from ddpm_demo.ui.components.player import export_film
 from ddpm_demo.ui.forward import link
@@ -43,8 +43,7 @@ def _shape(process: DiffusionConfig) -> tuple[gr.Radio, gr.Slider]:
     view = gr.Radio(
         [("Both", "both"), ("Linear", "linear"), ("Cosine", "cosine")],
         value="both",
-        label="Schedule",
-        info="How fast the picture fades.",
+        **text("schedule", DiffusionConfig),
         elem_id="forward-view",
     )
     length = gr.Slider(
@@ -52,8 +51,7 @@ def _shape(process: DiffusionConfig) -> tuple[gr.Radio, gr.Slider]:
         T_MAX,
         value=process.T,
         step=1,
-        label="Steps T",
-        info="Into how many steps the way from picture to noise is cut.",
+        **text("T", DiffusionConfig),
         elem_id="forward-T",
     )
     return view, length
@@ -70,8 +68,7 @@ def _look(process: DiffusionConfig) -> tuple[gr.Radio, gr.Radio]:
     noise = gr.Radio(
         [("Gaussian", "gaussian"), ("Laplace", "laplace")],
         value=process.noise,
-        label="Noise",
-        info="What is mixed in. Both kinds have mean 0 and variance 1.",
+        **text("noise", DiffusionConfig),
         elem_id="forward-noise",
     )
     return size, noise
@@ -81,15 +78,13 @@ def _more(process: DiffusionConfig) -> tuple[gr.Number, gr.Number, gr.Number]:
     with gr.Accordion("More settings", open=False, elem_id="forward-more"):
         start = gr.Number(
             process.beta_start,
-            label="First β",
-            info="Variance that the linear schedule adds in its first step.",
+            **text("beta_start", DiffusionConfig),
             step=1e-4,
             elem_id="forward-beta-start",
         )
         end = gr.Number(
             process.beta_end,
-            label="Last β",
-            info="The same for its last step.",
+            **text("beta_end", DiffusionConfig),
             step=1e-3,
             elem_id="forward-beta-end",
         )

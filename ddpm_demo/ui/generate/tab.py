@@ -11,7 +11,7 @@ from ddpm_demo.config import SPACINGS, SampleConfig
 from ddpm_demo.inference.spec import defaults
 from ddpm_demo.models.zoo import Facts, available, facts, how_to_get_models
 from ddpm_demo.ui.components import controls, player
-from ddpm_demo.ui.components.controls import QUICK, QUIET
+from ddpm_demo.ui.components.controls import QUICK, QUIET, text
 from ddpm_demo.ui.components.hub_entry import build_hub_entry
 from ddpm_demo.ui.components.links import Links, Part
 from ddpm_demo.ui.components.model_choice import MOST, ModelChoice, about, first_model
@@ -56,40 +56,35 @@ def _more(model: Facts, best: SampleConfig) -> dict[str, Any]:
         spacing = gr.Dropdown(
             [(SPACING_NAMES[k], k) for k in SPACINGS],
             value=best.spacing,
-            label="Timestep spacing",
-            info="Which of the T steps are taken.",
             elem_id="spacing",
+            **text("spacing"),
         )
         start = gr.Slider(
             1,
             T,
             best.start or T,
             step=1,
-            label="Start",
-            info="Where to start. T = pure noise.",
             elem_id="start",
+            **text("start"),
         )
         variance = gr.Radio(
             [(words, k) for k, words in VARIANCES.items()],
             value=best.variance,
-            label="Variance (DDPM)",
-            info="How much fresh noise a DDPM step adds.",
             elem_id="variance",
+            **text("variance"),
         )
         eta = gr.Slider(
             0,
             1,
             best.eta,
             step=0.05,
-            label="η (DDIM)",
-            info="0 adds no noise on the way, 1 as much as DDPM.",
             elem_id="eta",
+            **text("eta"),
         )
         clip = gr.Checkbox(
             best.clip,
-            label="Clip x̂₀",
-            info="Keeps the predicted picture within [−1, 1] at every step.",
             elem_id="clip",
+            **text("clip"),
         )
     return {"spacing": spacing, "start": start, "variance": variance, "eta": eta, "clip": clip}
 
@@ -118,14 +113,14 @@ def build_generate_tab(any_repo: bool = False, links: Links | None = None) -> Mo
             with gr.Row(elem_id="act"):
                 buttons = controls.RunButtons.build("Generate", "go", "stop", "player")
                 pace = controls.line(TIMING, "pace")
-            name = gr.Dropdown(available(), value=first, elem_id="model", **controls.text("model"))
+            name = gr.Dropdown(available(), value=first, elem_id="model", **controls.MODEL)
             line = gr.Markdown(about(model), elem_id="about-model")
             choice = ModelChoice(name, own)
             labels = controls.class_list(model, best.labels, "label")
             guidance = controls.guidance_slider(
                 best.guidance, labels, bool(model.classes), "guidance"
             )
-            n = gr.Slider(1, MOST, SampleConfig.n, step=1, label="Number of pictures", elem_id="n")
+            n = gr.Slider(1, MOST, SampleConfig.n, step=1, label=text("n")["label"], elem_id="n")
             time, sampler, steps = _length(model, best)
             seed = controls.seed_box("seed")
             rest = _more(model, best)

@@ -12,7 +12,7 @@ from ddpm_demo.inference.labels import ANY, EACH
 from ddpm_demo.inference.spec import defaults
 from ddpm_demo.models.zoo import Facts, available, facts
 from ddpm_demo.ui.components import controls, player
-from ddpm_demo.ui.components.controls import QUICK, QUIET, text
+from ddpm_demo.ui.components.controls import QUICK, QUIET
 from ddpm_demo.ui.components.model_choice import ModelChoice, first_model
 from ddpm_demo.ui.measure.asked import (
     ALL,
@@ -110,7 +110,7 @@ def build_measure_tab(choice: ModelChoice, tab: gr.Tab, local: bool) -> None:
                 )
                 pace = gr.HTML(elem_id="measure-pace", min_width=240, padding=False)
                 line = controls.line("", "measure-line")
-            name = gr.Dropdown(names, value=first, elem_id="measure-model", **text("model"))
+            name = gr.Dropdown(names, value=first, elem_id="measure-model", **controls.MODEL)
             wanted = gr.CheckboxGroup(
                 [(words, metric) for metric, words in metrics().items()],
                 value=[FD],
