@@ -19,6 +19,7 @@ from torch import Tensor
 
 from ddpm_demo import data as d
 from ddpm_demo.config import DiffusionConfig, ModelConfig, SampleConfig, TrainConfig
+from ddpm_demo.config.setting import one_of
 from ddpm_demo.devices import pick
 from ddpm_demo.diffusion.forward import jump
 from ddpm_demo.diffusion.noise import Noise
@@ -36,7 +37,6 @@ from ddpm_demo.media import convert, encode
 from ddpm_demo.media.open import open_image
 from ddpm_demo.models.checkpoint import Checkpoint
 from ddpm_demo.models.load import load_checkpoint
-from ddpm_demo.setting import one_of
 from ddpm_demo.training.finetune import finetune as _finetune
 from ddpm_demo.training.finetune import settings as _finetune_settings
 from ddpm_demo.training.train import Progress

@@ -7,7 +7,7 @@ import threading
 
 import torch
 
-from ddpm_demo.setting import require
+from ddpm_demo.config.setting import require
 
 
 def here() -> list[str]:

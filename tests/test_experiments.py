@@ -14,6 +14,7 @@ from PIL import Image
 from scipy import stats
 
 from ddpm_demo import cli
+from ddpm_demo.config.setting import settings
 from ddpm_demo.experiments import EXPERIMENTS
 from ddpm_demo.experiments.asked import BUG_NAMES, Break, Guess, Race
 from ddpm_demo.experiments.bugs import BUGS, recorded
@@ -23,7 +24,6 @@ from ddpm_demo.inference.generate import generate
 from ddpm_demo.inference.spec import defaults
 from ddpm_demo.media import convert
 from ddpm_demo.models.checkpoint import Checkpoint
-from ddpm_demo.setting import settings
 
 
 @pytest.fixture

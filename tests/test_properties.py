@@ -21,6 +21,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from ddpm_demo.config import DiffusionConfig, ModelConfig, SampleConfig, TrainConfig, from_dict
+from ddpm_demo.config.setting import settings
 from ddpm_demo.data import load
 from ddpm_demo.diffusion.schedule import Schedule
 from ddpm_demo.diffusion.timesteps import MOST, parse_timesteps
@@ -30,7 +31,6 @@ from ddpm_demo.media.open import suffixes
 from ddpm_demo.models.diffusers_config import published
 from ddpm_demo.models.diffusers_format import read_configs
 from ddpm_demo.models.zoo import Facts
-from ddpm_demo.setting import settings
 
 R = TypeVar("R")
 WORDS = st.text(max_size=12) | st.text("0123456789,;. -", max_size=20)

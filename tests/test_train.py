@@ -37,6 +37,7 @@ from ddpm_demo.models.checkpoint import Checkpoint, CheckpointError, load_tensor
 from ddpm_demo.models.load import load_checkpoint
 from ddpm_demo.nn.unet import UNet
 from ddpm_demo.training import trainer as tr
+from ddpm_demo.training.state import load_run
 from ddpm_demo.training.train import Progress, train
 from ddpm_demo.training.trainer import DivergedError, Shuffle, Trainer
 
@@ -478,7 +479,7 @@ def test_moments_keep_the_layout_of_their_weights(tmp_path: Path) -> None:
     list(run(tmp_path))
     t = trainer(model={"num_classes": 3, "dropout": 0.3}, preview_every=1)
     t.diffusion = DiffusionConfig(10, "cosine")
-    t.load(tmp_path)
+    load_run(tmp_path, t)
     laid_out = {
         p.stride() == t.optimizer.state[p][k].stride()
         for p in t.model.parameters()

@@ -7,12 +7,12 @@ from pathlib import Path
 import pytest
 
 from ddpm_demo.models.load import load_checkpoint
-from ddpm_demo.models.zoo import Facts, available, facts
+from ddpm_demo.models.zoo import available, facts
 
 
 @pytest.mark.parametrize("name", available())
 def test_the_facts_are_those_of_the_loaded_model(name: str) -> None:
-    assert facts(name) == Facts.of(load_checkpoint(name))
+    assert facts(name) == load_checkpoint(name).facts
 
 
 def test_one_that_is_not_there(zoo: Path) -> None:

@@ -10,8 +10,8 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ddpm_demo.config.setting import one_of, require
 from ddpm_demo.files import require_writable
-from ddpm_demo.setting import one_of, require
 
 if TYPE_CHECKING:
     import torch

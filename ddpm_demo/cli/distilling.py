@@ -10,7 +10,7 @@ from ddpm_demo.cli.common import device_argument, progress_bar
 from ddpm_demo.cli.options import add_settings, count, model_name, numbers, path
 from ddpm_demo.cli.training import follow_until_stopped
 from ddpm_demo.config import TrainConfig
-from ddpm_demo.setting import number
+from ddpm_demo.config.setting import number
 
 
 def distill_arguments(p: argparse.ArgumentParser) -> None:

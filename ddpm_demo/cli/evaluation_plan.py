@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Any
 from ddpm_demo import config as c
 from ddpm_demo import files
 from ddpm_demo.cli.common import own_device, say_skipped, suffix
+from ddpm_demo.config.setting import number, require
 from ddpm_demo.evaluation.metrics import Asked
-from ddpm_demo.setting import number, require
 
 if TYPE_CHECKING:
     from ddpm_demo.data import Images

@@ -7,8 +7,8 @@ from pathlib import Path
 
 from ddpm_demo.cli.common import device_argument, progress_bar, suffix
 from ddpm_demo.cli.options import add_settings, path
+from ddpm_demo.config.setting import settings
 from ddpm_demo.experiments import EXPERIMENTS, Experiment
-from ddpm_demo.setting import settings
 
 
 def experiment_arguments(p: argparse.ArgumentParser) -> None:

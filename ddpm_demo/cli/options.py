@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from ddpm_demo.setting import Setting, settings
+from ddpm_demo.config.setting import Setting, settings
 
 COUNTS = 10**12  # settings that may be as large can be written as 5e6 or 300k
 

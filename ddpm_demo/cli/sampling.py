@@ -22,7 +22,7 @@ from ddpm_demo.cli.common import (
     suffix,
 )
 from ddpm_demo.cli.options import add_settings, model_name, path
-from ddpm_demo.setting import number, require
+from ddpm_demo.config.setting import number, require
 
 if TYPE_CHECKING:
     import numpy as np

@@ -16,8 +16,8 @@ from ddpm_demo import config as c
 from ddpm_demo.cli.common import device_argument, own_device, progress_bar, reading, say_skipped
 from ddpm_demo.cli.options import add_settings, dataset_name, model_name, path
 from ddpm_demo.cli.tracking import tracked, tracker
+from ddpm_demo.config.setting import require
 from ddpm_demo.data import named, shown
-from ddpm_demo.setting import require
 
 if TYPE_CHECKING:
     from ddpm_demo.data import Images

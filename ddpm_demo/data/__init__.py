@@ -17,12 +17,12 @@ from typing import TYPE_CHECKING, Any
 
 from filelock import FileLock
 
+from ddpm_demo.config.setting import number
 from ddpm_demo.data.folder import folder_state, read_folder
 from ddpm_demo.data.images import NO_LABEL as NO_LABEL
 from ddpm_demo.data.images import DataError as DataError
 from ddpm_demo.data.images import Images as Images
 from ddpm_demo.files import cache_folder, expand
-from ddpm_demo.setting import number
 
 if TYPE_CHECKING:
     from torch import Tensor

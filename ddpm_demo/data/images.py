@@ -6,7 +6,7 @@ import hashlib
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from ddpm_demo.setting import require
+from ddpm_demo.config.setting import require
 
 if TYPE_CHECKING:
     import torch

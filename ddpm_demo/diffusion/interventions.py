@@ -28,11 +28,11 @@ import torch
 from torch import Tensor
 from torch.nn.functional import interpolate
 
+from ddpm_demo.config.setting import number
 from ddpm_demo.diffusion.denoiser import Prediction, split
 from ddpm_demo.diffusion.noise import Noise
 from ddpm_demo.diffusion.schedule import Schedule
 from ddpm_demo.diffusion.walk import At, Intervention, Step, Term
-from ddpm_demo.setting import number
 
 __all__ = [
     "Between",

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from ddpm_demo.config import NOISES
-from ddpm_demo.setting import one_of
+from ddpm_demo.config.setting import one_of
 
 
 def gaussian(shape: Sequence[int], generator: torch.Generator) -> Tensor:

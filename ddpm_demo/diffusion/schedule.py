@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from ddpm_demo.config import SPACINGS, DiffusionConfig, SampleConfig
-from ddpm_demo.setting import number, one_of
+from ddpm_demo.config.setting import number, one_of
 
 FLOOR = 1e-60  # of alpha_bar: out of reach for sensible betas, and its root is above 0 in float32
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-from ddpm_demo.setting import require
+from ddpm_demo.config.setting import require
 
 MOST = 40  # timesteps in one list
 

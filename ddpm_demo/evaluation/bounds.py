@@ -20,11 +20,11 @@ import torch
 from torch import Tensor
 
 from ddpm_demo.config import SEED_MAX, VARIANCES
+from ddpm_demo.config.setting import number, one_of, require
 from ddpm_demo.diffusion.denoiser import Denoise, Denoiser
 from ddpm_demo.diffusion.noise import Noise
 from ddpm_demo.diffusion.schedule import Schedule
 from ddpm_demo.models.checkpoint import Checkpoint
-from ddpm_demo.setting import number, one_of, require
 
 BIN = 1 / 255  # half the distance of two of the 256 levels in [-1, 1]
 GOLDEN = (math.sqrt(5) - 1) / 2

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from ddpm_demo import data
 from ddpm_demo.config import from_dict
+from ddpm_demo.config.setting import number, require, whole_numbers
 from ddpm_demo.models.checkpoint import (
     Checkpoint,
     CheckpointError,
@@ -25,7 +26,6 @@ from ddpm_demo.models.checkpoint import (
     save_tensors,
 )
 from ddpm_demo.models.zoo import models_folder
-from ddpm_demo.setting import number, require, whole_numbers
 
 VERSION = 1
 

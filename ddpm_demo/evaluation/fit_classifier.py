@@ -19,6 +19,7 @@ from torch import Tensor
 
 from ddpm_demo import data as d
 from ddpm_demo.config import SEED_MAX
+from ddpm_demo.config.setting import number, require
 from ddpm_demo.devices import bf16_pays, pick
 from ddpm_demo.evaluation.classifier import (
     Classifier,
@@ -29,7 +30,6 @@ from ddpm_demo.evaluation.classifier import (
 from ddpm_demo.evaluation.features import SURE
 from ddpm_demo.files import expand, write_atomically
 from ddpm_demo.models.checkpoint import count_parameters
-from ddpm_demo.setting import number, require
 from ddpm_demo.training.trainer import DivergedError, Shuffle, generator
 
 SHIFT = 2  # pixels that training pictures are moved by, at most, for every 16 of their size

@@ -12,8 +12,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ddpm_demo.config.setting import require
 from ddpm_demo.evaluation.features import Summary
-from ddpm_demo.setting import require
 
 
 def require_enough(n: int, dim: int) -> None:

@@ -11,9 +11,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ddpm_demo.config.setting import require
 from ddpm_demo.evaluation.features import MetricError, Summary
 from ddpm_demo.files import expand
-from ddpm_demo.setting import require
 
 SPLITS = 10  # of the Inception score
 NEIGHBOURS = 3  # of precision and recall

@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from ddpm_demo.setting import require
+from ddpm_demo.config.setting import require
 
 if TYPE_CHECKING:
     import torch

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from ddpm_demo.config import SEED_MAX
-from ddpm_demo.setting import check, require, setting, whole_numbers
+from ddpm_demo.config.setting import check, require, setting, whole_numbers
 
 # The rows of `bugs.BUGS`, which needs torch.
 BUG_NAMES = (

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 import numpy as np
 import torch
 
+from ddpm_demo.config.setting import require
 from ddpm_demo.data import Images
 from ddpm_demo.experiments.asked import Copying
 from ddpm_demo.experiments.nearest import Nearest, nearest
@@ -18,7 +19,6 @@ from ddpm_demo.media import convert
 from ddpm_demo.media.plots import line_plot
 from ddpm_demo.models.checkpoint import Checkpoint
 from ddpm_demo.models.zoo import available
-from ddpm_demo.setting import require
 
 SHOWN, N, TEST, K = 8, 24, 200, 5
 BINS = 20

@@ -10,11 +10,11 @@ from typing import Any
 import numpy as np
 from PIL import Image, ImageDraw
 
+from ddpm_demo.config.setting import settings
 from ddpm_demo.experiments import Experiment
 from ddpm_demo.experiments.report import Code, Hidden, Panel, Plot, Report, Sheet, Table, Words
 from ddpm_demo.media import convert
 from ddpm_demo.media.raster import INK, draw_svg, font, latin, wrapped
-from ddpm_demo.setting import settings
 
 WIDTH, MARGIN, GAP = 1600, 40, 14
 BIG, MIDDLE, SMALL = 40, 24, 20

@@ -12,11 +12,11 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 from ddpm_demo.config import SampleConfig
+from ddpm_demo.config.setting import require
 from ddpm_demo.diffusion.walk import State, Step
 from ddpm_demo.inference.changes import Change, Now, ordered, read
 from ddpm_demo.inference.generate import Start, generate, timesteps_of
 from ddpm_demo.models.checkpoint import Checkpoint
-from ddpm_demo.setting import require
 
 
 def play(

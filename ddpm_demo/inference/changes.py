@@ -33,6 +33,7 @@ import torch
 
 from ddpm_demo.catalog import SAMPLERS
 from ddpm_demo.config import SEED_MAX, T_MAX, SampleConfig
+from ddpm_demo.config.setting import number, one_of, require
 from ddpm_demo.diffusion.interventions import (
     DRAWING,
     Between,
@@ -43,7 +44,6 @@ from ddpm_demo.diffusion.interventions import (
     Terms,
 )
 from ddpm_demo.diffusion.walk import State
-from ddpm_demo.setting import number, one_of, require
 
 CELLS = 32  # a side of the finest mask
 FORKS = 16  # continuations of one picture, at most

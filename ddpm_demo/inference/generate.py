@@ -9,6 +9,7 @@ import torch
 
 from ddpm_demo.catalog import SAMPLERS
 from ddpm_demo.config import SampleConfig
+from ddpm_demo.config.setting import require
 from ddpm_demo.diffusion.denoiser import Denoiser
 from ddpm_demo.diffusion.noise import Noise
 from ddpm_demo.diffusion.schedule import Schedule
@@ -16,7 +17,6 @@ from ddpm_demo.diffusion.walk import Intervention, State, Step
 from ddpm_demo.inference.spec import RunSpec
 from ddpm_demo.inference.spec import defaults as defaults
 from ddpm_demo.models.checkpoint import Checkpoint
-from ddpm_demo.setting import require
 
 
 class Start(NamedTuple):

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from ddpm_demo.setting import require
+from ddpm_demo.config.setting import require
 
 if TYPE_CHECKING:
     from ddpm_demo.models.checkpoint import Checkpoint

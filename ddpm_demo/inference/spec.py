@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import parse_qsl, urlencode
 
 from ddpm_demo.config import SampleConfig, from_dict
+from ddpm_demo.config.setting import number, require, settings
 from ddpm_demo.inference.labels import class_words, own_labels, parse_classes
-from ddpm_demo.setting import number, require, settings
 
 if TYPE_CHECKING:
     from ddpm_demo.models.checkpoint import Checkpoint

@@ -11,10 +11,10 @@ import torch
 
 from ddpm_demo.catalog import SAMPLERS
 from ddpm_demo.config import SPACINGS, T_MAX, SampleConfig, from_dict
+from ddpm_demo.config.setting import number, one_of
 from ddpm_demo.diffusion.denoiser import Denoiser
 from ddpm_demo.diffusion.noise import Noise
 from ddpm_demo.models.checkpoint import Checkpoint
-from ddpm_demo.setting import number, one_of
 
 SIZES = (1, 4, 16)  # of the batches that are timed
 

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from ddpm_demo.catalog import SAMPLERS
 from ddpm_demo.config import SampleConfig
+from ddpm_demo.config.setting import one_of
 from ddpm_demo.diffusion.denoiser import Prediction
 from ddpm_demo.diffusion.noise import Noise
 from ddpm_demo.diffusion.schedule import Schedule
@@ -18,7 +19,6 @@ from ddpm_demo.diffusion.walk import Intervention, Step
 from ddpm_demo.inference.branches import play
 from ddpm_demo.inference.generate import Start, timesteps_of
 from ddpm_demo.models.checkpoint import Checkpoint
-from ddpm_demo.setting import one_of
 
 DIGITS = 9  # significant ones of a coefficient: more than float32 has
 

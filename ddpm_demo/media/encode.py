@@ -19,9 +19,9 @@ import numpy as np
 from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
+from ddpm_demo.config.setting import number, one_of, require
 from ddpm_demo.files import write_atomically
 from ddpm_demo.media.convert import enlarge
-from ddpm_demo.setting import number, one_of, require
 
 if TYPE_CHECKING:
     from imageio.plugins.pyav import PyAVPlugin

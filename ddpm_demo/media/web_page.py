@@ -21,8 +21,8 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 
-class Shown(Protocol):
-    """What a file needs of a step of a run."""
+class StepLike(Protocol):
+    """What a film says of a step of a run."""
 
     @property
     def index(self) -> int: ...
@@ -30,6 +30,11 @@ class Shown(Protocol):
     def total(self) -> int: ...
     @property
     def t(self) -> int: ...
+
+
+class Shown(StepLike, Protocol):
+    """What a file needs of a step, besides."""
+
     @property
     def x_t(self) -> Tensor: ...
     @property

@@ -22,7 +22,7 @@ from torch import Tensor, nn
 
 from ddpm_demo.config import DiffusionConfig, ModelConfig, from_dict
 from ddpm_demo.files import write_atomically
-from ddpm_demo.models.zoo import KEY
+from ddpm_demo.models.zoo import KEY, Facts
 from ddpm_demo.nn.unet import UNet
 
 VERSION = 1
@@ -52,7 +52,13 @@ class Checkpoint:
 
     @property
     def classes(self) -> list[str]:
-        return list(self.info.get("classes", ())) if self.model.config.num_classes else []
+        return self.facts.classes
+
+    @property
+    def facts(self) -> Facts:
+        """What is known of it without its weights."""
+        config = self.model.config
+        return Facts(self.name, config, self.diffusion, self.info, self.parameters)
 
 
 def count_parameters(model: nn.Module) -> int:

@@ -13,7 +13,7 @@ from collections.abc import Collection, Mapping
 from typing import Any
 
 from ddpm_demo.config import DiffusionConfig, ModelConfig, SampleConfig
-from ddpm_demo.setting import require
+from ddpm_demo.config.setting import require
 
 INDEX = "model_index.json"
 UNET, UNET_FLAT = "unet/config.json", "config.json"  # the first published ones have no folders

@@ -23,6 +23,7 @@ from safetensors.torch import load_file, save
 from torch import Tensor
 
 from ddpm_demo.config import DiffusionConfig, ModelConfig, SampleConfig, from_dict
+from ddpm_demo.config.setting import SettingError, require
 from ddpm_demo.files import require_writable
 from ddpm_demo.models.checkpoint import Checkpoint, CheckpointError, build
 from ddpm_demo.models.diffusers_config import (
@@ -38,7 +39,6 @@ from ddpm_demo.models.diffusers_config import (
     process_config,
     published,
 )
-from ddpm_demo.setting import SettingError, require
 
 # Weights from before diffusers 0.12 have these names in their attentions.
 OLD_NAMES = {"query": "to_q", "key": "to_k", "value": "to_v", "proj_attn": "to_out.0"}

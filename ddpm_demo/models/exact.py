@@ -11,10 +11,10 @@ import torch
 from torch import Tensor, nn
 
 from ddpm_demo.config import DiffusionConfig, ModelConfig
+from ddpm_demo.config.setting import number, require
 from ddpm_demo.data.packed import mnist
 from ddpm_demo.diffusion.schedule import Schedule
 from ddpm_demo.models.checkpoint import Checkpoint
-from ddpm_demo.setting import number, require
 
 PREFIX = "exact:"
 MOST = 10_000  # pictures of a set

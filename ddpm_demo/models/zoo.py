@@ -8,15 +8,12 @@ import math
 import os
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from safetensors import safe_open
 
 from ddpm_demo.config import DiffusionConfig, ModelConfig, from_dict
 from ddpm_demo.files import expand
-
-if TYPE_CHECKING:
-    from ddpm_demo.models.checkpoint import Checkpoint
 
 KEY = "ddpm_demo"  # of our JSON in the metadata of safetensors files
 VARIABLE = "DDPM_DEMO_MODELS"  # of the environment
@@ -39,13 +36,6 @@ class Facts:
     diffusion: DiffusionConfig
     info: dict[str, Any]
     parameters: int
-
-    @classmethod
-    def of(cls, checkpoint: Checkpoint) -> Facts:
-        """Those of a model that is loaded."""
-        model = checkpoint.model
-        process, info = checkpoint.diffusion, checkpoint.info
-        return cls(checkpoint.name, model.config, process, info, checkpoint.parameters)
 
     @property
     def classes(self) -> list[str]:

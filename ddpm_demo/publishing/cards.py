@@ -10,11 +10,11 @@ from dataclasses import dataclass
 from typing import Any
 
 from ddpm_demo.config import DiffusionConfig, ModelConfig, TrainConfig
+from ddpm_demo.config.setting import require
 from ddpm_demo.data import DATASETS
 from ddpm_demo.inference.generate import defaults
 from ddpm_demo.inference.labels import ANY, EACH, class_words
 from ddpm_demo.models.checkpoint import Checkpoint
-from ddpm_demo.setting import require
 
 SHOWN = 100  # samples on a card: the seeds 0 to 99
 NUMBERS = "## Evaluation"  # the section that `evaluate --card` writes, the last one

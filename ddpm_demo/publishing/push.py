@@ -7,10 +7,10 @@ import json
 import tempfile
 from pathlib import Path
 
+from ddpm_demo.config.setting import require
 from ddpm_demo.models.checkpoint import Checkpoint, save_file
 from ddpm_demo.models.load import load_checkpoint
 from ddpm_demo.publishing.private import public
-from ddpm_demo.setting import require
 
 WEIGHTS = "model.safetensors"
 NAME = "such as YOU/cifar10-ship"

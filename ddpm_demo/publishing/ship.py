@@ -12,6 +12,7 @@ import numpy as np
 import torch
 
 from ddpm_demo.config import SampleConfig, from_dict
+from ddpm_demo.config.setting import require
 from ddpm_demo.files import require_writable, write_atomically
 from ddpm_demo.inference.generate import defaults, generate, metadata, timesteps_of
 from ddpm_demo.media import convert, encode
@@ -21,7 +22,6 @@ from ddpm_demo.models.load import load_checkpoint
 from ddpm_demo.publishing import cards
 from ddpm_demo.publishing.cards import Story, card, check_samplers
 from ddpm_demo.publishing.private import public
-from ddpm_demo.setting import require
 from ddpm_demo.training.run_folder import RunFolder
 
 STORY = "card.json"  # in a shipped folder: its `Story`, so that its card can be made again

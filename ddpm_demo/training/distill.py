@@ -19,6 +19,7 @@ import torch
 from torch import Tensor, nn
 
 from ddpm_demo.config import TrainConfig
+from ddpm_demo.config.setting import number, require
 from ddpm_demo.data import Images
 from ddpm_demo.devices import bf16_pays
 from ddpm_demo.diffusion import losses
@@ -27,9 +28,9 @@ from ddpm_demo.diffusion.noise import Noise
 from ddpm_demo.diffusion.samplers.ddim import ddim
 from ddpm_demo.diffusion.schedule import Schedule
 from ddpm_demo.models.checkpoint import Checkpoint
-from ddpm_demo.setting import number, require
 from ddpm_demo.training import trajectories as tr
 from ddpm_demo.training.run_folder import RunFolder
+from ddpm_demo.training.state import load_run
 from ddpm_demo.training.train import Options, Progress, steps_of
 from ddpm_demo.training.trainer import Machine, Trainer
 
@@ -214,7 +215,7 @@ def distill(
     bf16 = bf16_pays(device) if o.bf16 is None else o.bf16
     run = Distiller(teacher, plans, config, x, device, bf16)
     if o.resume and out and RunFolder(out).resumable():
-        run.load(out)
+        load_run(out, run)
     if out:
         out.mkdir(parents=True, exist_ok=True)
     return steps_of(run, out, o.should_stop)

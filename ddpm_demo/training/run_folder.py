@@ -23,9 +23,9 @@ import numpy as np
 from PIL import Image
 from torch import Tensor
 
+from ddpm_demo.config.setting import require
 from ddpm_demo.files import require_writable, write_atomically
 from ddpm_demo.media import convert, encode
-from ddpm_demo.setting import require
 
 SCALE = 4  # of the pixels in a preview
 

@@ -6,16 +6,15 @@ import json
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from ddpm_demo.data import is_folder
-from ddpm_demo.models.checkpoint import CheckpointError, load_tensors, save_tensors
-
-if TYPE_CHECKING:
-    from ddpm_demo.training.trainer import Trainer
+from ddpm_demo.models.checkpoint import CheckpointError, load_tensors, save_checkpoint, save_tensors
+from ddpm_demo.training.run_folder import RunFolder
+from ddpm_demo.training.trainer import Trainer
 
 PICTURES = "data.pictures"  # the tensor of the pictures' digests
 
@@ -32,8 +31,8 @@ class OtherRunError(CheckpointError):
         self.changes = changes
 
 
-def save_state(file: Path, run: Trainer) -> None:
-    """Write all that the next step depends on."""
+def save_run(out: Path, run: Trainer) -> None:
+    """Write into `out` all that the next step depends on, and the EMA weights as a model."""
     names = [n for n, _ in run.model.named_parameters()]
     state = {f"model.{n}": v for n, v in run.model.state_dict().items()}
     state |= {f"ema.{n}": v for n, v in run.ema.state_dict().items()}
@@ -47,18 +46,25 @@ def save_state(file: Path, run: Trainer) -> None:
         "history": run.history,
         "configs": run.configs(),
     }
-    save_tensors(file, state, about)
+    save_tensors(RunFolder(out).state, state, about)
+    save_checkpoint(out, run.checkpoint())
 
 
-def load_state(file: Path, run: Trainer) -> None:
-    """Take up a saved state; see `Trainer.load`."""
+def load_run(out: Path, run: Trainer) -> None:
+    """Go on from the state in `out`; configurations and pictures have to be those of the run.
+
+    Raises:
+        CheckpointError: no such state, or one of other pictures; the message says so.
+        OtherRunError: a state of another run; it lists what differs.
+    """
+    file = RunFolder(out).state
     state, about = load_tensors(file)
     if "configs" not in about:
         raise CheckpointError(f"{file} is not the state of a run.")
     if differ := _differences(run.configs(), about["configs"], pictures=PICTURES in state):
-        raise OtherRunError(file.parent, differ)
+        raise OtherRunError(out, differ)
     if PICTURES in state:  # older states say nothing of them
-        _match_pictures(run, state[PICTURES], file.parent)
+        _match_pictures(run, state[PICTURES], out)
     for prefix, net in (("model.", run.model), ("ema.", run.ema)):
         part = {k.removeprefix(prefix): v for k, v in state.items() if k.startswith(prefix)}
         net.load_state_dict(part)

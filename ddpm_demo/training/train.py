@@ -14,13 +14,14 @@ import torch
 from torch import Tensor
 
 from ddpm_demo.config import DiffusionConfig, ModelConfig, TrainConfig
+from ddpm_demo.config.setting import require
 from ddpm_demo.data import Images
 from ddpm_demo.devices import bf16_pays
 from ddpm_demo.diffusion.denoiser import Denoiser
 from ddpm_demo.models.checkpoint import Checkpoint
 from ddpm_demo.nn.unet import UNet
-from ddpm_demo.setting import require
 from ddpm_demo.training.run_folder import RunFolder
+from ddpm_demo.training.state import load_run, save_run
 from ddpm_demo.training.trainer import DivergedError, Machine, Trainer
 
 T_BINS = 10  # of the loss by timestep
@@ -138,7 +139,7 @@ def train(
     run = Trainer(net, diffusion, config, data, o.held_out, machine)
     run.inherited = inherited
     if out and o.resume and RunFolder(out).resumable():
-        run.load(out)
+        load_run(out, run)
     if out:
         out.mkdir(parents=True, exist_ok=True)
     return steps_of(run, out, o.should_stop)
@@ -221,7 +222,7 @@ def steps_of(run: Trainer, out: Path | None, should_stop: Callable[[], bool]) ->
                 {"images": run.images, "held_out": report.held_out, "train": report.train_loss}
             )
             if out and run.rank == 0:
-                run.save(out)
+                save_run(out, run)
                 RunFolder(out).add(_row(run, lr, report), report.preview)
         rate = (run.images - first) / max(time.monotonic() - started, 1e-9)
         yield Progress(run.step, run.images, loss, lr, run.seconds, rate, run.done(), report)

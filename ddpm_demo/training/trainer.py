@@ -14,25 +14,22 @@ import dataclasses
 import functools
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from ddpm_demo.config import DiffusionConfig, TrainConfig
+from ddpm_demo.config.setting import require
 from ddpm_demo.data import NO_LABEL, Images
 from ddpm_demo.diffusion import losses
 from ddpm_demo.diffusion.denoiser import Denoiser
 from ddpm_demo.diffusion.noise import KINDS
 from ddpm_demo.diffusion.schedule import Schedule
-from ddpm_demo.models.checkpoint import Checkpoint, save_checkpoint
+from ddpm_demo.models.checkpoint import Checkpoint
 from ddpm_demo.nn.unet import UNet
-from ddpm_demo.setting import require
 from ddpm_demo.training.group import join, mean
 from ddpm_demo.training.preview import preview
-from ddpm_demo.training.run_folder import RunFolder
-from ddpm_demo.training.state import load_state, save_state
 
 HELD_OUT = 1024  # pictures of the held-out loss
 
@@ -279,20 +276,6 @@ class Trainer:
             "train": dataclasses.asdict(self.config),
         }
         return Checkpoint(self.ema, self.diffusion, info)
-
-    def save(self, out: Path) -> None:
-        """Write the resumable state and the EMA weights into `out`."""
-        save_state(RunFolder(out).state, self)
-        save_checkpoint(out, self.checkpoint())
-
-    def load(self, out: Path) -> None:
-        """Go on from the state in `out`; configurations and pictures have to be those of the run.
-
-        Raises:
-            CheckpointError: no such state, or one of other pictures; the message says so.
-            OtherRunError: a state of another run; it lists what differs.
-        """
-        load_state(RunFolder(out).state, self)
 
     def configs(self) -> dict[str, dict[str, Any]]:
         """What has to stay the same over a run; its length and place may change."""

@@ -16,9 +16,9 @@ from typing import Any
 from gradio.events import api
 
 from ddpm_demo.config import SampleConfig
+from ddpm_demo.config.setting import number, one_of, require
 from ddpm_demo.inference.labels import class_words
 from ddpm_demo.models.zoo import available, facts
-from ddpm_demo.setting import number, one_of, require
 from ddpm_demo.ui.components.model_choice import first_model
 from ddpm_demo.ui.server import runtime, settings
 from ddpm_demo.ui.server.errors import friendly

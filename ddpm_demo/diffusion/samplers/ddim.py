@@ -9,10 +9,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ddpm_demo.config.setting import number
 from ddpm_demo.diffusion.denoiser import Denoise
 from ddpm_demo.diffusion.noise import Noise
 from ddpm_demo.diffusion.walk import Move, Moved, State, Step, Term, walk
-from ddpm_demo.setting import number
 
 
 def ddim(

@@ -9,10 +9,10 @@ from typing import Any
 from torch import Tensor
 
 from ddpm_demo.config import VARIANCES
+from ddpm_demo.config.setting import one_of
 from ddpm_demo.diffusion.denoiser import Denoise
 from ddpm_demo.diffusion.noise import Noise
 from ddpm_demo.diffusion.walk import Move, Moved, State, Step, Term, walk
-from ddpm_demo.setting import one_of
 
 
 def ddpm(

@@ -13,9 +13,9 @@ from typing import Any
 import gradio as gr
 from tqdm.auto import tqdm
 
+from ddpm_demo.config.setting import one_of, require
 from ddpm_demo.models import hub
 from ddpm_demo.models.listed import LISTED
-from ddpm_demo.setting import one_of, require
 from ddpm_demo.ui.server import runtime
 from ddpm_demo.ui.server.errors import friendly
 

@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Any
 import gradio as gr
 
 from ddpm_demo.config import SampleConfig
+from ddpm_demo.config.setting import one_of
 from ddpm_demo.inference.spec import defaults
 from ddpm_demo.models.zoo import Facts, available
-from ddpm_demo.setting import one_of
 
 if TYPE_CHECKING:
     from ddpm_demo.models.checkpoint import Checkpoint
@@ -71,7 +71,7 @@ class Selected:
 
     @property
     def facts(self) -> Facts:
-        return Facts.of(self.checkpoint)
+        return self.checkpoint.facts
 
 
 def find(name: Any, own: Mapping[str, str]) -> Selected:

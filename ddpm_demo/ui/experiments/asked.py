@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from ddpm_demo.config.setting import one_of, settings
 from ddpm_demo.experiments import EXPERIMENTS, Experiment
-from ddpm_demo.setting import one_of, settings
 
 
 def names(row: Experiment) -> list[str]:

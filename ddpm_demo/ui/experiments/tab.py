@@ -7,9 +7,9 @@ from typing import Any
 
 import gradio as gr
 
+from ddpm_demo.config.setting import Setting, settings
 from ddpm_demo.experiments import EXPERIMENTS, Experiment
 from ddpm_demo.models.zoo import available
-from ddpm_demo.setting import Setting, settings
 from ddpm_demo.ui.components import controls
 from ddpm_demo.ui.components.controls import QUICK, QUIET
 from ddpm_demo.ui.components.links import Links, Part

@@ -14,6 +14,7 @@ import torch
 from gradio.utils import get_upload_folder
 
 from ddpm_demo.config import SampleConfig
+from ddpm_demo.config.setting import require
 from ddpm_demo.evaluation.classifier import load_classifier
 from ddpm_demo.evaluation.features import Summary
 from ddpm_demo.evaluation.samples import pages
@@ -21,7 +22,6 @@ from ddpm_demo.media.plots import bar_plot
 from ddpm_demo.models.checkpoint import save_file
 from ddpm_demo.models.load import load_checkpoint
 from ddpm_demo.publishing import push as publish
-from ddpm_demo.setting import require
 from ddpm_demo.ui.components.bar import bar
 from ddpm_demo.ui.components.model_choice import ModelChoice
 from ddpm_demo.ui.finetune.asked import NOTHING_TO_COMPARE, NOTHING_YET

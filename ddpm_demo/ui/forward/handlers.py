@@ -20,12 +20,12 @@ import numpy as np
 from gradio.utils import get_upload_folder
 
 from ddpm_demo.config import SEED_MAX, T_MAX, T_MIN
+from ddpm_demo.config.setting import number, one_of, require
 from ddpm_demo.diffusion.noise import Noise
 from ddpm_demo.diffusion.schedule import Schedule
 from ddpm_demo.diffusion.timesteps import default_timesteps, parse_timesteps
 from ddpm_demo.media.convert import square
 from ddpm_demo.media.open import ImageError, open_image
-from ddpm_demo.setting import number, one_of, require
 from ddpm_demo.ui.forward import link
 from ddpm_demo.ui.forward.asked import SIZES, VIEWS, words_of
 

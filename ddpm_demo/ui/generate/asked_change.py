@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from ddpm_demo.config import T_MAX
-from ddpm_demo.setting import require
+from ddpm_demo.config.setting import require
 
 NOTHING = "nothing"
 CHANGES = {

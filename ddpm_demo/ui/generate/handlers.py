@@ -10,6 +10,7 @@ import gradio as gr
 
 from ddpm_demo.catalog import SAMPLERS
 from ddpm_demo.config import SampleConfig
+from ddpm_demo.config.setting import number
 from ddpm_demo.diffusion.walk import Step
 from ddpm_demo.inference import timing
 from ddpm_demo.inference.changes import read
@@ -18,7 +19,6 @@ from ddpm_demo.inference.labels import class_words, parse_classes
 from ddpm_demo.inference.record import Record
 from ddpm_demo.inference.spec import RunSpec
 from ddpm_demo.inference.updates import updates
-from ddpm_demo.setting import number
 from ddpm_demo.ui.components import controls, player
 from ddpm_demo.ui.components.model_choice import Selected, find, most_pictures
 from ddpm_demo.ui.generate import link

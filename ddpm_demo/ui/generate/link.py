@@ -9,9 +9,9 @@ from urllib.parse import urlencode
 import gradio as gr
 
 from ddpm_demo.config import SampleConfig
+from ddpm_demo.config.setting import number, one_of, require
 from ddpm_demo.inference.spec import RunSpec, defaults, query_names
 from ddpm_demo.models.zoo import Facts, available, facts
-from ddpm_demo.setting import number, one_of, require
 from ddpm_demo.ui.components import controls
 from ddpm_demo.ui.components.links import Read, whole
 from ddpm_demo.ui.components.model_choice import MOST, about, first_model, most_pictures

@@ -9,12 +9,12 @@ import gradio as gr
 
 from ddpm_demo.catalog import SAMPLERS
 from ddpm_demo.config import SampleConfig
+from ddpm_demo.config.setting import number, one_of, require
 from ddpm_demo.diffusion.walk import State, Step
 from ddpm_demo.inference.branches import go_on, play
 from ddpm_demo.inference.changes import FORKS
 from ddpm_demo.inference.record import Record
 from ddpm_demo.inference.spec import RunSpec
-from ddpm_demo.setting import number, one_of, require
 from ddpm_demo.ui.components import player
 from ddpm_demo.ui.components.model_choice import Selected, find, most_pictures
 from ddpm_demo.ui.generate.asked_change import Place, breakpoints, change_text

@@ -12,13 +12,13 @@ import numpy as np
 import torch
 
 from ddpm_demo.catalog import SAMPLERS
+from ddpm_demo.config.setting import require
 from ddpm_demo.data import Images
 from ddpm_demo.evaluation.bounds import Bound, BoundConfig, model_bound
 from ddpm_demo.evaluation.features import Summary, summarise
 from ddpm_demo.evaluation.metrics import DATA_KEPT
 from ddpm_demo.inference.generate import metadata
 from ddpm_demo.inference.timing import spoken
-from ddpm_demo.setting import require
 from ddpm_demo.ui.components import player
 from ddpm_demo.ui.components.bar import bar
 from ddpm_demo.ui.components.model_choice import find

@@ -10,6 +10,7 @@ import torch
 
 from ddpm_demo import data
 from ddpm_demo.config import SampleConfig
+from ddpm_demo.config.setting import number, one_of, require
 from ddpm_demo.evaluation import metrics as metric_rows
 from ddpm_demo.evaluation import references
 from ddpm_demo.evaluation.classifier import Classifier, judge_of
@@ -18,7 +19,6 @@ from ddpm_demo.evaluation.samples import pages
 from ddpm_demo.inference import timing
 from ddpm_demo.inference.labels import parse_classes, tuned_to
 from ddpm_demo.models.checkpoint import Checkpoint
-from ddpm_demo.setting import number, one_of, require
 from ddpm_demo.ui.components import controls
 from ddpm_demo.ui.components.model_choice import Selected, most_pictures
 from ddpm_demo.ui.measure.asked import ALL, BPD, FD, IMAGES_MOST, N_MOST, TERMS, Asked, N, metrics

@@ -16,8 +16,8 @@ from typing import Any
 
 import gradio as gr
 
+from ddpm_demo.config.setting import require
 from ddpm_demo.inference.spec import QUERY_MOST, parts, shortened
-from ddpm_demo.setting import require
 from ddpm_demo.ui.components.controls import QUICK, QUIET
 
 HERE = Path(__file__).parent

@@ -21,7 +21,7 @@ import json
 import math
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import Any, Protocol, TypedDict
+from typing import Any, TypedDict
 
 import gradio as gr
 import numpy as np
@@ -29,6 +29,7 @@ from numpy.typing import NDArray
 from typing_extensions import Unpack
 
 from ddpm_demo.media import convert
+from ddpm_demo.media.web_page import StepLike
 
 Pictures = NDArray[np.uint8]  # (n, h, w, c), c = 1 or 3
 
@@ -56,17 +57,6 @@ CHARS_PER_SECOND = 5_000_000  # of base64: what slow machines and networks can f
 CHARS_PER_RUN = 32_000_000  # what a page holds, and sends back for a film
 
 _streams: set[object] = set()  # one for each run that is streamed
-
-
-class StepLike(Protocol):
-    """What `stream` needs of a `sampling.Step`, besides the tensors that its panels name."""
-
-    @property
-    def index(self) -> int: ...
-    @property
-    def total(self) -> int: ...
-    @property
-    def t(self) -> int: ...
 
 
 class Look(TypedDict, total=False):

@@ -12,7 +12,7 @@ from itertools import pairwise
 from typing import Any, TypeVar
 
 from ddpm_demo.catalog import SAMPLERS
-from ddpm_demo.setting import check, number, one_of, require, setting, whole_numbers
+from ddpm_demo.config.setting import check, number, one_of, require, setting, whole_numbers
 
 SCHEDULES = ("linear", "cosine", "scaled_linear")
 NOISES = ("gaussian", "laplace")
