@@ -69,7 +69,7 @@ class Edit(Intervention):
 
 
 def _noise(at: At) -> Tensor:
-    """What x_t is where no signal is left: noise of its own, with which the run's isn't used up."""
+    """Noise from a stream of its own, so that the run's own noise stays the same."""
     sigma = float(1 - at.schedule.alpha_bar[at.t]) ** 0.5
     return sigma * Noise("gaussian", range(at.t, at.t + len(at.x))).draw(at.x.shape).to(at.x)
 

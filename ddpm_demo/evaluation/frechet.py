@@ -17,7 +17,7 @@ from ddpm_demo.evaluation.features import Summary
 
 
 def require_enough(n: int, dim: int) -> None:
-    """Raise `ValueError` for too few pictures: twice the features is the least we answer for."""
+    """Raise `ValueError` for too few pictures: at least twice as many as features."""
     require(
         n >= 2 * dim,
         "number of pictures",

@@ -1,4 +1,4 @@
-"""What may leave this machine of what a model knows: names, never places on the disk."""
+"""What a published model may say of this machine: names, but never where they lie on the disk."""
 
 from __future__ import annotations
 

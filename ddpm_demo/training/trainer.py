@@ -82,7 +82,7 @@ class Machine:
 
 
 class Trainer:
-    """The state of a run: network, EMA, optimizer, and how far it is."""
+    """The state of a run: network, EMA, optimizer, and how far it has come."""
 
     def __init__(
         self,
