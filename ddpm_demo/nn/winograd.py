@@ -176,7 +176,7 @@ class _Trained(torch.autograd.Function):
 
 
 def _slopes(out: Tensor) -> Tensor:
-    """The gradient of `_bring_back`: from that of the pixels to that of the products, (n, 36, C)."""
+    """The gradient of `_bring_back`: (n, 36, C) for the products, from that of the pixels."""
     _, c, h, w = out.shape
     whole = F.pad(out.permute(0, 2, 3, 1), (0, 0, 0, -w % 4, 0, -h % 4))
     pixels = whole.unflatten(2, (-1, 4)).unflatten(1, (-1, 4)).transpose(2, 3)
