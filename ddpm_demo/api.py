@@ -30,6 +30,8 @@ from ddpm_demo.evaluation.classifier import judge_of
 from ddpm_demo.evaluation.features import summarise
 from ddpm_demo.evaluation.samples import pages
 from ddpm_demo.files import expand, write_atomically
+from ddpm_demo.inference import given
+from ddpm_demo.inference.branches import play
 from ddpm_demo.inference.generate import generate
 from ddpm_demo.inference.labels import parse_classes
 from ddpm_demo.inference.spec import RunSpec, defaults
@@ -174,6 +176,38 @@ class Model:
             parts.append(step.x_t)
         about = RunSpec(self.name, config).to_metadata(self.classes)
         return Pictures(torch.cat(parts).cpu(), about)
+
+    def denoise(
+        self,
+        picture: str | Path | Image.Image | Tensor,
+        t: int | Sequence[int],
+        labels: Labels = None,
+        *,
+        bf16: bool = False,
+        **settings: Any,
+    ) -> Pictures:
+        """Noise a picture up to t, and take the noise away (SDEdit, Meng et al. 2022).
+
+        Args:
+            picture: a file, an opened picture, or (1, C, H, W) in [-1, 1] of the model's size.
+            t: 1 to T; of several, each begins a picture of its own, the highest first.
+            labels: of one class; else it is "any".
+            settings: as in `config`.
+
+        >>> load("mnist").denoise(torch.zeros(1, 1, 28, 28), [800, 200]).x.shape
+        torch.Size([2, 1, 28, 28])
+        """
+        if isinstance(picture, Tensor):
+            known = picture
+        else:
+            opened = picture if isinstance(picture, Image.Image) else open_image(expand(picture))
+            known = given.fitted(opened, self.checkpoint.model.config)
+        ts = [t] if isinstance(t, int) else list(t)
+        config, change = given.begun(self.checkpoint, self.config(labels, **settings), ts)
+        for step in play(self.checkpoint, config, [change], given=[known], bf16=bf16):
+            last = step
+        spec = RunSpec(self.name, config, (change,), (given.write(known),))
+        return Pictures(last.x_t.cpu(), spec.to_metadata(self.classes))
 
 
 def load(source: str | Path, device: str = "auto") -> Model:

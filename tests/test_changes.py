@@ -11,7 +11,7 @@ from ddpm_demo.catalog import SAMPLERS
 from ddpm_demo.config import SampleConfig
 from ddpm_demo.inference.batching import BatchedDenoiser, Batcher
 from ddpm_demo.inference.branches import go_on, play
-from ddpm_demo.inference.changes import read, read_mask, write_mask
+from ddpm_demo.inference.changes import Now, read, read_mask, write_mask
 from ddpm_demo.inference.generate import generate
 from ddpm_demo.inference.record import Record
 from ddpm_demo.inference.updates import updates
@@ -144,7 +144,7 @@ def test_masks_are_written_and_read():
 )
 def test_bad_changes_are_refused_in_a_sentence(text):
     with pytest.raises(ValueError, match="allowed is"):
-        read([text], config_of())
+        read([text], Now.first(config_of()))
 
 
 def test_a_long_run_is_kept_thinly_and_can_be_gone_on_with(tiny):

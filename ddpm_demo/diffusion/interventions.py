@@ -2,7 +2,7 @@
 
 | user | point |
 | --- | --- |
-| draw on x_t, erase to noise, flip, shift; inpainting | `edit` |
+| draw on x_t, erase to noise, flip, shift; inpainting; begin with a picture | `edit` |
 | any of these from one t to another | `Between` |
 | guidance by t, on an interval | `guidance` |
 | guidance opened: both answers and w | `guided` |
@@ -21,7 +21,7 @@ A run without interventions makes the same bits as if there were no such thing.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 import torch
@@ -38,6 +38,7 @@ __all__ = [
     "Between",
     "Draw",
     "Edit",
+    "FromPicture",
     "Guidance",
     "GuidanceInterval",
     "Inpaint",
@@ -90,6 +91,11 @@ DRAWING: dict[str, Callable[[At], Tensor]] = {
 eighth; each gives the whole picture, of which the part inside a mask is taken."""
 
 
+def _fitted(mask: Tensor, x: Tensor) -> Tensor:
+    """A mask (h, w) for pictures of another size, bool (1, 1, H, W): that of the nearest cell."""
+    return interpolate(mask[None, None].float(), x.shape[-2:]) > 0
+
+
 @dataclass
 class Draw(Intervention):
     """Draw on x_t at one step.
@@ -110,9 +116,7 @@ class Draw(Intervention):
         if at.t != self.t:
             return at.x
         inside = torch.ones(at.x.shape[-2:], dtype=torch.bool) if self.mask is None else self.mask
-        size = at.x.shape[-2:]
-        inside = interpolate(inside[None, None].float(), size)[0, 0] > 0  # the nearest cell
-        inside = inside.expand(len(at.x), 1, *size).clone()
+        inside = _fitted(inside, at.x).expand(len(at.x), -1, -1, -1).clone()
         if self.picture is not None:
             inside &= (torch.arange(len(at.x)) == self.picture).reshape(-1, 1, 1, 1)
         return torch.where(inside.to(at.x.device), DRAWING[self.operation](at), at.x)
@@ -218,6 +222,34 @@ class NoiseAtEnd(Intervention):
 
 
 @dataclass
+class FromPicture(Intervention):
+    """Begin with a picture, noised (Meng et al. 2022, SDEdit, algorithm 1).
+
+    Down to its own t, each picture of the batch is the known one, drawn from q(x_t | x_0) with one
+    eps; from there on the sampler goes its way. At t = T nothing is left of the known picture.
+
+    Args:
+        known: (1, C, H, W) in [-1, 1].
+        ts: for each picture of the batch, the t at which it begins.
+        seeds: of each picture's eps.
+    """
+
+    known: Tensor
+    ts: Sequence[int]
+    seeds: Sequence[int]
+    _eps: Tensor | None = field(default=None, init=False)
+
+    def edit(self, at: At) -> Tensor:
+        held = [at.t >= t for t in self.ts]
+        if not any(held):
+            return at.x
+        if self._eps is None:
+            self._eps = Noise(at.noise.kind, self.seeds).draw(at.x.shape).to(at.x)
+        x = at.schedule.q_sample(self.known.to(at.x).expand_as(at.x), at.t, self._eps)
+        return torch.where(torch.tensor(held, device=x.device).reshape(-1, 1, 1, 1), x, at.x)
+
+
+@dataclass
 class Inpaint(Intervention):
     """Keep a known part of the picture (Lugmayr et al. 2022, RePaint, algorithm 1).
 
@@ -227,7 +259,8 @@ class Inpaint(Intervention):
 
     Args:
         known: (B, C, H, W) or (1, C, H, W) in [-1, 1].
-        mask: 1 where the picture is known, 0 where it is to be made; broadcasts as above.
+        mask: 1 where the picture is known, 0 where it is to be made; broadcasts as above, or (h, w)
+            of another size.
         resample: times that each step is walked, at least 1.
     """
 
@@ -239,17 +272,19 @@ class Inpaint(Intervention):
     def __post_init__(self) -> None:
         number("resample", self.resample, 1, 100, whole=True)
 
-    def _where_known(self, known: Tensor, x: Tensor) -> Tensor:
-        return torch.where(self.mask.to(x.device) > 0, known, x)
+    def _inside(self, x: Tensor) -> Tensor:
+        mask = _fitted(self.mask, x) if self.mask.ndim == 2 else self.mask > 0
+        return mask.to(x.device)
 
     def edit(self, at: At) -> Tensor:
         known = self.known.to(at.x).expand_as(at.x)
-        return self._where_known(at.schedule.q_sample(known, at.t, at.noise.like(at.x)), at.x)
+        x = at.schedule.q_sample(known, at.t, at.noise.like(at.x))
+        return torch.where(self._inside(x), x, at.x)
 
     def line(self, at: At, line: tuple[Term, ...]) -> tuple[Term, ...]:
         if at.s:
             return line
-        inside = self.mask.to(at.x)
+        inside = self._inside(at.x).to(at.x)
         rest = tuple(t._replace(tensor=(1 - inside) * t.tensor) for t in line)
         return (*rest, Term("known", 1.0, inside * self.known.to(at.x).expand_as(at.x)))
 

@@ -50,7 +50,7 @@ class Noise:
 
     def __init__(self, kind: str, seeds: Sequence[int]) -> None:
         one_of("noise", kind, NOISES)
-        self._draw = KINDS[kind]
+        self.kind, self._draw = kind, KINDS[kind]
         self.drawn = 0  # how often
         self._generators = [torch.Generator().manual_seed(seed) for seed in seeds]
 

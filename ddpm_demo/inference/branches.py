@@ -11,6 +11,8 @@ import itertools
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
+from torch import Tensor
+
 from ddpm_demo.config import SampleConfig
 from ddpm_demo.config.setting import require
 from ddpm_demo.diffusion.walk import State, Step
@@ -20,18 +22,25 @@ from ddpm_demo.models.checkpoint import Checkpoint
 
 
 def play(
-    checkpoint: Checkpoint, config: SampleConfig, texts: Sequence[str] = (), **options: Any
+    checkpoint: Checkpoint,
+    config: SampleConfig,
+    texts: Sequence[str] = (),
+    *,
+    given: Sequence[Tensor] = (),
+    **options: Any,
 ) -> Iterator[Step]:
     """A run with its changes. Up to the first one it is `generate`, bit for bit.
 
     Args:
-        texts: the changes, as above.
+        texts: the changes, see `inference.changes`.
+        given: the pictures that they need, (1, C, H, W) in [-1, 1].
         options: of `generate`; and `run`, what is called in its place.
 
     Raises:
         ValueError: a change that is not allowed. Raised by the call itself.
     """
-    return _stretches(checkpoint, config, ordered(read(texts, config)), 0, None, **options)
+    now = Now.first(config, given)
+    return _stretches(checkpoint, now, ordered(read(texts, now)), 0, None, **options)
 
 
 def go_on(
@@ -40,6 +49,8 @@ def go_on(
     made: Sequence[str],
     more: Sequence[str],
     state: State,
+    *,
+    given: Sequence[Tensor] = (),
     **options: Any,
 ) -> Iterator[Step]:
     """From a step of a run with the changes `made`, with `more` of them.
@@ -48,19 +59,20 @@ def go_on(
 
     Args:
         state: of that run, as it goes on from its step.
-        options, raises: as of `play`.
+        given, options, raises: as of `play`.
     """
-    changes = read([*made, *more], config)
+    now = Now.first(config, given)
+    changes = read([*made, *more], now)
     old, new = ordered(changes[: len(made)]), changes[len(made) :]
     done = sum(change.t >= state.t for change in old)
     return _stretches(
-        checkpoint, config, [*old[:done], *ordered([*old[done:], *new])], done, state, **options
+        checkpoint, now, [*old[:done], *ordered([*old[done:], *new])], done, state, **options
     )
 
 
 def _stretches(
     checkpoint: Checkpoint,
-    config: SampleConfig,
+    now: Now,
     changes: Sequence[Change],
     done: int,
     state: State | None,
@@ -68,18 +80,17 @@ def _stretches(
     **options: Any,
 ) -> Iterator[Step]:
     """Args: changes: in the order in which they are made, of which the state has `done`."""
-    way = timesteps_of(checkpoint, config)
+    way = timesteps_of(checkpoint, now.config)
     for change in changes:
         if change.name == "draw":
             require(change.t in way, "t of draw", change.t, "one of the run's own steps")
-    hooks = [hook for change in changes if (hook := change.hook)]
-    now = Now(config, tuple(range(config.seed, config.seed + config.n)))
     for change in changes[:done]:
         now = change.settings(now)
     turns = [change for change in changes[done:] if change.turns]
 
     def stretch(now: Now, state: State | None) -> Iterator[Step]:
         start = Start(state, now.seeds)
+        hooks = [hook for change in changes if (hook := change.hook(now))]
         return run(checkpoint, now.config, interventions=hooks, state=start, **options)
 
     return _turned(stretch, turns, now, state, stretch(now, state))

@@ -14,8 +14,11 @@ which it does, and 1 if it isn't there.
 | clip=0:T, clip=1:T | x0_hat is clipped or not |
 | sampler=NAME:T, eta=ETA:T | another sampler, or another eta of DDIM |
 | fork=COUNT:T:PICTURE | so many continuations of one picture, the first with its own noise |
+| picture=T1,T2,...:T | picture k is the given one, noised, down to its T_k; T is the largest |
+| keep=TIMES:T:MASK:K | outside the mask, given picture K stays; each step is walked TIMES |
 
-The first four are interventions in the sense of `diffusion.walk`; the others end one stretch of the
+The last two need pictures that the run is given (see `inference.given`). They and the first four
+are interventions in the sense of `diffusion.walk`; the others end one stretch of the
 run at T, and begin another from its state.
 """
 
@@ -38,7 +41,9 @@ from ddpm_demo.diffusion.interventions import (
     DRAWING,
     Between,
     Draw,
+    FromPicture,
     Guidance,
+    Inpaint,
     Intervention,
     ScaleEps,
     Terms,
@@ -48,14 +53,31 @@ from ddpm_demo.diffusion.walk import State
 CELLS = 32  # a side of the finest mask
 FORKS = 16  # continuations of one picture, at most
 APART = 1_000_003  # between the seeds of two continuations
+TIMES = 20  # that a step is walked, at most, where a part is kept
+GIVEN = 4  # pictures that a run is given, at most
 
 
 @dataclass(frozen=True)
 class Now:
-    """The settings of one stretch of a run: the config, and the seed of each picture's noise."""
+    """The settings of one stretch of a run.
+
+    Attributes:
+        seeds: of each picture's noise.
+        origin: the number that each picture, or the one that it comes from, had at first.
+        given: the pictures that the run is given, (1, C, H, W) in [-1, 1].
+    """
 
     config: SampleConfig
     seeds: tuple[int, ...]
+    origin: tuple[int, ...]
+    given: Sequence[torch.Tensor] = ()
+
+    @classmethod
+    def first(cls, config: SampleConfig, given: Sequence[torch.Tensor] = ()) -> Now:
+        """Those with which a run begins."""
+        return cls(
+            config, tuple(range(config.seed, config.seed + config.n)), (*range(config.n),), given
+        )
 
 
 @dataclass(frozen=True)
@@ -79,11 +101,10 @@ class Change:
         """Whether it begins a stretch."""
         return self.name in _TURNS
 
-    @property
-    def hook(self) -> Intervention | None:
+    def hook(self, now: Now) -> Intervention | None:
         """What it is for a walk; None if it begins a stretch."""
         make = _HOOKS.get(self.name)
-        return make(self) if make else None
+        return make(self, now) if make else None
 
     def whole(self, k: int, low: int, high: int) -> int:
         return int(_numeric(self.name, self.parts[k], low, high, whole=True))
@@ -117,12 +138,13 @@ class Change:
         value, when = self.parts[0], f"from t = {self.t}"
         if self.name in _HOOKS and self.name != "draw" and len(self.parts) > 2:
             when += f" to {self.parts[2]}"
-        if self.name == "draw":
-            when = f"at t = {self.t}"
+        if self.name in ("draw", "picture"):
+            when = f"at t = {self.t}" if self.name == "draw" else ""
+            value = value.replace(",", ", ")
         if self.name == "fork":
             value = f"{value} continuations of picture {int(self.parts[2]) + 1}"
         said = SAID.get(f"{self.name}={value}") or SAID[self.name].format(value)
-        return f"{said} {when}"
+        return f"{said} {when}".strip()
 
 
 SAID = {
@@ -144,6 +166,9 @@ SAID = {
     "sampler": "{}",
     "eta": "η = {}",
     "fork": "{}",
+    "picture": "a picture, noised to t = {}",
+    "keep=1": "all kept but a drawn part",
+    "keep": "all kept but a drawn part, each step {} times",
 }
 """What a change is in words."""
 
@@ -165,18 +190,40 @@ def _between(change: Change, inner: Intervention) -> Intervention:
     return Between(inner, change.t, low)
 
 
-def _draw(change: Change) -> Intervention:
-    operation, _, *rest = change.parts
+def _draw(change: Change, _: Now) -> Intervention:
+    operation, rest = change.parts[0], change.parts[2:]
     one_of("draw", operation, tuple(DRAWING))
     picture = change.whole(2, 0, T_MAX) if rest and rest[0] else None
     return Draw(operation, change.t, read_mask(rest[1]) if rest[1:] else None, picture)
 
 
-_HOOKS: dict[str, Callable[[Change], Intervention]] = {
-    "z": lambda c: _between(c, Terms("z", c.real(0, -10, 10))),
-    "eps": lambda c: _between(c, ScaleEps(c.real(0, 0, 10))),
-    "guidance": lambda c: _between(c, Guidance(c.real(0, 0, 20))),
+def _picture(change: Change, now: Now) -> Intervention:
+    words = change.parts[0].split(",")
+    ts = [int(_numeric("t of picture", word, 1, change.t, whole=True)) for word in words]
+    most = max(now.origin)
+    require(len(ts) > most, "number of t of picture", len(ts), f"{most + 1}, one for each picture")
+    seeds = [now.config.seed + k for k in now.origin]
+    return FromPicture(_given(now, 0), [ts[k] for k in now.origin], seeds)
+
+
+def _keep(change: Change, now: Now) -> Intervention:
+    known = _given(now, change.whole(3, 0, GIVEN - 1))
+    inpaint = Inpaint(known, ~read_mask(change.parts[2]), change.whole(0, 1, TIMES))
+    return Between(inpaint, change.t)
+
+
+def _given(now: Now, k: int) -> torch.Tensor:
+    require(k < len(now.given), "number of pictures given", len(now.given), f"{k + 1} or more")
+    return now.given[k]
+
+
+_HOOKS: dict[str, Callable[[Change, Now], Intervention]] = {
+    "z": lambda c, _: _between(c, Terms("z", c.real(0, -10, 10))),
+    "eps": lambda c, _: _between(c, ScaleEps(c.real(0, 0, 10))),
+    "guidance": lambda c, _: _between(c, Guidance(c.real(0, 0, 20))),
     "draw": _draw,
+    "picture": _picture,
+    "keep": _keep,
 }
 
 
@@ -204,9 +251,11 @@ def _fork(change: Change, now: Now) -> Now:
     count, picture = change.whole(0, 1, FORKS), change.whole(2, 0, now.config.n - 1)
     labels = now.config.label_of_each()
     own = None if labels is None else (labels[picture],)
-    seed = now.seeds[picture]
     config = dataclasses.replace(now.config, n=count, labels=own)
-    return Now(config, tuple(seed + APART * k for k in range(count)))
+    seeds = tuple(now.seeds[picture] + APART * k for k in range(count))
+    return dataclasses.replace(
+        now, config=config, seeds=seeds, origin=(now.origin[picture],) * count
+    )
 
 
 _TURNS: dict[str, Callable[[Change, Now], Now]] = {
@@ -217,7 +266,12 @@ _TURNS: dict[str, Callable[[Change, Now], Now]] = {
     "eta": _setting("eta", lambda c: c.real(0, 0, 1)),
     "fork": _fork,
 }
-_PARTS = {**dict.fromkeys(("z", "eps", "guidance"), (2, 3)), "draw": (2, 4), "fork": (3, 3)}
+_PARTS = {
+    **dict.fromkeys(("z", "eps", "guidance"), (2, 3)),
+    "draw": (2, 4),
+    "fork": (3, 3),
+    "keep": (4, 4),
+}
 
 
 def ordered(changes: Sequence[Change]) -> list[Change]:
@@ -228,18 +282,25 @@ def ordered(changes: Sequence[Change]) -> list[Change]:
 # --- texts ----------------------------------------------------------------------------------------
 
 
-def read(texts: Sequence[str], config: SampleConfig) -> list[Change]:
+def read(texts: Sequence[str], now: Now) -> list[Change]:
     """The changes of a run.
+
+    Args:
+        now: as the run begins.
 
     Raises:
         ValueError: a text that is no change of this table, or asks for what is not allowed.
     """
     found = [_read(text) for text in texts]
-    now = Now(config, tuple(range(config.seed, config.seed + config.n)))
     for change in ordered(found):
         now = change.settings(now)
-        _ = change.hook
+        change.hook(now)
     return found
+
+
+def words_of(texts: Sequence[str]) -> list[str]:
+    """Each change in words, for the title of a run."""
+    return [_read(text).words for text in texts]
 
 
 def _read(text: str) -> Change:

@@ -26,6 +26,7 @@ SHOWN = 40  # characters of a bad value in a message
 PROGRAM = "ddpm_demo"
 INTERVENTION = re.compile(r"[a-z_]+(=[\w.,:+-]{1,200})?", re.ASCII)
 SEVERAL = 8  # interventions in a run
+LISTS = ("with", "pictures")  # of texts, in what a file says of itself
 
 
 def defaults(model: Checkpoint | Facts) -> SampleConfig:
@@ -47,11 +48,13 @@ class RunSpec:
         model: a name, a path or a repo, as `load_checkpoint` takes it.
         sample: how it is sampled.
         interventions: what changes its steps, each as "name" or "name=value".
+        pictures: that it is given, see `inference.given`.
     """
 
     model: str
     sample: SampleConfig = field(default_factory=SampleConfig)
     interventions: tuple[str, ...] = ()
+    pictures: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         require(len(self.interventions) <= SEVERAL, "interventions", "too many", f"{SEVERAL}")
@@ -62,6 +65,8 @@ class RunSpec:
     def to_query(self, model: Checkpoint | Facts) -> str:
         """The run as the query of a link, such as "model=cifar10&class=ship&seed=7".
 
+        A link holds no pictures, so it has no interventions either where these need some.
+
         Args:
             model: the run's own; what it does by default is left out.
         """
@@ -69,7 +74,7 @@ class RunSpec:
         for name, value in self._changes(model).items():
             word = class_words(value, model.classes) if name == "labels" else _text(value)
             pairs.append((_option(name), word))
-        if self.interventions:
+        if self.interventions and not self.pictures:
             pairs.append(("with", ";".join(self.interventions)))
         return urlencode(pairs)
 
@@ -134,7 +139,8 @@ class RunSpec:
             if value is not None or key != "timesteps":
                 named = key == "labels" and classes
                 about[_option(key)] = class_words(value, classes) if named else _text(value)
-        return about | ({"with": ";".join(self.interventions)} if self.interventions else {})
+        lists = zip(LISTS, (self.interventions, self.pictures), strict=True)
+        return about | {name: ";".join(texts) for name, texts in lists if texts}
 
     @classmethod
     def from_metadata(cls, about: Mapping[str, str], classes: Sequence[str] = ()) -> RunSpec:
@@ -153,8 +159,8 @@ class RunSpec:
             if text is not None:  # older files call it "label"
                 named = name == "labels" and classes and text != "None"
                 values[name] = parse_classes(text, classes) if named else _value(name, text)
-        interventions = tuple(filter(None, about.get("with", "").split(";")))
-        return cls(about.get("model", ""), SampleConfig(**values), interventions)
+        lists = [tuple(filter(None, about.get(name, "").split(";"))) for name in LISTS]
+        return cls(about.get("model", ""), SampleConfig(**values), *lists)
 
     def to_command(self, model: Checkpoint | Facts, out: str = "samples.png") -> str:
         """The command line that makes the run's pictures.

@@ -17,6 +17,7 @@ from ddpm_demo.diffusion.noise import Noise
 from ddpm_demo.diffusion.schedule import Schedule
 from ddpm_demo.diffusion.walk import Intervention, Step
 from ddpm_demo.inference.branches import play
+from ddpm_demo.inference.changes import GIVEN
 from ddpm_demo.inference.generate import Start, timesteps_of
 from ddpm_demo.models.checkpoint import Checkpoint
 
@@ -32,7 +33,7 @@ class _Blind(NamedTuple):
         return Prediction(torch.zeros_like(x_t), x_t)
 
 
-LINE = ("z", "sampler", "eta")  # changes of a run that its lines show
+LINE = ("z", "sampler", "eta", "keep")  # changes of a run that its lines show
 
 
 def updates(
@@ -52,7 +53,11 @@ def updates(
     """
     schedule = Schedule.from_config(checkpoint.diffusion)
     shown = [change for change in changes if change.partition("=")[0] in LINE]
-    steps = list(play(checkpoint, config, shown, run=_blind))
+    given = [torch.zeros(1, 1, 1, 1)] * GIVEN
+    met: dict[int, Step] = {}
+    for step in play(checkpoint, config, shown, given=given, run=_blind):
+        met.setdefault(step.index, step)  # where a part is kept, steps are walked several times
+    steps = list(met.values())
     return {
         "sampler": config.sampler,
         "clip": config.clip,

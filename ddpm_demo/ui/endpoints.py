@@ -85,7 +85,10 @@ def generate(
         URIs besides: picture (x_t) and guess (x0_hat).
     """
     selected, config = _asked(model, labels, n, seed, (sampler, steps, guidance))
-    yield from _streamed(_steps(selected, config))
+    from ddpm_demo.inference.generate import generate as begin
+
+    options: dict[str, Any] = {"bf16": runtime.bf16(), "denoiser": runtime.denoiser}
+    yield from _streamed(begin(selected.checkpoint, config, **options))
 
 
 @friendly
@@ -140,35 +143,25 @@ def denoise(
     Args:
         picture: as for /noise; it is resized to the model, and made grey where the model is.
         t: 1 to T: the larger, the freer the model.
-        model, labels, seed, sampler: as for /generate.
+        model, seed, sampler: as for /generate.
+        labels: the name of a class; nothing: any.
         steps: from t to 0; 0: the model's own share for that part of the way.
 
     Returns:
         As /generate.
     """
-    import numpy as np
-
-    from ddpm_demo.diffusion.forward import jump
-    from ddpm_demo.diffusion.noise import Noise
-    from ddpm_demo.diffusion.schedule import Schedule
-    from ddpm_demo.diffusion.walk import State
-    from ddpm_demo.inference.generate import timesteps_of
-    from ddpm_demo.media import convert
+    from ddpm_demo.inference import given
+    from ddpm_demo.inference.branches import play
 
     opened = _opened(picture)
     selected, config = _asked(model, labels, 1, seed, (sampler, 0, -1.0))
-    checkpoint, shape = selected.checkpoint, selected.checkpoint.model.config
-    T = checkpoint.diffusion.T
-    number("t", t, 1, T, whole=True)
+    checkpoint = selected.checkpoint
+    number("t", t, 1, checkpoint.diffusion.T, whole=True)
     number("steps", steps, 0, t, whole=True)
-    config = config.but(start=t, steps=min(t, steps or max(1, round(config.steps * t / T))))
-    mode = "L" if shape.channels == 1 else "RGB"
-    pixels = np.asarray(convert.square(opened, shape.size).convert(mode))
-    x_0 = convert.to_tensor(pixels.reshape(1, shape.size, shape.size, shape.channels))
-    schedule, way = Schedule.from_config(checkpoint.diffusion), timesteps_of(checkpoint, config)
-    x_t = jump(schedule, x_0, way[0], Noise(checkpoint.diffusion.noise, [config.seed])).x_t
-    device = next(checkpoint.model.parameters()).device
-    yield from _streamed(_steps(selected, config, State(tuple(way), 0, x_t.to(device))))
+    config, change = given.begun(checkpoint, config, [t], steps)
+    known = given.fitted(opened, checkpoint.model.config)
+    options: dict[str, Any] = {"bf16": runtime.bf16(), "denoiser": runtime.denoiser}
+    yield from _streamed(play(checkpoint, config, [change], given=[known], **options))
 
 
 @friendly
@@ -288,13 +281,6 @@ def _require_seconds(seconds: float, most: float) -> None:
             f"This would take about {spoken(seconds)}, and the limit here is {spoken(most)}. "
             "Ask for fewer steps or pictures."
         )
-
-
-def _steps(selected: Any, config: SampleConfig, state: Any = None) -> Iterator[Any]:
-    from ddpm_demo.inference.generate import generate as begin
-
-    options: dict[str, Any] = {"bf16": runtime.bf16(), "denoiser": runtime.denoiser}
-    return begin(selected.checkpoint, config, state=state, **options)
 
 
 def _streamed(steps: Iterator[Any]) -> Iterator[Any]:

@@ -58,6 +58,9 @@ TEMPLATE = f"""
     <input type="range" class="t" min="0" max="1000" step="1" aria-label="Timestep t">
     <output><i>t</i> = <b class="now"></b> / <span class="T"></span></output>
     <button type="button" class="own">Your picture…</button>
+    <button type="button" class="denoise"
+      title="Goes to Generate: a model takes the noise away, from this t on">Denoise from
+      here</button>
     <label>Whole run in <select class="speed"><option value="5">5 s</option>
       <option value="10" selected>10 s</option><option value="20">20 s</option></select></label>
   </div>

@@ -22,7 +22,7 @@ from ddpm_demo.ui.server.lazy import called
 
 HERE = Path(__file__).parent
 HANDLERS = "ddpm_demo.ui.forward.handlers"
-SCRIPTS = ("forward.js", "link.js")
+SCRIPTS = ("forward.js", "link.js", "denoise.js")
 NAMES = [Path(path).stem.capitalize() for path in EXAMPLES]
 
 

@@ -11,9 +11,11 @@ import gradio as gr
 from ddpm_demo.catalog import SAMPLERS
 from ddpm_demo.config import SampleConfig
 from ddpm_demo.config.setting import number
+from ddpm_demo.diffusion.timesteps import parse_timesteps
 from ddpm_demo.diffusion.walk import Step
-from ddpm_demo.inference import timing
-from ddpm_demo.inference.changes import read
+from ddpm_demo.inference import given, timing
+from ddpm_demo.inference.branches import play
+from ddpm_demo.inference.changes import words_of
 from ddpm_demo.inference.generate import generate
 from ddpm_demo.inference.labels import class_words, parse_classes
 from ddpm_demo.inference.record import Record
@@ -21,6 +23,7 @@ from ddpm_demo.inference.spec import RunSpec
 from ddpm_demo.inference.updates import updates
 from ddpm_demo.ui.components import controls, player
 from ddpm_demo.ui.components.model_choice import Selected, find, most_pictures
+from ddpm_demo.ui.components.pad import drawn
 from ddpm_demo.ui.generate import link
 from ddpm_demo.ui.generate.asked import TIMES, Asked
 from ddpm_demo.ui.server import runtime, settings
@@ -94,6 +97,29 @@ def run(visitor: str, own: Mapping[str, str], name: Any, *values: Any) -> Iterat
     yield from show(visitor, selected, RunSpec(selected.name, config), steps)
 
 
+@GPU
+@friendly
+def from_picture(
+    visitor: str, own: Mapping[str, str], source: Any, name: Any, *values: Any
+) -> Iterator[Any]:
+    """Noise a picture, and stream how it is denoised, from each t of a row (SDEdit).
+
+    Args:
+        source: JSON of the page: `picture`, a data URI, and `t`, a list of them.
+    """
+    picture, words = drawn(source)
+    selected = find(name, own)
+    checkpoint = selected.checkpoint
+    ts = parse_timesteps(words, checkpoint.diffusion.T)
+    config, change = given.begun(checkpoint, sample_config(selected, Asked(*values)), ts)
+    require_time(selected, config)
+    known = given.fitted(picture, checkpoint.model.config)
+    spec = RunSpec(selected.name, config, (change,), (given.write(known),))
+    options: dict[str, Any] = {"bf16": runtime.bf16(), "denoiser": runtime.denoiser}
+    steps = play(checkpoint, config, [change], given=[known], **options)
+    yield from show(visitor, selected, spec, steps)
+
+
 def show(
     visitor: str,
     selected: Selected,
@@ -110,6 +136,7 @@ def show(
     """
     record = past or Record()
     classes, changes = selected.checkpoint.classes, spec.interventions
+    row = spec.sample.n if spec.pictures and spec.sample.n <= given.ROW else None
     yield from player.stream(
         record.watch(steps),
         panels=player.STEP_PANELS,
@@ -120,6 +147,7 @@ def show(
         id=runs.begin(visitor, record),
         changed=", ".join(_changes(spec)),
         since=since,
+        columns=row,
     )
     last = record.steps[max(record.steps)].state
     if last.t:
@@ -137,7 +165,7 @@ def _title(selected: Selected, spec: RunSpec) -> str:
 
 
 def _changes(spec: RunSpec) -> list[str]:
-    return [change.words for change in read(spec.interventions, spec.sample)]
+    return words_of(spec.interventions)
 
 
 def how_long(own: Mapping[str, str], name: Any, *values: Any) -> str:

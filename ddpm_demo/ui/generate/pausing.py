@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
@@ -11,6 +12,7 @@ from ddpm_demo.catalog import SAMPLERS
 from ddpm_demo.config import SampleConfig
 from ddpm_demo.config.setting import number, one_of, require
 from ddpm_demo.diffusion.walk import State, Step
+from ddpm_demo.inference import given
 from ddpm_demo.inference.branches import go_on, play
 from ddpm_demo.inference.changes import FORKS
 from ddpm_demo.inference.record import Record
@@ -47,14 +49,15 @@ def proceed(
     selected, spec = _run_of(at, own)
     config, made = spec.sample, list(spec.interventions)
     require_time(selected, config)
+    options = {**_options(), "given": given.read(spec.pictures, selected.checkpoint.model.config)}
     if way == "again":
-        steps = play(selected.checkpoint, config, made, **_options())
+        steps = play(selected.checkpoint, config, made, **options)
         yield from show(visitor, selected, spec, steps)
         return
     kind, value, once, breaks, count, switch = form
     stops = breakpoints(breaks)
     record, state = None, None
-    for found in _state_at(at, selected, spec):
+    for found in _state_at(at, selected, spec, options):
         if isinstance(found, str):
             yield found
         else:
@@ -64,8 +67,8 @@ def proceed(
     more = change_text(kind, value, once, state.t, at, selected.checkpoint.classes)
     if way == "branch":
         more += _branches(config, at, state, count, bool(switch))
-    spec = RunSpec(spec.model, config, (*made, *more))
-    steps = go_on(selected.checkpoint, config, made, more, state, **_options())
+    spec = dataclasses.replace(spec, interventions=(*made, *more))
+    steps = go_on(selected.checkpoint, config, made, more, state, **options)
     past = None if way == "branch" else record
     limit = {"step": state.t - 1, "to": until}.get(way)
     if way == "to":
@@ -93,7 +96,7 @@ def _run_of(at: Place, own: Mapping[str, str]) -> tuple[Selected, RunSpec]:
 
 
 def _state_at(
-    at: Place, selected: Selected, spec: RunSpec
+    at: Place, selected: Selected, spec: RunSpec, options: Mapping[str, Any]
 ) -> Iterator[str | tuple[Record | None, State]]:
     """The run's record and its state at the step that is shown; before, what to show meanwhile."""
     record = runs.get(at.run)
@@ -103,9 +106,9 @@ def _state_at(
         return
     made, record = spec.interventions, Record()
     if seen:
-        steps = go_on(selected.checkpoint, spec.sample, made, (), seen.state, **_options())
+        steps = go_on(selected.checkpoint, spec.sample, made, (), seen.state, **options)
     else:
-        steps = play(selected.checkpoint, spec.sample, made, **_options())
+        steps = play(selected.checkpoint, spec.sample, made, **options)
     for step in record.watch(steps):
         if step.index >= at.step and step.state:
             yield record, step.state

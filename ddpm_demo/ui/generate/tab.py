@@ -15,6 +15,7 @@ from ddpm_demo.ui.components.controls import QUICK, QUIET, text
 from ddpm_demo.ui.components.hub_entry import build_hub_entry
 from ddpm_demo.ui.components.links import Links, Part
 from ddpm_demo.ui.components.model_choice import MOST, ModelChoice, about, first_model
+from ddpm_demo.ui.components.pad import SOURCE, build_pad
 from ddpm_demo.ui.generate import link
 from ddpm_demo.ui.generate.asked import TIMES, Asked
 from ddpm_demo.ui.generate.first_run import first_run
@@ -109,6 +110,7 @@ def build_generate_tab(any_repo: bool = False, links: Links | None = None) -> Mo
                 elem_id="player", step=True, opening=first_run, link="generate", again=AGAIN
             )
             box = build_pausing()
+            denoise = _picture()
         with gr.Column(scale=1, min_width=280, elem_classes="settings"):
             with gr.Row(elem_id="act"):
                 buttons = controls.RunButtons.build("Generate", "go", "stop", "player")
@@ -128,7 +130,7 @@ def build_generate_tab(any_repo: bool = False, links: Links | None = None) -> Mo
     asked = Asked(
         sampler=sampler, steps=steps, n=n, seed=seed, labels=labels, guidance=guidance, **rest
     )
-    _connect_runs(choice, asked, buttons, box, screen)
+    _connect_runs(choice, asked, buttons, box, denoise, screen)
     shown = [line, sampler, steps, asked.spacing, asked.variance, asked.clip, asked.start]
     shown += [labels, guidance, n]
     linked = gr.State("")
@@ -152,31 +154,69 @@ def _add_link(links: Links, choice: ModelChoice, asked: Asked, read: list[Any]) 
     links.add(part, changes, called(f"{HANDLERS}:query"), inputs=inputs)
 
 
+def _picture() -> gr.Button:
+    """A box, closed at first, with a pad for a picture that a run begins with."""
+    with gr.Accordion("From a picture", open=False, elem_id="from-picture"):
+        gr.Markdown(
+            "Draw or open a picture. It is resized to the model, noised to *t*, and denoised: "
+            "from a low *t* it stays what it is, and from a high one the model makes it its own "
+            "(SDEdit, Meng et al. 2022). Several *t* give a row."
+        )
+        build_pad("pad")
+        return gr.Button("Denoise from here", elem_id="denoise", variant="primary")
+
+
 def _connect_runs(
-    choice: ModelChoice, asked: Asked, buttons: controls.RunButtons, box: Pausing, screen: gr.HTML
+    choice: ModelChoice,
+    asked: Asked,
+    buttons: controls.RunButtons,
+    box: Pausing,
+    denoise: gr.Button,
+    screen: gr.HTML,
 ) -> None:
     """What begins runs, goes on with them, and ends them."""
     visitor = gr.State("", delete_callback=runs.leave)
     gr.on(None, new_visitor, None, visitor, **QUICK)
-    event = _connect_run(visitor, choice, asked, buttons, screen)
-    events = [event, *connect_pausing(box, choice, visitor, buttons, screen)]
+    model = [choice.own, choice.name, *asked.all()]
+    events = [_connect_run([visitor, *model], buttons, screen)]
+    drawn = gr.Textbox("", visible=False)
+    inputs = [visitor, choice.own, drawn, *model[1:]]
+    events.append(_connect_picture(denoise, inputs, buttons, screen))
+    events += [*connect_pausing(box, choice, visitor, buttons, screen)]
     _connect_stop(events, buttons, box, screen)
 
 
-def _connect_run(
-    visitor: gr.State,
-    choice: ModelChoice,
-    asked: Asked,
-    buttons: controls.RunButtons,
-    screen: gr.HTML,
+def _connect_picture(
+    denoise: gr.Button, inputs: list[Any], buttons: controls.RunButtons, screen: gr.HTML
 ) -> Any:
+    """What "Denoise from here" does: its event.
+
+    Args:
+        inputs: of the handler; in place of the third, the page sends what is on the pad.
+    """
+    buttons.begin(screen, denoise)
+    names = ", ".join(f"v{k}" for k in range(len(inputs)))
+    event = denoise.click(
+        streamed(f"{HANDLERS}:from_picture", loading=player.LOADING),
+        inputs,
+        screen,
+        js=f"({names}) => [{names.replace('v2', SOURCE.format('pad'), 1)}]",
+        concurrency_id="model",
+        concurrency_limit=settings.RUNS,
+        **QUIET | player.PROGRESS,
+    )
+    buttons.restore_after(event)
+    return event
+
+
+def _connect_run(inputs: list[Any], buttons: controls.RunButtons, screen: gr.HTML) -> Any:
     """What the main button does: its event."""
     again = json.dumps({"__type__": "update", "value": "Make new ones"})
     screen.begun(None, None, buttons.go, js=f"() => ({again})", **QUIET)
     buttons.begin(screen)
     event = buttons.go.click(
         streamed(f"{HANDLERS}:run", loading=player.LOADING),
-        [visitor, choice.own, choice.name, *asked.all()],
+        inputs,
         screen,
         concurrency_id="model",
         concurrency_limit=settings.RUNS,

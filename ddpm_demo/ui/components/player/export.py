@@ -28,7 +28,7 @@ SYMBOLS = {
     "ε̂": "eps_hat",
     "σ": "sigma",
 }  # which the font of films lacks
-META = {"with": 2000}  # characters of a value, at most; 300 of the others
+META = {"with": 2000, "pictures": 2_000_000}  # characters of a value, at most; 300 of the others
 PATIENCE = 10.0  # seconds to wait for one of two encoders
 MIMES = {"gif": "image/gif", "mp4": "video/mp4", "strip": "image/png", "png": "image/png"}
 
