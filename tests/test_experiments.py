@@ -1,6 +1,7 @@
 """Experiments: what they show, measure and save, on tiny networks."""
 
 import json
+import re
 import subprocess
 import sys
 from collections.abc import Callable
@@ -17,9 +18,12 @@ from ddpm_demo import cli
 from ddpm_demo.config.setting import settings
 from ddpm_demo.experiments import EXPERIMENTS
 from ddpm_demo.experiments.asked import BUG_NAMES, Break, Guess, Race
+from ddpm_demo.evaluation.classifier import Classifier, ClassifierConfig
+from ddpm_demo.experiments import EXPERIMENTS, deciding
+from ddpm_demo.experiments.asked import BUG_NAMES, Break, Decide, Guess, Race
 from ddpm_demo.experiments.bugs import BUGS, recorded
-from ddpm_demo.experiments.report import Hidden, Report, Sheet
-from ddpm_demo.experiments.tools import Tools, interval
+from ddpm_demo.experiments.report import Hidden, Plot, Report, Sheet
+from ddpm_demo.experiments.tools import Tools, interval, wilson
 from ddpm_demo.inference.generate import generate
 from ddpm_demo.inference.spec import defaults
 from ddpm_demo.media import convert
@@ -67,6 +71,46 @@ def test_the_interval_is_student_s(n: int) -> None:
     known = stats.t.ppf(0.975, n - 1) * values.std(ddof=1) / n**0.5
     assert mean == pytest.approx(values.mean())
     assert half == pytest.approx(known, rel=0.035 if n == 3 else 0.01)
+
+
+@pytest.mark.parametrize(("k", "n"), [(0, 16), (1, 16), (8, 16), (16, 16), (40, 130)])
+def test_the_interval_of_a_share_is_wilson_s(k: int, n: int) -> None:
+    known = stats.binomtest(k, n).proportion_ci(0.95, "wilson")
+    assert wilson(k, n) == pytest.approx((known.low, known.high), abs=1e-6)
+
+
+def test_continuations_begin_at_their_step_and_have_fresh_noise(
+    tiny: Callable[..., Checkpoint], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With a judge that knows the answer: whether the mean of a picture is above 0."""
+
+    class Judge(Classifier):
+        def extract(self, pixels: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+            mean = pixels.float().mean((1, 2, 3)) - 127.5
+            return mean[:, None], torch.stack([-mean, mean], 1)
+
+    judge = Judge(ClassifierConfig(("dark", "bright"), 8, widths=(4, 4, 4, 4), dim=4))
+    monkeypatch.setattr(deciding, "judge_of", lambda _: judge)
+    checkpoint = tiny()
+    report = last("decide", Decide(steps=10, seed=2), Tools(load=lambda _: checkpoint))
+    config = defaults(checkpoint).but(sampler="dpmpp_2m_sde", steps=10, n=1, seed=2, eta=1.0)
+    steps = list(generate(checkpoint, config))
+    sheet = report.panels[0]
+    assert isinstance(sheet, Sheet)
+    assert np.array_equal(sheet.cells[0][-1], convert.to_uint8(steps[-1].x_t))
+    bright = bool(steps[-1].x_t.clamp(-1, 1).mean() > 0)
+    assert report.numbers["class"] == ("bright" if bright else "dark")
+    pages = [panel for panel in report.panels if isinstance(panel, Hidden)]
+    ts = [step.t for step in steps]
+    assert [row["t"] for row in report.numbers["shares"]] == [ts[k] for k in (1, 2, 4, 6, 8)]
+    for page, row in zip(pages, report.numbers["shares"], strict=True):
+        ((ends,),) = page.panels[0].cells  # type: ignore[union-attr]
+        assert row["same"] == int(((ends.mean((1, 2, 3)) > 127.5) == bright).sum())
+        others = [end.tobytes() for end in (*ends, convert.to_uint8(steps[-1].x_t)[0])]
+        assert len(set(others)) == 17  # none of them is the run itself
+    xml = next(panel for panel in report.panels if isinstance(panel, Plot)).svg
+    heights = [float(h) for h in re.findall(r'width="[\d.]+" height="([\d.]+)"', xml)]
+    assert sum(heights) / len(ts) == pytest.approx(228 - 44 - 32, abs=0.1)
 
 
 def test_race_shows_the_runs_of_generate(tools: Tools) -> None:

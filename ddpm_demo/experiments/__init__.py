@@ -14,6 +14,8 @@ from typing import TYPE_CHECKING, Any
 
 from ddpm_demo.config.setting import one_of, require, settings
 from ddpm_demo.experiments.asked import Break, Copying, Guess, Noises, Plane, Race
+from ddpm_demo.experiments.asked import Break, Copying, Decide, Guess, Noises, Plane, Race
+from ddpm_demo.setting import one_of, require, settings
 
 if TYPE_CHECKING:
     from ddpm_demo.experiments.report import Report
@@ -109,6 +111,14 @@ EXPERIMENTS: dict[str, Experiment] = {
             about="Three runs, and one has a bug. Guess which before you look.",
             settings=Guess,
             module="breaking",
+        ),
+        Experiment(
+            name="decide",
+            question="When is it decided?",
+            about="One picture of no given class: what a classifier reads in the guess at each t, "
+            "and how many of 16 continuations from there end in the same class.",
+            settings=Decide,
+            module="deciding",
         ),
         Experiment(
             name="copying",

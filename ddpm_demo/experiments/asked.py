@@ -81,6 +81,22 @@ class Copying:
 
 
 @dataclass(frozen=True)
+class Decide:
+    """When the class of a picture is decided."""
+
+    model: str = setting("mnist", "a model's name or path", label="Model")
+    seed: int = setting(0, "of the picture", **SEED)
+    sampler: str = setting(
+        "dpmpp_2m_sde", "which adds fresh noise", choices=("ddpm", "ddim", "dpmpp_2m_sde"),
+        label="Sampler",
+    )  # fmt: skip
+    steps: int = setting(15, "of each run", low=5, high=100, whole=True, label="Steps")
+
+    def __post_init__(self) -> None:
+        check(self)
+
+
+@dataclass(frozen=True)
 class Noises:
     """Noise that is not Gaussian."""
 

@@ -78,6 +78,14 @@ def interval(values: Sequence[float]) -> tuple[float, float]:
     return mean, t * deviation / math.sqrt(n)
 
 
+def wilson(k: int, n: int) -> tuple[float, float]:
+    """The 95 % interval of a share of which k of n were seen (Wilson 1927)."""
+    z = 1.959964
+    middle, width = k + z**2 / 2, z * math.sqrt(k * (n - k) / n + z**2 / 4)
+    low, high = (middle - width) / (n + z**2), (middle + width) / (n + z**2)
+    return max(0.0, low), min(1.0, high)
+
+
 def spoken(mean: float, half: float) -> str:
     """A mean with its interval, such as "0.123 ± 0.045"."""
     return f"{mean:.3f} ± {half:.3f}"

@@ -11,6 +11,7 @@ import math
 from collections.abc import Iterable, Mapping, Sequence
 
 COLOURS = ("#0d9488", "#94a3b8", "#d97706")
+STACKED = (*COLOURS, "#4f46e5", "#be185d", "#65a30d", "#0369a1", "#a16207")  # on each other
 WIDTH, HEIGHT, LEFT, RIGHT, BOTTOM, TOP = 400, 228, 62, 24, 44, 32  # a phone shows it readably
 DOTS = 240  # at most, of a smoothed line: beyond, neighbours are averaged
 SMOOTH = 12  # a smoothed line is the mean of its neighbours in a window of this share of all
@@ -104,6 +105,41 @@ def bar_plot(names: Sequence[str], shares: Mapping[str, Sequence[float]]) -> str
     return _svg(top + row * len(names) + 4, parts)
 
 
+def stack_plot(ts: Sequence[int], shares: Mapping[str, Sequence[float]], label: str) -> str:
+    """Shares that add up to 1, on each other, in a column for each t from left to right.
+
+    Args:
+        ts: falling.
+        shares: up to eight lists, as long as `ts`, by what the legend calls them.
+        label: of the axis.
+
+    Raises:
+        ValueError: there is nothing to draw.
+    """
+    if not ts or not shares:
+        raise ValueError("There is no column to draw.")
+    top = TOP + 18 * ((len(shares) - 1) // 4)
+    wide, tall = (WIDTH - LEFT - RIGHT) / len(ts), HEIGHT - BOTTOM - TOP
+    parts = []
+    for i in range(len(ts)):
+        y = top + float(tall)
+        for k, values in enumerate(shares.values()):
+            y -= tall * values[i]
+            parts.append(
+                f'<rect x="{LEFT + wide * i:.2f}" y="{y:.2f}" width="{wide + 0.3:.2f}" '
+                f'height="{tall * values[i]:.2f}" fill="{STACKED[k]}" stroke="none"/>'
+            )
+    for k, name in enumerate(shares):
+        parts += _legend(k, name, LEFT + 84 * (k % 4), 15 + 18 * (k // 4), STACKED[k])
+    for share in (0, 0.5, 1):
+        y = top + tall * (1 - share)
+        parts.append(_text(LEFT - 8, y + 4, f"{100 * share:.0f} %", "end"))
+    for i in sorted({0, len(ts) // 2, len(ts) - 1}):
+        x, words = LEFT + wide * (i + 0.5), f"{label} = {ts[i]}"
+        parts.append(_text(x, top + tall + 18, words, "middle"))
+    return _svg(top + tall + 28, parts)
+
+
 def plane_plot(
     points: Mapping[str, Points | list[list[float]]],
     paths: Sequence[Sequence[Sequence[float]]] = (),
@@ -163,8 +199,9 @@ def _text(x: float, y: float, words: str, anchor: str = "start", size: int = 12)
     )
 
 
-def _legend(k: int, name: str, x: float, y: float) -> list[str]:
-    dot = f'<circle cx="{x + 5}" cy="{y - 4}" r="5" fill="{COLOURS[k]}" stroke="none"/>'
+def _legend(k: int, name: str, x: float, y: float, colour: str = "") -> list[str]:
+    fill = colour or COLOURS[k]
+    dot = f'<circle cx="{x + 5}" cy="{y - 4}" r="5" fill="{fill}" stroke="none"/>'
     return [dot, _text(x + 15, y, name)]
 
 

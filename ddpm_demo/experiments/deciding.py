@@ -1,0 +1,224 @@
+"""When is it decided?: a classifier reads the guess at each t, and runs go on from five of them.
+
+Structure is decided early, and texture late (Raya & Ambrogioni 2023; Biroli et al. 2024).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ddpm_demo.config import SEED_MAX, SampleConfig
+from ddpm_demo.diffusion.walk import State
+from ddpm_demo.evaluation.classifier import Classifier, judge_of
+from ddpm_demo.experiments.asked import Decide
+from ddpm_demo.experiments.report import Hidden, Panel, Plot, Report, Sheet, Table, Words
+from ddpm_demo.experiments.tools import Tools, wilson
+from ddpm_demo.inference.branches import go_on
+from ddpm_demo.inference.generate import defaults
+from ddpm_demo.media import convert
+from ddpm_demo.media.plots import line_plot, stack_plot
+from ddpm_demo.models.checkpoint import Checkpoint
+
+N = 16  # continuations from each t
+PARTS = (0.9, 0.75, 0.6, 0.45, 0.25)  # of the steps that are left, where they begin
+APART = 10_007  # between the seeds of two sets of continuations
+CLEAR = 0.5  # a class whose share never reaches this in the verdicts is one of "others"
+
+
+def cost(asked: Decide, per_call: Callable[[str, int], float]) -> float:
+    left = sum(round(part * asked.steps) for part in PARTS)
+    return asked.steps * per_call(asked.model, 1) + left * per_call(asked.model, N)
+
+
+@dataclass
+class _Course:
+    """The run of one picture, what the judge says, and its continuations, by the index of a step.
+
+    Attributes:
+        verdicts: (classes,) probabilities for x0_hat, at each step.
+        guesses: x0_hat at each step, uint8 (1, H, W, C).
+        ends: for each start, the classes of the continuations, and their pictures.
+    """
+
+    asked: Decide
+    checkpoint: Checkpoint
+    judge: Classifier
+    tools: Tools
+    states: list[State] = field(default_factory=list)
+    verdicts: list[Tensor] = field(default_factory=list)
+    guesses: list[np.ndarray] = field(default_factory=list)
+    ends: dict[int, tuple[list[int], np.ndarray]] = field(default_factory=dict)
+
+    @property
+    def config(self) -> SampleConfig:
+        """Of class "any": with a class there would be nothing to decide."""
+        best = defaults(self.checkpoint)
+        steps = min(self.asked.steps, best.start or self.checkpoint.diffusion.T)
+        sampler, seed = self.asked.sampler, self.asked.seed
+        return best.but(sampler=sampler, steps=steps, n=1, seed=seed, labels=None, eta=1.0)
+
+    def run(self) -> Iterator[float]:
+        """How much of the run is done."""
+        for step in self.tools.generate(self.checkpoint, self.config):
+            assert step.state
+            self.states.append(step.state)
+            self.guesses.append(convert.to_uint8(step.x0_hat))
+            self.verdicts.append(self.probabilities(self.guesses[-1])[0])
+            yield step.index / step.total
+
+    def probabilities(self, pixels: np.ndarray) -> Tensor:
+        """What the judge says of pictures: (n, classes)."""
+        _, logits = self.judge.extract(torch.from_numpy(pixels).permute(0, 3, 1, 2))
+        return logits.softmax(1).cpu()
+
+    @property
+    def starts(self) -> list[int]:
+        """The steps from which the run goes on in other ways."""
+        total = len(self.states) - 1
+        return sorted({total - max(1, round(part * total)) for part in PARTS})
+
+    def go_on(self, index: int) -> Iterator[float]:
+        """The continuations of a step: each from the same x_t, with fresh noise of its own."""
+        state = self.states[index]
+        seed = (self.asked.seed + APART * (index + 1)) % (SEED_MAX - N)
+        more = [f"fork={N}:{state.t}:0", f"noise={seed}:{state.t}"]
+        run = self.tools.generate
+        for step in go_on(self.checkpoint, self.config, [], more, state, run=run):
+            yield (step.index - index) / max(1, step.total - index)
+        pixels = convert.to_uint8(step.x_t)
+        self.ends[index] = self.probabilities(pixels).argmax(1).tolist(), pixels
+
+    @property
+    def final(self) -> int:
+        """The class that the picture has in the end."""
+        return int(self.verdicts[-1].argmax())
+
+    def shares(self) -> list[tuple[int, int]]:
+        """t of each start so far, and how many of its continuations end in the same class."""
+        return [(self.states[i].t, labels.count(self.final)) for i, (labels, _) in self.each()]
+
+    def each(self) -> list[tuple[int, tuple[list[int], np.ndarray]]]:
+        return sorted(self.ends.items())
+
+
+def run(asked: Decide, tools: Tools) -> Iterator[Report]:
+    checkpoint = tools.load(asked.model)
+    course = _Course(asked, checkpoint, judge_of(checkpoint), tools)
+    for part in course.run():
+        yield Report(0.15 * part, "One picture, and what the classifier says of each guess")
+    starts = course.starts
+    left = [len(course.states) - 1 - i for i in starts]
+    for k, index in enumerate(starts):
+        t = course.states[index].t
+        for part in course.go_on(index):
+            done = 0.15 + 0.84 * (sum(left[:k]) + part * left[k]) / sum(left)
+            yield Report(done, f"{N} continuations from t = {t}", _panels(course))
+    panels = (*_panels(course), _table(course), _words(course), *_pictures(course))
+    yield Report(1, "", panels, _numbers(course))
+
+
+def _panels(course: _Course) -> tuple[Panel, ...]:
+    """The picture's way, the verdicts over t, and the shares so far."""
+    at = [*course.starts, len(course.states) - 1]
+    names = course.judge.config.classes
+    best = [course.verdicts[i].max(0) for i in at]
+    sheet = Sheet(
+        f"What the network guesses, x̂₀, and what the classifier reads ({course.asked.model}, "
+        f"seed {course.asked.seed})",
+        (tuple(course.guesses[i] for i in at),),
+        columns=tuple(f"t = {course.states[i].t}" for i in at),
+        notes=(tuple(f"{names[int(b.indices)]} {100 * float(b.values):.0f} %" for b in best),),
+        wide=1,
+    )
+    return (sheet, _band(course), *_curve(course))
+
+
+def _band(course: _Course) -> Plot:
+    """The verdict on x0_hat at each t, the shares of the classes on each other."""
+    table = torch.stack(course.verdicts)
+    names = course.judge.config.classes
+    shown: list[int] = []
+    for k in table.amax(0).argsort(descending=True).tolist():
+        if k == course.final or (float(table[:, k].max()) >= CLEAR and len(shown) < 6):
+            shown.append(k)
+    shown.sort(key=lambda k: k != course.final)
+    shares = {names[k]: table[:, k].tolist() for k in shown}
+    shares["others"] = (1 - table[:, shown].sum(1)).clamp(min=0).tolist()
+    ts = [state.t for state in course.states]
+    return Plot("The classifier’s verdict on x̂₀", stack_plot(ts, shares, "t"))
+
+
+def _curve(course: _Course) -> tuple[Plot, ...]:
+    found = course.shares()
+    if len(found) < 2:
+        return ()
+    ts = [t for t, _ in found]
+    bounds = [wilson(k, N) for _, k in found]
+    lines = {
+        "share": (ts, [k / N for _, k in found]),
+        "from": (ts, [low for low, _ in bounds]),
+        "to": (ts, [high for _, high in bounds]),
+    }
+    note = f"Of n = {N} continuations from each t, with the 95 % interval of Wilson."
+    return (Plot("Continuations that end in the same class", line_plot(lines, "t", ""), note),)
+
+
+def _table(course: _Course) -> Table:
+    names, rows = course.judge.config.classes, []
+    for (t, same), (_, (labels, _)) in zip(course.shares(), course.each(), strict=True):
+        low, high = wilson(same, N)
+        others = sorted({names[k] for k in labels if k != course.final})
+        share = f"{same} of {N}"
+        rows.append((str(t), share, f"{100 * low:.0f} to {100 * high:.0f} %", ", ".join(others)))
+    title = f"How many continuations end as {names[course.final]}"
+    return Table(title, ("from t", "the same", "95 % interval", "others end as"), tuple(rows))
+
+
+def _words(course: _Course) -> Words:
+    """What the table says, in a sentence that only uses its numbers."""
+    name = course.judge.config.classes[course.final]
+    sure = [t for t, same in course.shares() if same >= 0.9 * N]
+    said = (
+        f"From t = {max(sure)} on, at least nine in ten continuations end as {name}: there it is "
+        "decided, for this picture, as far as 16 continuations can tell."
+        if sure
+        else f"From none of these t do nine in ten continuations end as {name}."
+    )
+    return Words(
+        (
+            said,
+            "What is still open after that is how it looks: open the pictures below, and compare "
+            "the continuations of a high t with those of a low one.",
+        )
+    )
+
+
+def _pictures(course: _Course) -> tuple[Panel, ...]:
+    names, found = course.judge.config.classes, []
+    for index, (labels, pixels) in course.each():
+        t = course.states[index].t
+        counts = sorted({k: labels.count(k) for k in labels}.items(), key=lambda pair: -pair[1])
+        said = ", ".join(f"{count} {names[k]}" for k, count in counts)
+        found.append(Hidden(f"From t = {t}: {said}", (Sheet("", ((pixels,),), wide=8),)))
+    return tuple(found)
+
+
+def _numbers(course: _Course) -> dict[str, Any]:
+    names: Sequence[str] = course.judge.config.classes
+    return {
+        "class": names[course.final],
+        "n": N,
+        "shares": [
+            {"t": t, "same": same, "interval": wilson(same, N)} for t, same in course.shares()
+        ],
+        "verdicts": [
+            {"t": state.t, "class": names[int(v.argmax())], "probability": float(v.max())}
+            for state, v in zip(course.states, course.verdicts, strict=True)
+        ],
+    }
