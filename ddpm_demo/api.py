@@ -32,6 +32,7 @@ from ddpm_demo.evaluation.samples import pages
 from ddpm_demo.files import expand, write_atomically
 from ddpm_demo.inference import given
 from ddpm_demo.inference.branches import play
+from ddpm_demo.inference.changes import write_mask
 from ddpm_demo.inference.generate import generate
 from ddpm_demo.inference.labels import parse_classes
 from ddpm_demo.inference.spec import RunSpec, defaults
@@ -204,6 +205,38 @@ class Model:
             known = given.fitted(opened, self.checkpoint.model.config)
         ts = [t] if isinstance(t, int) else list(t)
         config, change = given.begun(self.checkpoint, self.config(labels, **settings), ts)
+        return self._played(config, change, known, bf16)
+
+    def inpaint(
+        self,
+        picture: Pictures | Tensor,
+        mask: Tensor,
+        times: int = 5,
+        labels: Labels = None,
+        *,
+        bf16: bool = False,
+        **settings: Any,
+    ) -> Pictures:
+        """Make a part of a picture anew, and keep the rest (Lugmayr et al. 2022, RePaint).
+
+        Args:
+            picture: (1, C, H, W) in [-1, 1], of the model's size.
+            mask: bool (side, side), of 4 to 32 cells, true where to make it anew.
+            times: that each step is walked.
+            labels, settings: as in `config`; n for several ways.
+
+        >>> mask = torch.ones(4, 4, dtype=torch.bool)
+        >>> load("mnist").inpaint(torch.zeros(1, 1, 28, 28), mask, 1, n=2, steps=2).x.shape
+        torch.Size([2, 1, 28, 28])
+        """
+        config = self.config(labels, **settings)
+        known = picture.x if isinstance(picture, Pictures) else picture
+        change = f"keep={times}:{self.schedule.T}:{write_mask(mask)}:0"
+        return self._played(config, change, known, bf16)
+
+    def _played(self, config: SampleConfig, change: str, known: Tensor, bf16: bool) -> Pictures:
+        """The end of a run that is given a picture."""
+        (known,) = given.read([given.write(known)], self.checkpoint.model.config)
         for step in play(self.checkpoint, config, [change], given=[known], bf16=bf16):
             last = step
         spec = RunSpec(self.name, config, (change,), (given.write(known),))

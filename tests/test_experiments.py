@@ -18,12 +18,14 @@ from ddpm_demo import cli
 from ddpm_demo.config.setting import settings
 from ddpm_demo.experiments import EXPERIMENTS
 from ddpm_demo.experiments.asked import BUG_NAMES, Break, Guess, Race
+from ddpm_demo.diffusion.denoiser import Denoiser
 from ddpm_demo.evaluation.classifier import Classifier, ClassifierConfig
 from ddpm_demo.experiments import EXPERIMENTS, deciding
-from ddpm_demo.experiments.asked import BUG_NAMES, Break, Decide, Guess, Race
+from ddpm_demo.experiments.asked import BUG_NAMES, Break, Decide, Guess, Guide, Race
 from ddpm_demo.experiments.bugs import BUGS, recorded
 from ddpm_demo.experiments.report import Hidden, Plot, Report, Sheet
 from ddpm_demo.experiments.tools import Tools, interval, wilson
+from ddpm_demo.inference.branches import play
 from ddpm_demo.inference.generate import generate
 from ddpm_demo.inference.spec import defaults
 from ddpm_demo.media import convert
@@ -111,6 +113,33 @@ def test_continuations_begin_at_their_step_and_have_fresh_noise(
     xml = next(panel for panel in report.panels if isinstance(panel, Plot)).svg
     heights = [float(h) for h in re.findall(r'width="[\d.]+" height="([\d.]+)"', xml)]
     assert sum(heights) / len(ts) == pytest.approx(228 - 44 - 32, abs=0.1)
+
+
+def test_guidance_is_the_formula_and_w_1_is_the_conditional_network(
+    tiny: Callable[..., Checkpoint],
+) -> None:
+    checkpoint = tiny(num_classes=3, T=30, predict="v")
+    asked = Guide(label="kind 1", w=2.5, high=20, low=9, seed=1)
+    report = last("guidance", asked, Tools(load=lambda _: checkpoint))
+    for _, (without, with_, guided) in report.numbers["pixel"]:
+        assert guided == pytest.approx(without + 2.5 * (with_ - without), abs=1e-5)
+    config = defaults(checkpoint).but(steps=20, n=4, seed=1, labels=(1,), guidance=2.5)
+    *steps, _ = generate(checkpoint, config.but(guidance=1.0))
+    assert list(report.numbers["length"]) == [step.t for step in steps]
+    denoise = Denoiser(checkpoint.model, checkpoint.diffusion, clip=False)
+    t = torch.full((4,), steps[0].t)
+    without = denoise(steps[0].x_t, t).eps
+    denoise.y = torch.full((4,), 1)
+    gap = (denoise(steps[0].x_t, t).eps - without).square().mean().sqrt()
+    assert report.numbers["length"][steps[0].t] == pytest.approx(float(gap), rel=1e-4)
+    row, third = report.panels[0], report.panels[3]
+    assert isinstance(row, Sheet)
+    assert isinstance(third, Sheet)
+    for k, changes in ((0, {"labels": None}), (1, {"guidance": 1.0}), (4, {"guidance": 6.0})):
+        *_, end = generate(checkpoint, config.but(**changes))
+        assert np.abs(row.cells[0][k].astype(int) - convert.to_uint8(end.x_t)).max() <= 1
+    *_, end = play(checkpoint, config.but(guidance=1.0), ["guidance=6:20:9"])
+    assert np.array_equal(third.cells[0][1], convert.to_uint8(end.x_t))
 
 
 def test_race_shows_the_runs_of_generate(tools: Tools) -> None:

@@ -13,9 +13,12 @@ from ddpm_demo.data.packed import mnist
 from ddpm_demo.diffusion.interventions import Intervention, ScaleEps, Terms
 from ddpm_demo.diffusion.schedule import Schedule
 from ddpm_demo.diffusion.walk import Step
-from ddpm_demo.evaluation.classifier import load_classifier
+from ddpm_demo.evaluation.classifier import judge_of, load_classifier
+from ddpm_demo.experiments.asked import Decide
 from ddpm_demo.experiments.bugs import BUGS
+from ddpm_demo.experiments.deciding import Course
 from ddpm_demo.experiments.nearest import nearest
+from ddpm_demo.experiments.tools import Tools
 from ddpm_demo.inference.generate import generate
 from ddpm_demo.inference.spec import RunSpec, defaults
 from ddpm_demo.inference.updates import updates
@@ -235,6 +238,19 @@ def the_same_noise(card: Card) -> None:
 
 
 CLAIMS["when-is-it-decided", 4] = told_what_to_draw
+
+
+@claim("when-is-it-decided", 5)
+def sixteen_ways(card: Card) -> None:
+    checkpoint, tools = model("mnist"), Tools(load=lambda _: model("mnist"))
+    course = Course(Decide(), checkpoint, judge_of(checkpoint), tools)
+    list(course.run())
+    for index in course.starts[0], course.starts[2]:
+        list(course.go_on(index))
+    (first, few), (middle, most) = course.shares()
+    assert (first, middle) == (933, 600)
+    assert few <= 5
+    assert most >= 14
 
 
 # --- fewer steps ----------------------------------------------------------------------------------

@@ -8,9 +8,11 @@ from typing import Any
 import gradio as gr
 import numpy as np
 import pytest
+import torch
 
 from ddpm_demo.config import SampleConfig
 from ddpm_demo.diffusion.denoiser import Denoiser
+from ddpm_demo.inference.changes import write_mask
 from ddpm_demo.inference.generate import generate
 from ddpm_demo.inference.record import Record
 from ddpm_demo.inference.spec import RunSpec
@@ -118,6 +120,46 @@ def test_branches(selected):
     assert len({x.tobytes() for x in start[0]}) == 1
 
 
+def test_a_drawing_on_branches_is_on_all_of_them(selected):
+    run = header(whole(selected))
+    mask = torch.zeros(8, 8, dtype=torch.bool)
+    mask[:4] = True
+    drawn = {"one": 1, "mask": write_mask(mask)}
+    plain, painted = (
+        frames(proceed("branch", place(run, 2, **drawn), kind=kind))[2]
+        for kind in ("nothing", "draw=bright")
+    )
+    a, b = (
+        np.frombuffer(base64.b64decode(text), np.uint8).reshape(3, 4, 8, 8)[0]
+        for text in (plain, painted)
+    )
+    assert (a[:, 4:] == b[:, 4:]).all()
+    assert (b[:, :4].mean((1, 2)) > a[:, :4].mean((1, 2))).all()
+
+
+@pytest.mark.parametrize(("way", "n"), [("branch", 4), ("on", 1)])
+@pytest.mark.parametrize("over", [True, False])
+def test_a_drawn_part_is_made_anew_and_the_rest_stays(selected, way, n, over):
+    """Also where the run was stopped before its end."""
+    if over:
+        run = header(whole(selected))
+    else:
+        run = header(proceed("to", place(header(whole(selected)), 1), 5))
+    end = np.frombuffer(base64.b64decode(frames(whole(selected))[5]), np.uint8)
+    end = end.reshape(3, 3, 8, 8)[0, 2]
+    mask = torch.zeros(8, 8, dtype=torch.bool)
+    mask[2:7, 3:6] = True
+    found = proceed(way, place(run, 1, one=2, mask=write_mask(mask)), kind="keep=", value="2")
+    said = header(found)
+    assert said["n"] == n
+    assert "all kept but a drawn part, each step 2 times" in said["title"]
+    raw = np.frombuffer(base64.b64decode(frames(found)[5]), np.uint8).reshape(3, n, 8, 8)[0]
+    assert (raw[:, ~mask.numpy()] == end[~mask.numpy()]).all()
+    assert (raw[:, mask.numpy()] != end[mask.numpy()]).any()
+    runs.leave("me")
+    assert frames(proceed("again", place(said, 1)))[5] == frames(found)[5]
+
+
 def test_a_pixel_of_a_run_that_is_kept(selected):
     run = header(whole(selected))
     reply = pixels({"run": run["id"], "step": 1, "picture": 2})
@@ -157,6 +199,12 @@ def test_texts_of_a_form():
     assert change_text("draw=flip", "", False, 9, at, []) == ["draw=flip:9"]
     drawn = replace(at, one=3, mask="AAAA")
     assert change_text("draw=dark", "", False, 9, drawn, []) == ["draw=dark:9:3:AAAA"]
+    assert change_text("draw=dark", "", False, 9, replace(drawn, one=None), []) == [
+        "draw=dark:9::AAAA"
+    ]
+    assert change_text("keep=", "2", False, 9, drawn, []) == ["keep=2:9:AAAA"]
+    with pytest.raises(ValueError, match="drawing is 'empty'"):
+        change_text("keep=", "2", False, 9, at, [])
     assert breakpoints(" 700,400 3") == [700, 400, 3]
 
 

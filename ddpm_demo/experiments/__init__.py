@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 from ddpm_demo.config.setting import one_of, require, settings
 from ddpm_demo.experiments.asked import Break, Copying, Guess, Noises, Plane, Race
 from ddpm_demo.experiments.asked import Break, Copying, Decide, Guess, Noises, Plane, Race
+from ddpm_demo.experiments.asked import Break, Copying, Decide, Guess, Guide, Noises, Plane, Race
 from ddpm_demo.setting import one_of, require, settings
 
 if TYPE_CHECKING:
@@ -119,6 +120,14 @@ EXPERIMENTS: dict[str, Experiment] = {
             "and how many of 16 continuations from there end in the same class.",
             settings=Decide,
             module="deciding",
+        ),
+        Experiment(
+            name="guidance",
+            question="What does guidance do?",
+            about="The network’s answers with a class and without, their difference at each t, "
+            "and what a larger or smaller part of it makes of the same noise.",
+            settings=Guide,
+            module="guiding",
         ),
         Experiment(
             name="copying",

@@ -97,6 +97,28 @@ class Decide:
 
 
 @dataclass(frozen=True)
+class Guide:
+    """Classifier-free guidance, opened."""
+
+    model: str = setting("mnist", "a model's name or path, which knows classes", label="Model")
+    label: str = setting("3", "the name of a class, or its number", label="Class")
+    w: float = setting(3.0, "of the run whose answers are shown", low=0, high=20, label="w")
+    high: int = setting(
+        700, "the t from which guidance holds, on an interval", low=1, high=10_000, whole=True,
+        label="Interval from t",
+    )  # fmt: skip
+    low: int = setting(
+        300, "the last t at which it holds", low=1, high=10_000, whole=True, label="Interval to t"
+    )
+    seed: int = setting(0, "picture k has the seed SEED + k", **SEED)
+
+    def __post_init__(self) -> None:
+        check(self)
+        require(self.w != 1, "w", self.w, "another number: at 1 the network is asked once")
+        require(self.low <= self.high, "low", self.low, f"up to {self.high}, where it begins")
+
+
+@dataclass(frozen=True)
 class Noises:
     """Noise that is not Gaussian."""
 

@@ -37,7 +37,7 @@ def cost(asked: Decide, per_call: Callable[[str, int], float]) -> float:
 
 
 @dataclass
-class _Course:
+class Course:
     """The run of one picture, what the judge says, and its continuations, by the index of a step.
 
     Attributes:
@@ -109,7 +109,7 @@ class _Course:
 
 def run(asked: Decide, tools: Tools) -> Iterator[Report]:
     checkpoint = tools.load(asked.model)
-    course = _Course(asked, checkpoint, judge_of(checkpoint), tools)
+    course = Course(asked, checkpoint, judge_of(checkpoint), tools)
     for part in course.run():
         yield Report(0.15 * part, "One picture, and what the classifier says of each guess")
     starts = course.starts
@@ -123,7 +123,7 @@ def run(asked: Decide, tools: Tools) -> Iterator[Report]:
     yield Report(1, "", panels, _numbers(course))
 
 
-def _panels(course: _Course) -> tuple[Panel, ...]:
+def _panels(course: Course) -> tuple[Panel, ...]:
     """The picture's way, the verdicts over t, and the shares so far."""
     at = [*course.starts, len(course.states) - 1]
     names = course.judge.config.classes
@@ -139,7 +139,7 @@ def _panels(course: _Course) -> tuple[Panel, ...]:
     return (sheet, _band(course), *_curve(course))
 
 
-def _band(course: _Course) -> Plot:
+def _band(course: Course) -> Plot:
     """The verdict on x0_hat at each t, the shares of the classes on each other."""
     table = torch.stack(course.verdicts)
     names = course.judge.config.classes
@@ -154,7 +154,7 @@ def _band(course: _Course) -> Plot:
     return Plot("The classifier’s verdict on x̂₀", stack_plot(ts, shares, "t"))
 
 
-def _curve(course: _Course) -> tuple[Plot, ...]:
+def _curve(course: Course) -> tuple[Plot, ...]:
     found = course.shares()
     if len(found) < 2:
         return ()
@@ -169,7 +169,7 @@ def _curve(course: _Course) -> tuple[Plot, ...]:
     return (Plot("Continuations that end in the same class", line_plot(lines, "t", ""), note),)
 
 
-def _table(course: _Course) -> Table:
+def _table(course: Course) -> Table:
     names, rows = course.judge.config.classes, []
     for (t, same), (_, (labels, _)) in zip(course.shares(), course.each(), strict=True):
         low, high = wilson(same, N)
@@ -180,7 +180,7 @@ def _table(course: _Course) -> Table:
     return Table(title, ("from t", "the same", "95 % interval", "others end as"), tuple(rows))
 
 
-def _words(course: _Course) -> Words:
+def _words(course: Course) -> Words:
     """What the table says, in a sentence that only uses its numbers."""
     name = course.judge.config.classes[course.final]
     sure = [t for t, same in course.shares() if same >= 0.9 * N]
@@ -199,7 +199,7 @@ def _words(course: _Course) -> Words:
     )
 
 
-def _pictures(course: _Course) -> tuple[Panel, ...]:
+def _pictures(course: Course) -> tuple[Panel, ...]:
     names, found = course.judge.config.classes, []
     for index, (labels, pixels) in course.each():
         t = course.states[index].t
@@ -209,7 +209,7 @@ def _pictures(course: _Course) -> tuple[Panel, ...]:
     return tuple(found)
 
 
-def _numbers(course: _Course) -> dict[str, Any]:
+def _numbers(course: Course) -> dict[str, Any]:
     names: Sequence[str] = course.judge.config.classes
     return {
         "class": names[course.final],

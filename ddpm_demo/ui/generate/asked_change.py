@@ -11,6 +11,7 @@ from ddpm_demo.config import T_MAX
 from ddpm_demo.config.setting import require
 
 NOTHING = "nothing"
+KEEP = "keep="
 CHANGES = {
     NOTHING: "Nothing",
     "z=0": "Leave z out",
@@ -26,11 +27,12 @@ CHANGES = {
     "draw=dark": "Paint dark",
     "draw=flip": "Mirror",
     "draw=shift": "Shift to the right",
+    KEEP: "Make anew what I draw, keep the rest (value: walks of each step)",
     "sampler=ddpm": "Go on with DDPM",
     "sampler=ddim": "Go on with DDIM",
 }
 ONCE = ("z=0", "z=-1", "eps=", "guidance=")  # that may also hold for one step
-VALUES = {"noise=": "1", "eps=": "1.02", "guidance=": "3", "class=": "any"}
+VALUES = {"noise=": "1", "eps=": "1.02", "guidance=": "3", "class=": "any", KEEP: "3"}
 BREAKS = 20  # breakpoints, at most
 
 
@@ -78,6 +80,8 @@ def change_text(
 ) -> list[str]:
     """The change of a form, from the step at t on, as `inference.changes` takes it; or none.
 
+    Of `KEEP`, all but the number of the picture that is kept, which comes last.
+
     Args:
         kind: one of `CHANGES`.
         value: what was typed, for the kinds that end in "=".
@@ -92,9 +96,12 @@ def change_text(
     if kind == "class=":
         value = _class(str(value).strip(), classes)
     text = f"{kind}{str(value).strip() if kind.endswith('=') else ''}:{t}"
+    if kind == KEEP:
+        require(bool(place.mask), "drawing", "empty", "a part of a picture that you have enlarged")
+        return [f"{text}:{place.mask}"]
     if kind.startswith("draw="):
-        alone = [] if place.one is None else [str(place.one), place.mask]
-        return [":".join(filter(None, [text, *alone]))]
+        one = "" if place.one is None else str(place.one)
+        return [f"{text}:{one}:{place.mask}".rstrip(":")]
     return [f"{text}:{t}" if once and kind in ONCE else text]
 
 

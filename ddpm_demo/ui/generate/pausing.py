@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import gradio as gr
+from torch import Tensor
 
 from ddpm_demo.catalog import SAMPLERS
 from ddpm_demo.config import SampleConfig
 from ddpm_demo.config.setting import number, one_of, require
+from ddpm_demo.config import T_MAX, SampleConfig
 from ddpm_demo.diffusion.walk import State, Step
 from ddpm_demo.inference import given
 from ddpm_demo.inference.branches import go_on, play
@@ -19,7 +21,7 @@ from ddpm_demo.inference.record import Record
 from ddpm_demo.inference.spec import RunSpec
 from ddpm_demo.ui.components import player
 from ddpm_demo.ui.components.model_choice import Selected, find, most_pictures
-from ddpm_demo.ui.generate.asked_change import Place, breakpoints, change_text
+from ddpm_demo.ui.generate.asked_change import KEEP, Place, breakpoints, change_text
 from ddpm_demo.ui.generate.handlers import require_time, show
 from ddpm_demo.ui.server import runtime
 from ddpm_demo.ui.server.errors import friendly
@@ -54,22 +56,15 @@ def proceed(
         steps = play(selected.checkpoint, config, made, **options)
         yield from show(visitor, selected, spec, steps)
         return
-    kind, value, once, breaks, count, switch = form
-    stops = breakpoints(breaks)
-    record, state = None, None
-    for found in _state_at(at, selected, spec, options):
-        if isinstance(found, str):
-            yield found
-        else:
-            record, state = found
-    assert state is not None
+    stops = breakpoints(form[3])
+    record, state = yield from _state_at(at, selected, spec, options)
     require(state.t > 0, "step", "the last one", "an earlier one: move the timeline back first")
-    more = change_text(kind, value, once, state.t, at, selected.checkpoint.classes)
-    if way == "branch":
-        more += _branches(config, at, state, count, bool(switch))
-    spec = dataclasses.replace(spec, interventions=(*made, *more))
+    spec = yield from _changed(way, at, selected, spec, state, form)
+    options["given"] = given.read(spec.pictures, selected.checkpoint.model.config)
+    more = spec.interventions[len(made) :]
     steps = go_on(selected.checkpoint, config, made, more, state, **options)
-    past = None if way == "branch" else record
+    forks = any(change.startswith("fork=") for change in more)  # other pictures than before
+    past = None if forks else record
     limit = {"step": state.t - 1, "to": until}.get(way)
     if way == "to":
         number("t to run to", until, 0, state.t - 1, whole=True)
@@ -97,13 +92,12 @@ def _run_of(at: Place, own: Mapping[str, str]) -> tuple[Selected, RunSpec]:
 
 def _state_at(
     at: Place, selected: Selected, spec: RunSpec, options: Mapping[str, Any]
-) -> Iterator[str | tuple[Record | None, State]]:
+) -> Generator[str, None, tuple[Record, State]]:
     """The run's record and its state at the step that is shown; before, what to show meanwhile."""
     record = runs.get(at.run)
     seen = record.before(at.step) if record else None
     if record and seen and seen.state.index == at.step:
-        yield record.past(at.step), seen.state
-        return
+        return record.past(at.step), seen.state
     made, record = spec.interventions, Record()
     if seen:
         steps = go_on(selected.checkpoint, spec.sample, made, (), seen.state, **options)
@@ -111,16 +105,58 @@ def _state_at(
         steps = play(selected.checkpoint, spec.sample, made, **options)
     for step in record.watch(steps):
         if step.index >= at.step and step.state:
-            yield record, step.state
-            return
+            return record, step.state
         yield player.starting(AGAIN)
-    require(False, "step", at.step, "one of the run")
+    raise ValueError(f"step is {at.step}; allowed is one of the run.")
+
+
+def _changed(
+    way: str, at: Place, selected: Selected, spec: RunSpec, state: State, form: Sequence[Any]
+) -> Generator[str, None, RunSpec]:
+    """The run with what the form says, from a step on; before, what to show meanwhile."""
+    kind, value, once, _, count, switch = form
+    # What is drawn is drawn on all branches, which are of one picture.
+    place = dataclasses.replace(at, one=None) if way == "branch" else at
+    more = change_text(kind, value, once, state.t, place, selected.checkpoint.classes)
+    if kind == KEEP:
+        end = yield from _end(at, selected, spec, state)
+        more = [f"{more[0]}:{len(spec.pictures)}"]
+        spec = dataclasses.replace(spec, pictures=(*spec.pictures, given.write(end)))
+        if way != "branch" and len(state.x) > 1:
+            more.append(f"fork=1:{state.t}:{_one(at, state)}")
+    if way == "branch":
+        more += _branches(spec.sample, at, state, count, bool(switch))
+    return dataclasses.replace(spec, interventions=(*spec.interventions, *more))
+
+
+def _end(
+    at: Place, selected: Selected, spec: RunSpec, state: State
+) -> Generator[str, None, Tensor]:
+    """The picture that is enlarged, (1, C, H, W), as it is when the run is over; before, what to
+    show meanwhile."""
+    record = runs.get(at.run)
+    seen = record.before(T_MAX) if record else None
+    if seen and seen.state.t == 0:
+        state = seen.state
+    else:
+        known = given.read(spec.pictures, selected.checkpoint.model.config)
+        made, options = spec.interventions, {**_options(), "given": known}
+        for step in go_on(selected.checkpoint, spec.sample, made, (), state, **options):
+            yield player.starting("The run is made to its end, whose picture is kept…")
+            state = step.state or state
+    one = _one(at, state)
+    return state.x[one : one + 1]
+
+
+def _one(at: Place, state: State) -> int:
+    """The picture that is enlarged, or the first."""
+    return min(at.one or 0, len(state.x) - 1)
 
 
 def _branches(config: SampleConfig, at: Place, state: State, count: Any, switch: bool) -> list[str]:
     """The changes that make branches of one picture."""
     number("number of branches", count, 2, FORKS, whole=True)
-    picture = min(at.one or 0, len(state.x) - 1)
+    picture = _one(at, state)
     row = SAMPLERS[config.sampler]
     more = []
     if not row.adds_noise or (config.sampler == "ddim" and config.eta == 0):

@@ -78,7 +78,7 @@ def build_pausing() -> Pausing:
 def _draw_with(kind: gr.Dropdown, value: gr.Textbox, clear: gr.Button) -> None:
     """The brush is there while a change needs it; each change begins with a value of its own."""
     js = f"""(kind) => {{
-      document.getElementById('player')?.brush?.(kind.startsWith('draw='));
+      document.getElementById('player')?.brush?.(/^(draw|keep)=/.test(kind));
       return ({VALUES!r})[kind] ?? '';
     }}"""
     kind.change(None, kind, value, js=js, **QUIET)

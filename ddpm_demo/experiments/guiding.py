@@ -1,0 +1,195 @@
+"""Guidance, opened: both answers of the network, their difference over t, and what w makes of it.
+
+Classifier-free guidance (Ho & Salimans 2022, eq. 6, in the parametrisation where w = 1 is plain
+conditioning); on an interval of t by Kynkäänniemi et al. 2024.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ddpm_demo.config import SampleConfig
+from ddpm_demo.diffusion.denoiser import split
+from ddpm_demo.diffusion.interventions import GuidanceInterval
+from ddpm_demo.diffusion.schedule import Schedule
+from ddpm_demo.diffusion.walk import At, Intervention
+from ddpm_demo.experiments.asked import Guide
+from ddpm_demo.experiments.report import Panel, Plot, Report, Sheet, Table, Words
+from ddpm_demo.experiments.tools import Tools
+from ddpm_demo.inference.generate import defaults
+from ddpm_demo.inference.labels import parse_classes
+from ddpm_demo.media import convert
+from ddpm_demo.media.plots import line_plot
+from ddpm_demo.models.checkpoint import Checkpoint
+from ddpm_demo.setting import require
+
+N = 4  # pictures of each run
+SCALES = (0.0, 1.0, 1.5, 3.0, 6.0)
+STRONG = 6.0  # of the runs that are guided on an interval
+STEPS = 20
+SHOWN = (0.0, 0.25, 0.5, 0.75, 0.95)  # parts of the way whose answers are shown
+EPS_RANGE = 3  # noise is shown from -3 to 3
+
+
+def cost(asked: Guide, per_call: Callable[[str, int], float]) -> float:
+    return (len(SCALES) + 2) * STEPS * per_call(asked.model, 2 * N)
+
+
+@dataclass
+class Answers(Intervention):
+    """Both answers of the network at each t, and the guided one, as eps; each (B, C, H, W)."""
+
+    schedule: Schedule
+    predict: str
+    x: Tensor | None = None
+    seen: dict[int, tuple[Tensor, Tensor, Tensor]] = field(default_factory=dict)
+
+    def edit(self, at: At) -> Tensor:
+        self.x = at.x
+        return at.x
+
+    def guided(self, t: int, uncond: Tensor, cond: Tensor, raw: Tensor) -> Tensor:
+        assert self.x is not None
+        bar = self.schedule.at(self.schedule.alpha_bar, t, self.x)
+        a, b, c = (split(r.float(), self.x, bar, self.predict).eps for r in (uncond, cond, raw))
+        self.seen[t] = a.cpu(), b.cpu(), c.cpu()
+        return raw
+
+
+@dataclass
+class _Course:
+    """The runs so far: the pictures by their names, and the answers of one of them."""
+
+    asked: Guide
+    checkpoint: Checkpoint
+    tools: Tools
+    answers: Answers
+    ends: dict[str, np.ndarray] = field(default_factory=dict)
+
+    def config(self, w: float) -> SampleConfig:
+        best = defaults(self.checkpoint)
+        labels = parse_classes(self.asked.label, self.checkpoint.classes)
+        require(labels is not None, "label", self.asked.label, "the name of a class")
+        steps = min(STEPS, best.start or self.checkpoint.diffusion.T)
+        seed = self.asked.seed
+        return best.but(n=N, seed=seed, steps=steps, labels=labels[:1], guidance=w)  # type: ignore[index]
+
+    def run(self, name: str, w: float, *hooks: Intervention) -> Iterator[float]:
+        """How much of a run is done; its pictures are kept by its name."""
+        for step in self.tools.generate(self.checkpoint, self.config(w), interventions=hooks):
+            yield step.index / step.total
+        self.ends[name] = convert.to_uint8(step.x_t)
+
+    @property
+    def interval(self) -> str:
+        return f"from t = {self.asked.high} to {self.asked.low} alone"
+
+
+def run(asked: Guide, tools: Tools) -> Iterator[Report]:
+    checkpoint = tools.load(asked.model)
+    known = bool(checkpoint.classes)
+    require(known, "model", asked.model, "one that knows classes, such as mnist or cifar10")
+    process = checkpoint.diffusion
+    answers = Answers(Schedule.from_config(process), process.predict)
+    course = _Course(asked, checkpoint, tools, answers)
+    runs: list[tuple[str, float, tuple[Intervention, ...]]] = [
+        (f"w = {w:g}", w, (answers,) if w == asked.w else ()) for w in SCALES
+    ]
+    if asked.w not in SCALES:
+        runs.append(("answers", asked.w, (answers,)))
+    interval = GuidanceInterval(asked.low, asked.high)
+    runs.append((course.interval, STRONG, (interval,)))
+    for k, (name, w, hooks) in enumerate(runs):
+        for part in course.run(name, w, *hooks):
+            yield Report((k + part) / (len(runs) + 0.01), f"A run: {name}", _panels(course))
+    panels = (*_panels(course), _table(course), Words(WORDS))
+    yield Report(1, "", panels, _numbers(course))
+
+
+WORDS = (
+    "The network is asked twice in each step: without a class and with it. Guidance goes from the "
+    "first answer towards the second, w times as far: ε̂ = without + w (with − without). At w = 0 "
+    "the class is ignored, at w = 1 the answer with the class is taken as it is, and above 1 what "
+    "makes the class different is exaggerated.",
+    "All runs begin with the same noise, so what differs between the columns is w alone.",
+)
+
+
+def _panels(course: _Course) -> tuple[Panel, ...]:
+    cells = tuple(course.ends.get(f"w = {w:g}") for w in SCALES)
+    title = f"{course.asked.model}, {course.asked.label}, seed {course.asked.seed}"
+    row = Sheet(title, (cells,), columns=tuple(f"w = {w:g}" for w in SCALES))
+    part = course.ends.get(course.interval)
+    where = (course.ends.get("w = 1"), part, course.ends.get(f"w = {STRONG:g}"))
+    columns = ("w = 1", course.interval, "at each t")
+    third = Sheet(f"w = {STRONG:g} on an interval, and 1 elsewhere", (where,), columns=columns)
+    return (row, *_opened(course), third) if part is not None else (row, *_opened(course))
+
+
+def _opened(course: _Course) -> tuple[Panel, ...]:
+    """Both answers for the first picture at five t, and the length of their difference over t."""
+    seen, ts = course.answers.seen, list(course.answers.seen)
+    if len(ts) < 2:
+        return ()
+    at = sorted({ts[round(part * (len(ts) - 1))] for part in SHOWN}, reverse=True)
+    gap = [seen[t][1][:1] - seen[t][0][:1] for t in at]
+    most = max(float(g.abs().max()) for g in gap) or 1.0
+    rows = (
+        tuple(convert.to_uint8(seen[t][0][:1] / EPS_RANGE) for t in at),
+        tuple(convert.to_uint8(seen[t][1][:1] / EPS_RANGE) for t in at),
+        tuple(convert.to_uint8(g / most) for g in gap),
+    )
+    words = ("ε̂ without a class", "ε̂ with the class", f"with − without, × {1 / most:.2g}")
+    columns = tuple(f"t = {t}" for t in at)
+    title = f"What the network answers in the run of w = {course.asked.w:g}, first picture"
+    sheet = Sheet(title, rows, words, columns, wide=1)
+    lengths = [_length(seen[t][1] - seen[t][0]) for t in ts]
+    note = f"Root mean square over the pixels of n = {N} pictures; that of ε is 1."
+    plot = line_plot({"with − without": (ts, lengths)}, "t", "")
+    return (sheet, Plot("How far the two answers are apart", plot, note))
+
+
+def _length(x: Tensor) -> float:
+    return float(x.square().mean().sqrt())
+
+
+def _pixel(course: _Course) -> list[tuple[int, list[float]]]:
+    """The pixel in the middle of the first picture: both answers and the guided one, by t."""
+    found = []
+    for t, parts in course.answers.seen.items():
+        c, h, w = parts[0].shape[1:]
+        found.append((t, [float(part[0, c // 2, h // 2, w // 2]) for part in parts]))
+    return found
+
+
+def _table(course: _Course) -> Table:
+    w, rows = course.asked.w, []
+    pixels = _pixel(course)
+    for t, (without, with_, guided) in pixels[:: max(1, len(pixels) // 5)]:
+        gap = with_ - without
+        numbers = (without, with_, gap, w * gap, guided)
+        rows.append((str(t), *(f"{number:.4f}".replace("-", "−") for number in numbers)))
+    head = ("t", "without", "with", "with − without", f"× {w:g}", "ε̂ = without + that")
+    return Table("One pixel, the one in the middle of the first picture", head, tuple(rows))
+
+
+def _numbers(course: _Course) -> dict[str, Any]:
+    seen = course.answers.seen
+    lengths: Sequence[float] = [_length(b - a) for a, b, _ in seen.values()]
+    far = {
+        name: _length(torch.from_numpy(end / 127.5 - course.ends["w = 1"] / 127.5))
+        for name, end in course.ends.items()
+    }
+    return {
+        "w": course.asked.w,
+        "length": dict(zip(seen, lengths, strict=True)),
+        "pixel": _pixel(course),
+        "distance from w = 1": far,
+        "n": N,
+    }
