@@ -24,6 +24,7 @@ from ddpm_demo.inference.record import Record
 from ddpm_demo.inference.spec import RunSpec
 from ddpm_demo.inference.updates import updates
 from ddpm_demo.ui.components.model_choice import Selected
+from ddpm_demo.ui.forward import shot
 from ddpm_demo.ui.generate import handlers, pausing
 from ddpm_demo.ui.server import runtime
 
@@ -142,6 +143,28 @@ def test_a_run_that_is_given_no_picture_says_so(tiny):
         play(tiny(), CONFIG.but(n=2), ["picture=5:5"], given=[picture()])
 
 
+@pytest.mark.parametrize("predict", ["eps", "x0", "v"])
+def test_one_shot_is_algorithm_1_with_one_call(tiny, predict):
+    """eps is that of the seed, x_t is equation 4, and eps_hat and x0_hat make x_t again."""
+    checkpoint, x_0, calls = tiny(predict=predict), picture(), []
+
+    class Counts(Denoiser):
+        def _network(self, x, t, y):
+            calls.append(int(t[0]) + 1)
+            return super()._network(x, t, y)
+
+    made = given.one_shot(checkpoint, x_0, 7, 3, denoiser=Counts)
+    bar = float(Schedule.from_config(checkpoint.diffusion).alpha_bar[7])
+    eps = torch.randn(1, 8, 8, generator=torch.Generator().manual_seed(3))[None]
+    assert calls == [7]
+    assert torch.equal(made.eps, eps)
+    assert far(made.x_t, bar**0.5 * x_0 + (1 - bar) ** 0.5 * eps) < 1e-6
+    assert far(made.signal * made.x0_hat + made.sigma * made.eps_hat, made.x_t) < 1e-5
+    assert made.loss == pytest.approx(float(((eps - made.eps_hat) ** 2).mean()))
+    with pytest.raises(ValueError, match="t is 21"):
+        given.one_shot(checkpoint, x_0, 21)
+
+
 # --- in the app -----------------------------------------------------------------------------------
 
 
@@ -186,6 +209,17 @@ def test_a_drawing_becomes_a_run_that_can_be_made_again(app):
     again, same = app(pausing.proceed("again", "me", {}, json.dumps(place), 0, *form))
     assert np.array_equal(same[max(same)], frames[max(frames)])
     assert again["meta"] == header["meta"]
+
+
+def test_forward_noising_asks_a_model_once(app, monkeypatch):
+    monkeypatch.setattr(shot, "find", handlers.find)
+    source = json.dumps({"picture": png(), "t": "7"})
+    (page,) = shot.shot({}, "tiny", source, 0)
+    assert page.count("<img") == 5
+    assert "at t = 7." in page
+    for bad in (json.dumps({"picture": png(), "t": "1, 2"}), json.dumps({"t": "5"}), None):
+        with pytest.raises(gr.Error):
+            list(shot.shot({}, "tiny", bad, 0))
 
 
 @pytest.mark.parametrize(

@@ -8,19 +8,24 @@ from __future__ import annotations
 
 import base64
 import binascii
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
 import numpy as np
+import torch
 from PIL import Image
 from torch import Tensor
 
 from ddpm_demo.config import ModelConfig, SampleConfig
+from ddpm_demo.diffusion.denoiser import Denoiser
+from ddpm_demo.diffusion.forward import jump
+from ddpm_demo.diffusion.noise import Noise
 from ddpm_demo.diffusion.schedule import Schedule
 from ddpm_demo.inference.changes import GIVEN
 from ddpm_demo.media import convert, encode
 from ddpm_demo.media.open import open_image
 from ddpm_demo.models.checkpoint import Checkpoint
-from ddpm_demo.setting import require, whole_numbers
+from ddpm_demo.setting import number, require, whole_numbers
 
 ROW = 8  # t at which one run begins, at most
 CHARS = 500_000  # of a picture's text, at most
@@ -91,3 +96,62 @@ def begun(
         n=len(falling), labels=labels, timesteps=tuple(sorted({*way, *falling}, reverse=True))
     )
     return config, f"picture={','.join(map(str, falling))}:{first}"
+
+
+@dataclass(frozen=True)
+class Shot:
+    """A picture noised to t, and what a network says of it; all pictures are (1, C, H, W).
+
+    Attributes:
+        signal, sigma: x_t = signal x_0 + sigma eps.
+        eps_hat, x0_hat: as the network predicts them, not clipped.
+    """
+
+    t: int
+    signal: float
+    sigma: float
+    eps: Tensor
+    x_t: Tensor
+    eps_hat: Tensor
+    x0_hat: Tensor
+
+    @property
+    def loss(self) -> float:
+        """The mean of (eps - eps_hat)^2, which training makes small."""
+        return float((self.eps - self.eps_hat).square().mean())
+
+    def apart(self, x_0: Tensor) -> float:
+        """The mean of (x_0 - x0_hat)^2."""
+        return float((x_0 - self.x0_hat.clamp(-1, 1)).square().mean())
+
+
+def one_shot(
+    checkpoint: Checkpoint,
+    x_0: Tensor,
+    t: int,
+    seed: int = 0,
+    *,
+    bf16: bool = False,
+    denoiser: Callable[..., Denoiser] = Denoiser,
+) -> Shot:
+    """Algorithm 1 of Ho et al. 2020, without its gradient: draw eps, make x_t, ask for eps_hat.
+
+    Args:
+        x_0: as `fitted` returns it.
+        t: 1 to T.
+        seed: of eps.
+        denoiser: as of `generate`.
+
+    Raises:
+        ValueError: a t that is not there.
+    """
+    process = checkpoint.diffusion
+    number("t", t, 1, process.T, whole=True)
+    schedule = Schedule.from_config(process)
+    noised = jump(schedule, x_0, t, Noise(process.noise, [seed]))
+    device = next(checkpoint.model.parameters()).device
+    ask = denoiser(checkpoint.model, process, clip=False, bf16=bf16)
+    seen = ask(noised.x_t.to(device), torch.tensor([t]))
+    bar = float(schedule.alpha_bar[t])
+    parts = noised.eps, noised.x_t, seen.eps.cpu(), seen.x0.cpu()
+    return Shot(t, bar**0.5, (1 - bar) ** 0.5, *parts)

@@ -84,6 +84,10 @@ def _generate(shared: Shared) -> None:
     shared.choice = build_generate_tab(shared.local, shared.links)
 
 
+def _forward(shared: Shared) -> None:
+    build_forward_tab(shared.links, shared.choice)
+
+
 def _finetune(shared: Shared) -> None:
     assert shared.choice
     assert shared.tab
@@ -104,7 +108,7 @@ def _experiments(shared: Shared) -> None:
 
 TABS = (
     TabRow("generate", "Generate", _generate),
-    TabRow("forward", "Forward noising", lambda shared: build_forward_tab(shared.links)),
+    TabRow("forward", "Forward noising", _forward),
     TabRow("finetune", "Fine-tune", _finetune, needs_model=True),
     TabRow("measure", "Measure", _measure, needs_model=True),
     TabRow("experiments", "Experiments", _experiments, needs_model=True),

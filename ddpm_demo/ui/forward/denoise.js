@@ -12,16 +12,23 @@ async function once(find) {
   return null;
 }
 
-async function denoiseFromHere() {
-  stop();
+/** The picture as it is without noise. */
+function clean() {
   const sheet = document.createElement("canvas");
   put(sheet, noised(data.views[0], 0).image);
-  const at = Math.max(1, Math.round((t * GENERATE_T) / data.T));
+  return sheet;
+}
+
+/** The t of a model that is as far as the slider's. */
+const there = () => Math.max(1, Math.round((t * GENERATE_T) / data.T));
+
+async function denoiseFromHere() {
+  stop();
   generateTab().click();
   const box = await once(() => document.querySelector("#from-picture"));
   box?.querySelector("button.label-wrap:not(.open)")?.click();
   const pad = await once(() => document.querySelector("#pad canvas") && globalThis.ddpmPad);
-  pad?.take(sheet, String(at));
+  pad?.take(clean(), String(there()));
   const button = await once(() => document.querySelector("#denoise:not([disabled])"));
   button?.click();
 }
@@ -30,6 +37,8 @@ const generateTab = () =>
   [...document.querySelectorAll("[role=tab]")].find((tab) => tab.textContent.trim() === "Generate");
 
 q(".denoise").addEventListener("click", denoiseFromHere);
+element.closest(".block").shot = () =>
+  JSON.stringify({ picture: clean().toDataURL("image/png"), t: String(there()) });
 requestAnimationFrame(() => {
   q(".denoise").hidden = !generateTab();
 });

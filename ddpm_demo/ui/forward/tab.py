@@ -14,11 +14,13 @@ from ddpm_demo.config import T_MAX, T_MIN, DiffusionConfig
 from ddpm_demo.diffusion.timesteps import default_timesteps
 from ddpm_demo.ui.components.controls import QUIET, text
 from ddpm_demo.ui.components.links import Links, Part
+from ddpm_demo.ui.components.model_choice import ModelChoice
 from ddpm_demo.ui.components.player import export_film
 from ddpm_demo.ui.forward import link
 from ddpm_demo.ui.forward.asked import EXAMPLES, SIZE, SIZES, words_of
 from ddpm_demo.ui.forward.figure import TEMPLATE
-from ddpm_demo.ui.server.lazy import called
+from ddpm_demo.ui.server import settings
+from ddpm_demo.ui.server.lazy import called, streamed
 
 HERE = Path(__file__).parent
 HANDLERS = "ddpm_demo.ui.forward.handlers"
@@ -98,16 +100,18 @@ def _more(process: DiffusionConfig) -> tuple[gr.Number, gr.Number, gr.Number]:
     return start, end, seed
 
 
-def build_forward_tab(links: Links | None = None) -> None:
+def build_forward_tab(links: Links | None = None, choice: ModelChoice | None = None) -> None:
     """Lay out the tab; call it inside `with gr.Tab(...)`.
 
     Args:
         links: what a link holds of the tab is added to them.
+        choice: the models that can be asked what they see; none, if there is none.
     """
     process = DiffusionConfig()
     with gr.Row(elem_classes="stage-and-controls"):
         with gr.Column(scale=3, min_width=320):
             noiser = _noiser()
+            asks = _shot() if choice else None
         with gr.Column(scale=1, min_width=280, elem_classes="settings"):
             picture = gr.Image(
                 EXAMPLES[0],
@@ -134,7 +138,35 @@ def build_forward_tab(links: Links | None = None) -> None:
     _connect_schedules(noiser, [view, length, start, end, timesteps])
     links = links or Links()
     _add_link(links, picture, [kept, size, noise, seed, view, length, start, end, timesteps])
+    if choice and asks:
+        _connect_shot(choice, *asks, seed)
     links.at_load("forward", called(f"{HANDLERS}:first_message"), noiser)
+
+
+def _shot() -> tuple[gr.Button, gr.HTML]:
+    """A box, closed at first, that asks a model what it sees in the picture at t."""
+    style = f"<style>{(HERE / 'shot.css').read_text(encoding='utf-8')}</style>"
+    with gr.Accordion("What does a model see in it?", open=False, elem_id="shot"):
+        gr.Markdown(
+            "The picture goes to the model that is chosen in Generate, in its size: it is noised "
+            "to the *t* of the slider by the model’s own schedule, and the network is asked once."
+        )
+        button = gr.Button("Denoise in one shot", elem_id="shoot")
+        return button, gr.HTML("", elem_id="shot-result", padding=False, head=style)
+
+
+def _connect_shot(choice: ModelChoice, button: gr.Button, result: gr.HTML, seed: gr.Number) -> None:
+    js = "(own, name, _, seed) => [own, name, document.getElementById('noiser').shot(), seed]"
+    button.click(
+        streamed("ddpm_demo.ui.forward.shot:shot"),
+        [choice.own, choice.name, gr.Textbox("", visible=False), seed],
+        result,
+        js=js,
+        concurrency_id="model",
+        concurrency_limit=settings.RUNS,
+        show_progress="minimal",
+        api_visibility="private",
+    )
 
 
 def _add_link(links: Links, picture: gr.Image, controls: list[Any]) -> None:
