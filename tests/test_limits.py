@@ -32,7 +32,7 @@ def models(zoo: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def run(steps: int, n: int, sampler: str = "ddim") -> list[Any]:
-    return list(generate.run("", {}, "tiny", sampler, steps, n, *SAMPLED))
+    return list(generate.run("", {}, "tiny", sampler, steps, n, *SAMPLED, "", ""))
 
 
 @pytest.mark.usefixtures("models")

@@ -2,6 +2,7 @@
 
 import base64
 import json
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from typing import Any
 
@@ -12,6 +13,8 @@ import torch
 
 from ddpm_demo.config import SampleConfig
 from ddpm_demo.diffusion.denoiser import Denoiser
+from ddpm_demo.diffusion.interventions import ScaleEps
+from ddpm_demo.inference.batching import BatchedDenoiser, Batcher
 from ddpm_demo.inference.changes import write_mask
 from ddpm_demo.inference.generate import generate
 from ddpm_demo.inference.record import Record
@@ -173,6 +176,44 @@ def test_a_pixel_of_a_run_that_is_kept(selected):
     assert pixels({"run": "x", "step": 1, "picture": 2}) == GONE
     for bad in (None, [], {}, {"run": 1, "step": "1", "picture": 0}, {"step": -1, "picture": 0}):
         assert "allowed is" in pixels(bad)["error"]
+
+
+def test_a_hook_that_raises_ends_its_own_run_with_a_sentence(selected, monkeypatch):
+    """Another visitor's run in the same batches goes on, and is right."""
+    batcher = Batcher()
+    monkeypatch.setattr(runtime, "denoiser", lambda *a, **o: BatchedDenoiser(batcher, *a, **o))
+    run = header(whole(selected))
+
+    def broken(*_: Any) -> None:
+        raise KeyError("a bug of ours")
+
+    monkeypatch.setattr(ScaleEps, "predicted", broken)
+    with ThreadPoolExecutor(2) as pool:
+        fails = pool.submit(proceed, "on", place(run, 1), kind="eps=", value="1.1")
+        good = pool.submit(proceed, "again", place(run, 0))
+        with pytest.raises(gr.Error, match="A change of this run failed"):
+            fails.result(30)
+        last = np.frombuffer(base64.b64decode(frames(good.result(30))[5]), np.uint8)
+    plain = np.frombuffer(base64.b64decode(frames(whole(selected))[5]), np.uint8)
+    assert np.abs(last.astype(int) - plain).max() <= 1
+
+
+def test_the_first_run_has_breakpoints_and_changes(selected, monkeypatch):
+    monkeypatch.setattr(handlers, "find", lambda name, own: selected)
+    monkeypatch.setattr(handlers, "require_time", lambda *_: None)
+    asked = ("ddpm", 5, 3, 2, "trailing", "beta_tilde", 0.0, True, "any", 1.0, 20)
+
+    def first(breaks: Any, texts: Any) -> list[dict[str, Any]]:
+        return messages(handlers.run("me", {}, "tiny", *asked, breaks, texts))
+
+    found = first("13, 5, 20", " z=0:16 ; eps=1.01:8")
+    assert header(found)["meta"]["with"] == "z=0:16;eps=1.01:8"
+    assert max(frames(found)) == 2
+    assert found[-1]["note"].startswith("Paused at t = 12.")
+    assert max(frames(first("", ""))) == 5
+    for breaks, texts in (("1 " * 10_000, ""), ("x", ""), ("", "z"), ("", 5), ("", "z=0:9;" * 9)):
+        with pytest.raises(gr.Error):
+            first(breaks, texts)
 
 
 def test_places_that_no_page_has_written(selected):

@@ -4,6 +4,7 @@ import re
 
 import gradio as gr
 import pytest
+from faults_server import Server
 
 from ddpm_demo.config import SampleConfig
 from ddpm_demo.inference.generate import generate
@@ -73,3 +74,100 @@ def test_panes_are_chosen_by_the_keyboard(page):
     page.wait_for_function(f"c => ({drawn})(c) === 255", arg=z.element_handle())
     page.locator(f"{ROOT} [data-part=last]").click()
     page.wait_for_function(f"c => ({drawn})(c) === 0", arg=z.element_handle())  # none at the end
+
+
+# --- the whole app: a pixel, a drawing, branches
+
+
+@pytest.fixture(scope="module")
+def server(browser, tmp_path_factory):
+    found = Server(tmp_path_factory.mktemp("step"), models=("tiny",))
+    yield found
+    found.stop()
+
+
+def sums(page):
+    """What each line of the table says is the next value, and what its terms sum to."""
+    found = []
+    for row in page.locator(f"{ROOT} [data-part=probe] tr").all_inner_texts():
+        text = re.sub(r"[^\d.e+=·()-]", "", row.replace("−", "-").partition("grey")[2])
+        left, right = text.split("=")
+        found.append((float(left), eval(right.replace("·", "*").replace("e-", "E-"))))
+    return found
+
+
+def over(page, words):
+    page.locator(f"{ROOT} [data-part=title]", has_text=words).wait_for()
+    page.wait_for_selector("#player [data-run=over]", state="attached")
+    page.locator("#go").wait_for()
+
+
+def draw_across(page, canvas, height):
+    """With the mouse, from the left to the right."""
+    box = canvas.bounding_box()
+    y = box["y"] + height * box["height"]
+    page.mouse.move(box["x"] + 0.1 * box["width"], y)
+    page.mouse.down()
+    page.mouse.move(box["x"] + 0.9 * box["width"], y, steps=5)
+    page.mouse.up()
+
+
+@pytest.fixture
+def enlarged(page, server):
+    """The page at step 2 of a changed run, with the first picture enlarged, all by keyboard."""
+    page.goto(f"{server.url}?sampler=ddpm&steps=6&n=4&seed=3&with=z=0:200&run=1")
+    over(page, "z left out from t = 200")
+    page.locator(f"{ROOT} [data-part=slider]").focus()
+    for key in ("Home", "ArrowRight", "ArrowRight"):
+        page.keyboard.press(key)
+    page.wait_for_selector("#player [data-step='2']", state="attached")
+    page.get_by_role("button", name="Enlarge").press("Enter")
+    return page.locator(f"{ROOT} figure canvas").first
+
+
+def test_a_pixel_is_read_by_keys_and_by_pointing(page, enlarged):
+    """With all decimals, the terms sum to the next picture."""
+    enlarged.focus()
+    probe = page.locator(f"{ROOT} [data-part=probe]")
+    probe.get_by_text("row 5, column 5").wait_for()
+    page.keyboard.press("ArrowRight")
+    probe.get_by_text("row 5, column 6").wait_for()
+    probe.get_by_role("button").press("Enter")
+    box = enlarged.bounding_box()
+    for x, y in ((0.06, 0.06), (0.94, 0.3)):
+        enlarged.hover(position={"x": x * box["width"], "y": y * box["height"]})
+        probe.get_by_text(f"row {int(8 * y) + 1}, column {int(8 * x) + 1}").wait_for()
+        ((shown, total),) = sums(page)
+        assert total == pytest.approx(shown, abs=1e-5)
+
+
+def test_a_drawing_is_branched_and_compared(page, enlarged):
+    page.locator("#pausing button").first.press("Enter")
+    page.locator("#change input").click()
+    page.get_by_role("option", name="Paint bright").click()
+    draw_across(page, enlarged, 0.15)
+    assert page.locator(f"{ROOT} .ddpm-drawn").count() == 2
+    count = page.locator("#branches input[type=number]")
+    count.fill("4")
+    count.press("Tab")
+    page.locator("#branch").press("Enter")
+    over(page, "painted bright at t = 667, 4 continuations of picture 1")
+
+    page.locator(f"{ROOT} [data-part=first]").click()
+    page.wait_for_selector("#player [data-step='2']", state="attached")
+    beside = page.get_by_label("Run beside it")
+    beside.select_option(index=1)
+    apart = page.locator(f"{ROOT} [data-part=branches] canvas").nth(1)
+    apart.wait_for()
+    grey = apart.evaluate(
+        """c => [0, c.height - 1].map((y) => {
+          const d = c.getContext('2d').getImageData(0, y, c.width, 1).data;
+          return Math.max(...d.map((v, k) => (k % 4 === 3 ? 0 : Math.abs(v - 127))));
+        })"""
+    )
+    assert grey[0] > 10  # the drawing was at the top of the picture,
+    assert grey[1] <= 1  # and not at its bottom
+    page.locator(f"{ROOT} [data-part=last]").click()
+    page.wait_for_selector("#player [data-step='6']", state="attached")
+    far = page.locator(f"{ROOT} [data-part=branches] output", has_text="distance 0")
+    assert float(far.inner_text().split()[1]) > 0.01

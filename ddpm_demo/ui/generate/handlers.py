@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
+import traceback
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import gradio as gr
@@ -16,7 +17,6 @@ from ddpm_demo.diffusion.walk import Step
 from ddpm_demo.inference import given, timing
 from ddpm_demo.inference.branches import play
 from ddpm_demo.inference.changes import words_of
-from ddpm_demo.inference.generate import generate
 from ddpm_demo.inference.labels import class_words, parse_classes
 from ddpm_demo.inference.record import Record
 from ddpm_demo.inference.spec import RunSpec
@@ -26,6 +26,7 @@ from ddpm_demo.ui.components.model_choice import Selected, find, most_pictures
 from ddpm_demo.ui.components.pad import drawn
 from ddpm_demo.ui.generate import link
 from ddpm_demo.ui.generate.asked import TIMES, Asked
+from ddpm_demo.ui.generate.asked_change import breakpoints
 from ddpm_demo.ui.server import runtime, settings
 from ddpm_demo.ui.server.errors import friendly
 from ddpm_demo.ui.server.runs import runs
@@ -33,6 +34,7 @@ from ddpm_demo.ui.server.settings import GPU
 
 REFUSED = (ValueError, OSError, FloatingPointError, gr.Error)
 SKIP = gr.skip()
+BROKEN = "A change of this run failed, so the run ends here. What has come so far stays."
 
 
 def sample_config(selected: Selected, asked: Asked) -> SampleConfig:
@@ -89,12 +91,27 @@ def require_time(selected: Selected, config: SampleConfig) -> None:
 @GPU
 @friendly
 def run(visitor: str, own: Mapping[str, str], name: Any, *values: Any) -> Iterator[Any]:
-    """Stream a run to the player."""
-    selected = find(name, own)
-    config = sample_config(selected, Asked(*values))
+    """Stream a run to the player.
+
+    Args:
+        values: the fields of `Asked`, breakpoints, and changes as `inference.changes` takes them.
+    """
+    selected, (*asked, breaks, texts) = find(name, own), values
+    config = sample_config(selected, Asked(*asked))
     require_time(selected, config)
-    steps = generate(selected.checkpoint, config, bf16=runtime.bf16(), denoiser=runtime.denoiser)
-    yield from show(visitor, selected, RunSpec(selected.name, config), steps)
+    stops, spec = breakpoints(breaks), RunSpec(selected.name, config, link.changes_of(texts))
+    options: dict[str, Any] = {"bf16": runtime.bf16(), "denoiser": runtime.denoiser}
+    steps = play(selected.checkpoint, config, spec.interventions, **options)
+    T = selected.checkpoint.diffusion.T
+    yield from show(visitor, selected, spec, until(steps, [t for t in stops if t < T]))
+
+
+def until(steps: Iterable[Step], stops: Sequence[int]) -> Iterator[Step]:
+    """Down to the first step at or below one of the stops."""
+    for step in steps:
+        yield step
+        if step.t <= max(stops, default=0):
+            return
 
 
 @GPU
@@ -138,7 +155,7 @@ def show(
     classes, changes = selected.checkpoint.classes, spec.interventions
     row = spec.sample.n if spec.pictures and spec.sample.n <= given.ROW else None
     yield from player.stream(
-        record.watch(steps),
+        record.watch(_unbroken(steps) if changes else steps),
         panels=player.STEP_PANELS,
         sparing=not runtime.has_gpu(),  # on a CPU, messages take their time from the network
         title=_title(selected, spec),
@@ -152,6 +169,17 @@ def show(
     last = record.steps[max(record.steps)].state
     if last.t:
         yield player.note(f"Paused at t = {last.t}. Go on from here, or change something first.")
+
+
+def _unbroken(steps: Iterator[Step]) -> Iterator[Step]:
+    """A change that fails in a way that we didn't foresee ends its own run, with a sentence."""
+    try:
+        yield from steps
+    except REFUSED:
+        raise
+    except Exception as error:
+        traceback.print_exception(error)
+        raise gr.Error(BROKEN, print_exception=False) from error
 
 
 def _title(selected: Selected, spec: RunSpec) -> str:
@@ -214,10 +242,15 @@ def chosen(own: Mapping[str, str], name: Any, n: Any, linked: Any) -> Iterator[A
 
 
 def query(own: Mapping[str, str], name: Any, *values: Any) -> Any:
-    """The controls as the address holds them; as it is, if they make no run."""
+    """The controls as the address holds them; as it is, if they make no run.
+
+    Args:
+        values: the fields of `Asked`, and changes.
+    """
     try:
-        selected = find(name, own)
-        spec = RunSpec(name, sample_config(selected, Asked(*values)))
+        selected, (*asked, texts) = find(name, own), values
+        config = sample_config(selected, Asked(*asked))
+        spec = RunSpec(name, config, link.changes_of(texts))
     except REFUSED:
         return SKIP
     return link.query_of(spec, selected.checkpoint)

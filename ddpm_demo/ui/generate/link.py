@@ -27,19 +27,28 @@ def query_of(spec: RunSpec, model: Any) -> str:
     return "" if query == urlencode({"model": first_model()}) else query
 
 
+def changes_of(text: Any) -> tuple[str, ...]:
+    """The changes that stand in the box, with semicolons between.
+
+    Raises:
+        ValueError: it is no text.
+    """
+    require(isinstance(text, str), "changes", text, "a text, such as z=0:400; eps=1.02:300")
+    return tuple(filter(None, (part.strip() for part in text.split(";"))))
+
+
 def read(given: dict[str, str]) -> Read:
-    """New values for the model, its `shown`, the seed and eta, and the name of the model again."""
+    """New values for the model, its `shown`, seed, eta and changes, and the model's name again."""
     first = first_model() or ""
     spec, problems = RunSpec.from_query(urlencode(given), _listed, first, page=SHOWN)
     model = facts(spec.model)
     config, more = _fitting(spec.sample, model)
-    if spec.interventions:
-        more.append("Changes of steps can't be set by a link yet.")
     page, wrong = _page(given, model, config)
     name = gr.skip() if spec.model == first else gr.update(value=spec.model)
     linked = "" if spec.model == first else spec.model
-    values = [name, *shown(model, config, config.n), config.seed, config.eta, linked]
-    query = query_of(RunSpec(spec.model, config), model)
+    values = [name, *shown(model, config, config.n), config.seed, config.eta]
+    values += [";".join(spec.interventions), linked]
+    query = query_of(dataclasses.replace(spec, sample=config), model)
     return Read(values, page, query, [*problems, *more, *wrong])
 
 

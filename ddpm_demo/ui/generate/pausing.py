@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Generator, Iterator, Mapping, Sequence
 from typing import Any
 
 import gradio as gr
@@ -13,7 +13,7 @@ from ddpm_demo.catalog import SAMPLERS
 from ddpm_demo.config import SampleConfig
 from ddpm_demo.config.setting import number, one_of, require
 from ddpm_demo.config import T_MAX, SampleConfig
-from ddpm_demo.diffusion.walk import State, Step
+from ddpm_demo.diffusion.walk import State
 from ddpm_demo.inference import given
 from ddpm_demo.inference.branches import go_on, play
 from ddpm_demo.inference.changes import FORKS
@@ -70,7 +70,7 @@ def proceed(
         number("t to run to", until, 0, state.t - 1, whole=True)
     ends = [t for t in stops if t < state.t] + ([] if limit is None else [limit])
     since = {"id": at.run, "step": state.index}
-    yield from show(visitor, selected, spec, _until(steps, max(ends, default=0)), past, since)
+    yield from show(visitor, selected, spec, until(steps, ends), past, since)
 
 
 def _options() -> dict[str, Any]:
@@ -164,11 +164,3 @@ def _branches(config: SampleConfig, at: Place, state: State, count: Any, switch:
         gr.Info(f"{words} The branches go on with DDPM." if switch else words)
         more = [f"sampler=ddpm:{state.t}"] * switch
     return [*more, f"fork={count}:{state.t}:{picture}"]
-
-
-def _until(steps: Iterable[Step], t: int) -> Iterator[Step]:
-    """Down to the first step at or below t."""
-    for step in steps:
-        yield step
-        if step.t <= t:
-            return

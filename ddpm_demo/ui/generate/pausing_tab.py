@@ -30,12 +30,14 @@ class Pausing:
 
     Attributes:
         buttons: by the way in which they go on.
+        first: breakpoints and changes, which the first run has, too.
         form: values of a change and of branches.
     """
 
     buttons: dict[str, gr.Button]
     pause: gr.Button
     until: gr.Number
+    first: list[gr.Textbox]
     form: list[Any]
 
 
@@ -69,10 +71,19 @@ def build_pausing() -> Pausing:
                 True, label="Where the sampler adds no noise, branch with DDPM", elem_id="switch"
             )
             branch = gr.Button("Branch", elem_id="branch", min_width=80)
+        changes = gr.Textbox(
+            "",
+            label="Changes of a new run",
+            info="What to change on the way, as links and files write it: NAME=VALUE:T.",
+            placeholder="z=0:400; eps=1.02:300",
+            elem_id="changes",
+        )
         again = gr.Button("Again", elem_id=AGAIN, elem_classes="unseen")
     _draw_with(kind, value, clear)
     ways = {"step": step, "on": on, "to": to, "branch": branch, "again": again}
-    return Pausing(ways, pause, until, [kind, value, once, breaks, count, switch])
+    return Pausing(
+        ways, pause, until, [breaks, changes], [kind, value, once, breaks, count, switch]
+    )
 
 
 def _draw_with(kind: gr.Dropdown, value: gr.Textbox, clear: gr.Button) -> None:

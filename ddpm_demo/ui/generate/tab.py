@@ -138,7 +138,7 @@ def build_generate_tab(any_repo: bool = False, links: Links | None = None) -> Mo
     chosen = _connect_model(choice, pace, asked, [*shown, linked])
     chosen.then(*timed, **QUICK).then(*fitted, **QUICK)
     if links is not None:
-        _add_link(links, choice, asked, [*shown, seed, asked.eta, linked])
+        _add_link(links, choice, asked, [*shown, seed, asked.eta, box.first[1], linked])
     return choice
 
 
@@ -148,9 +148,10 @@ def _add_link(links: Links, choice: ModelChoice, asked: Asked, read: list[Any]) 
     Args:
         read: as `link.read` returns their values, after the model's.
     """
-    changes = [control.change for control in (choice.name, *asked.all())]
+    texts = read[-2]
+    changes = [control.change for control in (choice.name, *asked.all(), texts)]
     part = Part("generate", link.NAMES, link.read, [choice.name, *read], go="go")
-    inputs = [choice.own, choice.name, *asked.all()]
+    inputs = [choice.own, choice.name, *asked.all(), texts]
     links.add(part, changes, called(f"{HANDLERS}:query"), inputs=inputs)
 
 
@@ -178,7 +179,7 @@ def _connect_runs(
     visitor = gr.State("", delete_callback=runs.leave)
     gr.on(None, new_visitor, None, visitor, **QUICK)
     model = [choice.own, choice.name, *asked.all()]
-    events = [_connect_run([visitor, *model], buttons, screen)]
+    events = [_connect_run([visitor, *model, *box.first], buttons, screen)]
     drawn = gr.Textbox("", visible=False)
     inputs = [visitor, choice.own, drawn, *model[1:]]
     events.append(_connect_picture(denoise, inputs, buttons, screen))

@@ -4,6 +4,9 @@
 const RUNS = 12; // runs that a page keeps
 const TALL = 40; // pixels of the curve
 
+/** How often a run was branched. */
+const forks = ({ header }) => (header.meta.with ?? "").split("fork=").length;
+
 export class Branches {
   /** @param {Player} player */
   constructor(player) {
@@ -35,14 +38,15 @@ export class Branches {
     const { since, id } = recording.header;
     const from = since && this.runs.find(({ header }) => header.id === since.id);
     if (!from && !this.runs.includes(recording)) this.runs = [];
-    if (from && from.header.n === recording.header.n)
+    const forked = from && forks(from) !== forks(recording); // other pictures than before
+    if (from && !forked && from.header.n === recording.header.n)
       recording.frames.unshift(...from.frames.filter(({ step }) => step < since.step));
     const same = from && from.header.title === recording.header.title;
     if (same) this.runs.splice(this.runs.indexOf(from), 1);
     if (id) this.runs = [...this.runs.filter(({ header }) => header.id !== id), recording];
     this.runs = this.runs.slice(-RUNS);
     if (!this.runs.includes(this.other)) this.other = null;
-    if (from && !same && from.header.n === recording.header.n) this.other = from;
+    if (from && !same && !forked && from.header.n === recording.header.n) this.other = from;
     this.offer(recording);
   }
 

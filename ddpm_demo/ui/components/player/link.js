@@ -3,6 +3,8 @@
 
 import { SHOWN_FIRST } from "./step.js";
 
+const SHORT = 1500; // characters of changes that go into a link
+
 export class Link {
   /** @param {Player} player */
   constructor(player) {
@@ -60,7 +62,12 @@ export class Link {
   /** Copy the page's address; it makes the run that is shown, unless that was there before. */
   async copy() {
     const { player } = this;
-    const run = player.recording && !player.recording.opening ? { run: 1 } : {};
-    player.tell(await globalThis.ddpmLinks.copy(player.part("link"), run), 5000);
+    const { header, opening } = player.recording ?? {};
+    const own = header?.meta.pictures; // a link holds none
+    const extra = header && !opening && !own ? { run: 1 } : {};
+    const changes = header?.meta.with ?? "";
+    if (changes && !own && changes.length < SHORT) extra.with = changes;
+    const said = await globalThis.ddpmLinks.copy(player.part("link"), extra);
+    player.tell(own ? `${said} Your picture is not in it.` : said, 5000);
   }
 }
