@@ -16,8 +16,6 @@ from scipy import stats
 
 from ddpm_demo import cli
 from ddpm_demo.config.setting import settings
-from ddpm_demo.experiments import EXPERIMENTS
-from ddpm_demo.experiments.asked import BUG_NAMES, Break, Guess, Race
 from ddpm_demo.diffusion.denoiser import Denoiser
 from ddpm_demo.evaluation.classifier import Classifier, ClassifierConfig
 from ddpm_demo.experiments import EXPERIMENTS, deciding

@@ -13,10 +13,7 @@ from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 from ddpm_demo.config.setting import one_of, require, settings
-from ddpm_demo.experiments.asked import Break, Copying, Guess, Noises, Plane, Race
-from ddpm_demo.experiments.asked import Break, Copying, Decide, Guess, Noises, Plane, Race
 from ddpm_demo.experiments.asked import Break, Copying, Decide, Guess, Guide, Noises, Plane, Race
-from ddpm_demo.setting import one_of, require, settings
 
 if TYPE_CHECKING:
     from ddpm_demo.experiments.report import Report

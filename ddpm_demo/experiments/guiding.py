@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from ddpm_demo.config import SampleConfig
+from ddpm_demo.config.setting import require
 from ddpm_demo.diffusion.denoiser import split
 from ddpm_demo.diffusion.interventions import GuidanceInterval
 from ddpm_demo.diffusion.schedule import Schedule
@@ -27,7 +28,6 @@ from ddpm_demo.inference.labels import parse_classes
 from ddpm_demo.media import convert
 from ddpm_demo.media.plots import line_plot
 from ddpm_demo.models.checkpoint import Checkpoint
-from ddpm_demo.setting import require
 
 N = 4  # pictures of each run
 SCALES = (0.0, 1.0, 1.5, 3.0, 6.0)

@@ -17,6 +17,7 @@ from PIL import Image
 from torch import Tensor
 
 from ddpm_demo.config import ModelConfig, SampleConfig
+from ddpm_demo.config.setting import number, require, whole_numbers
 from ddpm_demo.diffusion.denoiser import Denoiser
 from ddpm_demo.diffusion.forward import jump
 from ddpm_demo.diffusion.noise import Noise
@@ -25,7 +26,6 @@ from ddpm_demo.inference.changes import GIVEN
 from ddpm_demo.media import convert, encode
 from ddpm_demo.media.open import open_image
 from ddpm_demo.models.checkpoint import Checkpoint
-from ddpm_demo.setting import number, require, whole_numbers
 
 ROW = 8  # t at which one run begins, at most
 CHARS = 500_000  # of a picture's text, at most

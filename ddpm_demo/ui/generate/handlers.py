@@ -103,10 +103,10 @@ def run(visitor: str, own: Mapping[str, str], name: Any, *values: Any) -> Iterat
     options: dict[str, Any] = {"bf16": runtime.bf16(), "denoiser": runtime.denoiser}
     steps = play(selected.checkpoint, config, spec.interventions, **options)
     T = selected.checkpoint.diffusion.T
-    yield from show(visitor, selected, spec, until(steps, [t for t in stops if t < T]))
+    yield from show(visitor, selected, spec, stopping(steps, [t for t in stops if t < T]))
 
 
-def until(steps: Iterable[Step], stops: Sequence[int]) -> Iterator[Step]:
+def stopping(steps: Iterable[Step], stops: Sequence[int]) -> Iterator[Step]:
     """Down to the first step at or below one of the stops."""
     for step in steps:
         yield step

@@ -10,9 +10,8 @@ import gradio as gr
 from torch import Tensor
 
 from ddpm_demo.catalog import SAMPLERS
-from ddpm_demo.config import SampleConfig
-from ddpm_demo.config.setting import number, one_of, require
 from ddpm_demo.config import T_MAX, SampleConfig
+from ddpm_demo.config.setting import number, one_of, require
 from ddpm_demo.diffusion.walk import State
 from ddpm_demo.inference import given
 from ddpm_demo.inference.branches import go_on, play
@@ -22,7 +21,7 @@ from ddpm_demo.inference.spec import RunSpec
 from ddpm_demo.ui.components import player
 from ddpm_demo.ui.components.model_choice import Selected, find, most_pictures
 from ddpm_demo.ui.generate.asked_change import KEEP, Place, breakpoints, change_text
-from ddpm_demo.ui.generate.handlers import require_time, show
+from ddpm_demo.ui.generate.handlers import require_time, show, stopping
 from ddpm_demo.ui.server import runtime
 from ddpm_demo.ui.server.errors import friendly
 from ddpm_demo.ui.server.runs import runs
@@ -70,7 +69,7 @@ def proceed(
         number("t to run to", until, 0, state.t - 1, whole=True)
     ends = [t for t in stops if t < state.t] + ([] if limit is None else [limit])
     since = {"id": at.run, "step": state.index}
-    yield from show(visitor, selected, spec, until(steps, ends), past, since)
+    yield from show(visitor, selected, spec, stopping(steps, ends), past, since)
 
 
 def _options() -> dict[str, Any]:
