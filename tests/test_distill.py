@@ -3,6 +3,7 @@
 import json
 import math
 
+import numpy as np
 import pytest
 import torch
 
@@ -14,6 +15,8 @@ from ddpm_demo.diffusion.samplers.ddim import ddim
 from ddpm_demo.diffusion.samplers.dpmpp import dpmpp_2m
 from ddpm_demo.diffusion.schedule import Schedule
 from ddpm_demo.inference.generate import defaults, generate, timesteps_of
+from ddpm_demo.media.convert import cut, to_uint8
+from ddpm_demo.media.open import open_image
 from ddpm_demo.models.checkpoint import load_tensors, save_checkpoint
 from ddpm_demo.models.load import load_checkpoint
 from ddpm_demo.publishing import cards
@@ -243,13 +246,20 @@ def test_a_bad_argument_is_one_line_and_code_2(shell, tiny, words, message, tmp_
     assert not (tmp_path / "out").exists()
 
 
-def test_a_student_is_shipped_as_its_run_says(learn, tmp_path, monkeypatch):
+def test_a_student_is_shipped_as_its_run_says(learn, teacher, tmp_path, monkeypatch):
     monkeypatch.setattr(cards, "SHOWN", 4)
     learn("out", 4)
     story = cards.Story("abc123", "It is tiny.")
+    ship(tmp_path / "out", tmp_path / "alone", story)
+    assert cards.BESIDE not in (tmp_path / "alone" / "README.md").read_text()
+    save_checkpoint(tmp_path / "tiny", teacher)  # shipped beside its student
     shipped = ship(tmp_path / "out", tmp_path / "student", story)
     assert defaults(shipped).steps == 2
     text = (tmp_path / "student" / "README.md").read_text()
     assert "distill --model tiny --steps 2,1 --trajectories 40 --batch-size 8" in text
     assert "--iterations 4 --out runs/student" in text
     assert "distilled by this project from [`tiny`](../tiny/README.md)" in text
+    assert "The first seeds: tiny, and under it this model in 2 and in 1 steps." in text
+    sheet = np.asarray(open_image(tmp_path / "student" / cards.BESIDE))[:, :, :1]
+    *_, own = generate(teacher, defaults(teacher).but(n=10, seed=0))
+    assert (cut(sheet, 30, 10, scale=2)[:10] == to_uint8(own.x_t)).all()

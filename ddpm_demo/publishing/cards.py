@@ -16,6 +16,7 @@ from ddpm_demo.inference.generate import defaults
 from ddpm_demo.inference.labels import ANY, EACH, class_words
 from ddpm_demo.models.checkpoint import Checkpoint
 
+BESIDE = "teacher.png"  # beside the card of a distilled model
 SHOWN = 100  # samples on a card: the seeds 0 to 99
 NUMBERS = "## Evaluation"  # the section that `evaluate --card` writes, the last one
 COLUMNS = ("sampler", "spacing", "steps", "calls", "distance")
@@ -144,10 +145,20 @@ def _options(values: Mapping[str, Any]) -> list[str]:
     return words
 
 
-def card(name: str, checkpoint: Checkpoint, log: Sequence[Mapping[str, Any]], story: Story) -> str:
-    """The model card, in Markdown with the Hub's front matter."""
+def card(
+    name: str,
+    checkpoint: Checkpoint,
+    log: Sequence[Mapping[str, Any]],
+    story: Story,
+    beside: bool = False,
+) -> str:
+    """The model card, in Markdown with the Hub's front matter.
+
+    Args:
+        beside: there is a picture with the teacher's samples over the student's.
+    """
     sections = [
-        _opening(name, checkpoint),
+        _opening(name, checkpoint, beside),
         _training(name, checkpoint, log, story),
         f"## Limits\n\n{story.limits}",
         _samplers(checkpoint.info.get("samplers") or []),
@@ -156,7 +167,7 @@ def card(name: str, checkpoint: Checkpoint, log: Sequence[Mapping[str, Any]], st
     return "\n\n".join(part for part in sections if part) + "\n"
 
 
-def _opening(name: str, checkpoint: Checkpoint) -> str:
+def _opening(name: str, checkpoint: Checkpoint, beside: bool) -> str:
     info, shown = checkpoint.info, defaults(checkpoint)
     start = f" from t = {shown.start}" if shown.start else ""
     guided = f", guidance {shown.guidance:g}" if shown.guidance != 1 else ""
@@ -168,6 +179,9 @@ def _opening(name: str, checkpoint: Checkpoint) -> str:
         film = "\n![The same sixteen seeds, from the base to the end](morph.gif)\n"
     elif teacher := info.get("teacher"):
         teacher = teacher["name"]
+        steps = " and ".join(f"in {n}" for n in info["few"])
+        said = f"The first seeds: {teacher}, and under it this model {steps} steps"
+        film = f"\n![{said}]({BESIDE})\n\n{said}.\n" if beside else ""
         origin = f"distilled by this project from [`{teacher}`](../{teacher}/README.md)"
     elif init := info.get("init"):
         before = "an earlier version" if init == name else f"[`{init}`](../{init}/README.md)"

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from ddpm_demo.config import SampleConfig, from_dict
 from ddpm_demo.config.setting import require
@@ -17,7 +18,7 @@ from ddpm_demo.files import require_writable, write_atomically
 from ddpm_demo.inference.generate import defaults, generate, metadata, timesteps_of
 from ddpm_demo.media import convert, encode
 from ddpm_demo.media.plots import as_file, line_plot
-from ddpm_demo.models.checkpoint import Checkpoint, save_checkpoint
+from ddpm_demo.models.checkpoint import Checkpoint, model_files, save_checkpoint
 from ddpm_demo.models.load import load_checkpoint
 from ddpm_demo.publishing import cards
 from ddpm_demo.publishing.cards import Story, card, check_samplers
@@ -25,7 +26,7 @@ from ddpm_demo.publishing.private import public
 from ddpm_demo.training.run_folder import RunFolder
 
 STORY = "card.json"  # in a shipped folder: its `Story`, so that its card can be made again
-PAGE = 10  # samples at once
+PAGE = 10  # samples at once, and in a row
 
 
 def ship(
@@ -92,12 +93,9 @@ def make_card(folder: Path) -> Checkpoint:
     require(bool(log), "log of the model", str(RunFolder(folder).log), "one that has a line")
     story = read_story(folder)
     shown = dataclasses.replace(defaults(shipped), n=cards.SHOWN, seed=0)
-    parts = []
-    for start in range(0, cards.SHOWN, PAGE):
-        page = dataclasses.replace(shown, n=min(PAGE, cards.SHOWN - start), seed=start)
-        *_, last = generate(shipped, page)
-        parts.append(convert.to_uint8(last.x_t))
-    sheet = convert.grid(np.concatenate(parts), 10, scale=2)
+    most = cards.SHOWN
+    pages = (shown.but(n=min(PAGE, most - k), seed=k) for k in range(0, most, PAGE))
+    sheet = convert.grid(np.concatenate([_drawn(shipped, page) for page in pages]), PAGE, scale=2)
     about = metadata(folder.name, shown, shipped.classes)
     encode.write(folder / "samples.png", [sheet], metadata=about)
     lines = {}
@@ -108,8 +106,28 @@ def make_card(folder: Path) -> Checkpoint:
     write_atomically(folder / "loss.svg", as_file(plot).encode())
     old = text.read_text("utf-8") if text.is_file() else ""
     _, section, numbers = old.partition(f"\n{cards.NUMBERS}\n")
-    write_atomically(text, (card(folder.name, shipped, log, story) + section + numbers).encode())
+    words = card(folder.name, shipped, log, story, beside=_beside(folder, shipped))
+    write_atomically(text, (words + section + numbers).encode())
     return shipped
+
+
+def _drawn(checkpoint: Checkpoint, config: SampleConfig) -> NDArray[np.uint8]:
+    *_, last = generate(checkpoint, config)
+    return convert.to_uint8(last.x_t)
+
+
+def _beside(folder: Path, student: Checkpoint) -> bool:
+    """Draw a few pictures of a student's teacher, and under them the student's in each number of
+    its steps. False: it has no teacher, or that isn't shipped beside it."""
+    name = str(student.info.get("teacher", {}).get("name", ""))
+    if not name or not model_files(folder.parent / name):
+        return False
+    teacher = load_checkpoint(folder.parent / name)
+    rows = [_drawn(teacher, defaults(teacher).but(n=PAGE, seed=0))]
+    own = defaults(student).but(n=PAGE, seed=0)
+    rows += [_drawn(student, own.but(steps=int(steps))) for steps in student.info["few"]]
+    encode.write(folder / cards.BESIDE, [convert.grid(np.concatenate(rows), PAGE, scale=2)])
+    return True
 
 
 def read_story(folder: Path) -> Story:
