@@ -3,15 +3,20 @@
 import math
 from collections.abc import Callable
 
+import numpy as np
 import pytest
 import torch
 
+from ddpm_demo.data import Images
+from ddpm_demo.diffusion.denoiser import Prediction, split
 from ddpm_demo.diffusion.schedule import Schedule
-from ddpm_demo.experiments import EXPERIMENTS, plane
-from ddpm_demo.experiments.asked import OTHER_NOISES, SHAPES, Noises, Plane
+from ddpm_demo.experiments import EXPERIMENTS, between, plane
+from ddpm_demo.experiments.asked import OTHER_NOISES, SHAPES, Between, Noises, Plane
 from ddpm_demo.experiments.noises import DRAW, kurtosis, noise_of_chain
 from ddpm_demo.experiments.report import Sheet
 from ddpm_demo.experiments.tools import Tools
+from ddpm_demo.inference.generate import defaults, generate
+from ddpm_demo.media import convert
 from ddpm_demo.models.checkpoint import Checkpoint
 
 
@@ -80,3 +85,55 @@ def test_a_model_is_sampled_with_each_noise(tiny: Callable[..., Checkpoint]) -> 
     assert sheet.rows == OTHER_NOISES
     pictures = [cell for (cell,) in sheet.cells if cell is not None]
     assert len({p.tobytes() for p in pictures}) == 4
+
+
+def test_there_and_back_with_an_analytic_denoiser() -> None:
+    """For N(0, 1) data x0_hat = sqrt(ab) x_t, and many small steps lose nothing."""
+    schedule = Schedule.linear()
+
+    class Unit:
+        def __call__(self, x: torch.Tensor, t: torch.Tensor) -> Prediction:
+            ab = schedule.at(schedule.alpha_bar, t, x)
+            return split(ab.sqrt() * x, x, ab, "x0")
+
+    denoise = Unit()
+    denoise.schedule = schedule  # type: ignore[attr-defined]
+    x_0 = torch.randn(3, 1, 4, 4, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    errors = []
+    for steps in (10, 100, 1000):
+        way = schedule.timesteps(steps, "trailing")
+        *_, back = between.there_and_back(denoise, x_0, way)  # type: ignore[arg-type]
+        errors.append(float((back - x_0).abs().max()))
+    assert errors[0] > errors[1] > errors[2]
+    assert errors[2] < 0.01
+    way = schedule.timesteps(20, "trailing")
+    *_, back = between.there_and_back(denoise, x_0, way, rounds=60)  # type: ignore[arg-type]
+    assert float((back - x_0).abs().max()) < 1e-4
+
+
+def test_a_great_circle_keeps_the_length() -> None:
+    g = torch.Generator().manual_seed(0)
+    a, b = torch.randn(784, generator=g), torch.randn(784, generator=g)
+    b *= a.norm() / b.norm()
+    middle = between.slerp(a, b, 0.5)
+    assert float(middle.norm()) == pytest.approx(float(a.norm()), rel=1e-5)
+    assert float(middle @ a) == pytest.approx(float(middle @ b), rel=1e-5)
+    assert torch.allclose(between.slerp(a, a, 0.3), a, atol=1e-5)
+
+
+def test_the_card_between_noises_begins_and_ends_with_generate_s(
+    tiny: Callable[..., Checkpoint],
+) -> None:
+    model = tiny(num_classes=3)
+    g = torch.Generator().manual_seed(0)
+    pixels = torch.randint(0, 256, (6, 1, 8, 8), generator=g).byte()
+    data = Images(pixels, torch.arange(6) % 3)
+    tools = Tools(load=lambda _: model, data=lambda *_, **__: data)  # type: ignore[arg-type]
+    *_, report = EXPERIMENTS["between"](Between("tiny", label=1, seed=5), tools)
+    film, classes = report.panels[0], report.panels[1]
+    run = defaults(model).but(sampler="ddim", steps=10, n=1, labels=(1,), guidance=1.0)
+    for k, seed in ((0, 5), (-1, 6)):
+        *_, end = generate(model, run.but(seed=seed))
+        assert np.abs(film.cells[0][0][k] - convert.to_uint8(end.x_t)[0].astype(int)).max() <= 1
+    assert len(classes.cells[0][0]) == 3
+    assert len(report.numbers["error"]) == 3

@@ -47,7 +47,12 @@ def _experiment(o: argparse.Namespace) -> None:
 
     keep_memory()
     device = pick(o.device)
-    tools = Tools(load=lambda name: load_checkpoint(name, device), bf16=bool(o.bf16))
+    tools = Tools(
+        load=lambda name: load_checkpoint(name, device),
+        bf16=bool(o.bf16),
+        device=device,
+        folder=o.out.with_suffix("") if row.keeps else None,
+    )
     with progress_bar(total=100, unit="%", bar_format="{l_bar}{bar}| {elapsed}<{remaining}") as bar:
         for report in row(asked, tools):
             bar.set_description(report.line)
@@ -58,3 +63,5 @@ def _experiment(o: argparse.Namespace) -> None:
     write_atomically(numbers, as_json(row, asked, report).encode())
     print(o.out)
     print(numbers)
+    if row.keeps:
+        print(o.out.with_suffix(""))

@@ -192,7 +192,7 @@ def load(
             f"{dataset} is not in {folder}, or not whole, and can't be downloaded ({reason}); "
             f"connect once, or name the folder that holds it (--data-dir or {VARIABLE})."
         ) from error
-    return replace(found, pixels=_fit(found.pixels, size, channels).contiguous())
+    return replace(found, pixels=fitted(found.pixels, size, channels).contiguous())
 
 
 def arrived(dataset: str, folder: Path | None = None) -> tuple[int, int]:
@@ -209,7 +209,7 @@ def arrived(dataset: str, folder: Path | None = None) -> tuple[int, int]:
     return min(come, size), size
 
 
-def _fit(pixels: Tensor, size: int | None, channels: int | None) -> Tensor:
+def fitted(pixels: Tensor, size: int | None, channels: int | None) -> Tensor:
     import torch
 
     if channels == 3 and pixels.shape[1] == 1:

@@ -13,7 +13,18 @@ from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 from ddpm_demo.config.setting import one_of, require, settings
-from ddpm_demo.experiments.asked import Break, Copying, Decide, Guess, Guide, Noises, Plane, Race
+from ddpm_demo.experiments.asked import (
+    Between,
+    Break,
+    Copying,
+    Decide,
+    Guess,
+    Guide,
+    Learn,
+    Noises,
+    Plane,
+    Race,
+)
 
 if TYPE_CHECKING:
     from ddpm_demo.experiments.report import Report
@@ -32,6 +43,7 @@ class Experiment:
         module: has `run(settings, tools)`, which yields a `Report` each time there is more to show,
             and `cost(settings, per_call)`, the seconds that it takes. `per_call(model, n)` is how
             long one call of a network with n pictures takes.
+        keeps: the folder that it leaves its model in, for "Go on" and for the list of models.
     """
 
     name: str
@@ -39,6 +51,7 @@ class Experiment:
     about: str
     settings: type
     module: str
+    keeps: str = ""
 
     def __call__(self, asked: Any, tools: Tools) -> Iterator[Report]:
         """Run it."""
@@ -127,6 +140,15 @@ EXPERIMENTS: dict[str, Experiment] = {
             module="guiding",
         ),
         Experiment(
+            name="learn",
+            question="How does it learn?",
+            about="A small network learns digits here, from nothing. Stop pauses it; with “Go on” "
+            "it goes on, with another learning rate if you like.",
+            settings=Learn,
+            module="learn",
+            keeps="learn",
+        ),
+        Experiment(
             name="copying",
             question="Is it copying?",
             about="For each generated picture the nearest of all training pictures; and a "
@@ -141,6 +163,14 @@ EXPERIMENTS: dict[str, Experiment] = {
             "sampled with another noise than it was trained with.",
             settings=Noises,
             module="noises",
+        ),
+        Experiment(
+            name="between",
+            question="What lies between two noises?",
+            about="From one noise to another, the same noise with each class, mixes of two "
+            "pictures, and a picture's way up to its noise and back.",
+            settings=Between,
+            module="between",
         ),
         Experiment(
             name="plane",

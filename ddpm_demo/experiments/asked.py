@@ -139,3 +139,36 @@ class Plane:
 
     def __post_init__(self) -> None:
         check(self)
+
+
+@dataclass(frozen=True)
+class Between:
+    """What lies between noises and between pictures."""
+
+    model: str = setting("mnist", "a model's name or path", label="Model")
+    label: int = setting(3, "number of the class, where there are any", low=0, high=99, whole=True,
+                         label="Class")  # fmt: skip
+    picture: int = setting(
+        0, "the first test picture that is used", low=0, high=9_990, whole=True,
+        label="Test picture",
+    )  # fmt: skip
+    seed: int = setting(0, "of the noises", **SEED)
+
+    def __post_init__(self) -> None:
+        check(self)
+
+
+@dataclass(frozen=True)
+class Learn:
+    """A network that learns while one watches."""
+
+    seconds: int = setting(120, "how long it learns", low=1, high=1800, whole=True, label="Seconds")
+    lr: float = setting(4e-3, "learning rate", low=1e-6, high=0.1, label="Learning rate")
+    pictures: int = setting(
+        60_000, "digits that it sees", low=1, high=60_000, whole=True, label="Training pictures"
+    )
+    go_on: bool = setting(False, "go on from where the last one stopped", label="Go on")
+    seed: int = setting(0, "of all that is random", **SEED)
+
+    def __post_init__(self) -> None:
+        check(self)

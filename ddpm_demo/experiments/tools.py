@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 from ddpm_demo.config import SampleConfig
-from ddpm_demo.data import Images, data_dir, packed
+from ddpm_demo.data import Images, data_dir, fitted, packed
 from ddpm_demo.data import load as load_data
 from ddpm_demo.diffusion.denoiser import Denoiser
 from ddpm_demo.diffusion.walk import Step
@@ -25,8 +26,9 @@ def pictures(dataset: str, size: int, channels: int, *, train: bool = True) -> I
     Raises:
         ValueError: it isn't here; the sentence says how to get it.
     """
-    if dataset == "mnist" and (size, channels) == (packed.SIDE, 1) and packed.FILE.is_file():
-        return packed.mnist(train)
+    if dataset == "mnist" and packed.FILE.is_file():
+        found = packed.mnist(train)
+        return replace(found, pixels=fitted(found.pixels, size, channels).contiguous())
     folder = data_dir() / ON_DISK.get(dataset, "MNIST/raw")
     if not dataset.startswith("folder:") and not folder.is_dir():
         raise ValueError(
@@ -45,12 +47,16 @@ class Tools:
         denoiser: makes what samplers ask (see `inference.generate`).
         data: as `pictures`.
         bf16: networks run in bfloat16.
+        device: what is trained here is trained on it.
+        folder: for what the experiment keeps; None: nothing is kept.
     """
 
     load: Callable[[str], Checkpoint] = load_checkpoint
     denoiser: Callable[..., Denoiser] = Denoiser
     data: Callable[..., Images] = pictures
     bf16: bool = False
+    device: Any = "cpu"
+    folder: Path | None = None
 
     def generate(self, checkpoint: Checkpoint, run: SampleConfig, **options: Any) -> Iterator[Step]:
         """The steps of a run: those that Generate makes."""

@@ -65,6 +65,11 @@ class RunFolder:
         """Whether there is a state to go on from."""
         return self.state.is_file()
 
+    def clear(self) -> None:
+        """Delete the state, the log and the samples: another run begins here."""
+        for file in (self.state, self.log, *self.previews()):
+            file.unlink(missing_ok=True)
+
     def check(self, resume: bool) -> None:
         """Find out before any work whether a run can be written here.
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import dataclasses
 import math
 import time
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -84,6 +84,8 @@ class Options:
         compiled: run the steps through `torch.compile`, which takes a minute before the first.
         should_stop: asked after every step; True, on any process, saves and ends the run.
         denoiser: makes what the previews are drawn with, as in `generate`.
+        draw: draws the previews with the EMA weights; None: `preview.preview`.
+        about: more of the result's `info`.
         origin: what the result's `info` calls the checkpoint that it started from: "base" if it was
             fine-tuned, "init" if it is a model of its own.
     """
@@ -95,6 +97,8 @@ class Options:
     compiled: bool = False
     should_stop: Callable[[], bool] = lambda: False
     denoiser: Callable[..., Denoiser] = Denoiser
+    draw: Callable[[UNet], Tensor] | None = None
+    about: Mapping[str, Any] = field(default_factory=dict)
     origin: str = "base"
 
 
@@ -135,9 +139,9 @@ def train(
     require_classes(data, net.config.num_classes, inherited.get("classes", ()))
     device = torch.device(o.device)
     bf16 = bf16_pays(device) if o.bf16 is None else o.bf16
-    machine = Machine(device, bf16, o.compiled, o.denoiser)
+    machine = Machine(device, bf16, o.compiled, o.denoiser, o.draw)
     run = Trainer(net, diffusion, config, data, o.held_out, machine)
-    run.inherited = inherited
+    run.inherited = {**inherited, **o.about}
     if out and o.resume and RunFolder(out).resumable():
         load_run(out, run)
     if out:

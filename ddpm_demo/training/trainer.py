@@ -73,12 +73,14 @@ class Machine:
         bf16: bfloat16 autocast.
         compiled: run the steps through `torch.compile`, which takes a minute before the first.
         denoiser: makes what the previews are drawn with, as in `generate`.
+        draw: draws the previews in another way than `preview`.
     """
 
     device: torch.device
     bf16: bool = False
     compiled: bool = False
     denoiser: Callable[..., Denoiser] = Denoiser
+    draw: Callable[[UNet], Tensor] | None = None
 
 
 class Trainer:
@@ -101,7 +103,7 @@ class Trainer:
         self.schedule = Schedule.from_config(diffusion)
         self.data, self.held_out = data.on(device), held_out
         self.device, self.bf16 = device, machine.bf16
-        self.denoiser = machine.denoiser
+        self.denoiser, self.drawn_by = machine.denoiser, machine.draw
         self._pictures = data
         self.flip = data.flip if config.flip is None else config.flip
         self.shuffle = Shuffle(len(data), config.seed)
@@ -259,6 +261,8 @@ class Trainer:
     def preview(self) -> Tensor:
         """`preview` of the EMA weights; classes in turn, or none where the data is of one class:
         what moves then is what the model draws when it is asked for none."""
+        if self.drawn_by:
+            return self.drawn_by(self.ema)
         several = len(self.data.labels.unique()) > 1
         options: dict[str, Any] = {"bf16": self.bf16, "denoiser": self.denoiser}
         return preview(self.ema, self.diffusion, by_class=several, **options)

@@ -5,30 +5,36 @@ from __future__ import annotations
 import html
 import time
 from collections.abc import Iterator, Mapping
+from pathlib import Path
 from typing import Any
 
 import gradio as gr
 
+from ddpm_demo.experiments import EXPERIMENTS
 from ddpm_demo.experiments.report import Report
 from ddpm_demo.experiments.tools import Tools
 from ddpm_demo.inference.timing import per_call, spoken
+from ddpm_demo.models.checkpoint import save_file
+from ddpm_demo.models.load import load_checkpoint
+from ddpm_demo.training.run_folder import RunFolder
 from ddpm_demo.ui.components.bar import bar
+from ddpm_demo.ui.components.model_choice import ModelChoice
 from ddpm_demo.ui.experiments import view
 from ddpm_demo.ui.experiments.asked import asked
 from ddpm_demo.ui.server import runtime, settings
 from ddpm_demo.ui.server.errors import friendly
 from ddpm_demo.ui.server.settings import GPU
-from ddpm_demo.ui.server.work import give_way
+from ddpm_demo.ui.server.work import give_way, own_folder
 
-Said = tuple[Any, Any]  # for the line and the result
+Said = tuple[Any, Any, Any]  # for the line, the result, and the visitor's folder
 EVERY = 0.5  # seconds between two messages: each has all pictures that there are
 WAY = 1.0  # seconds between two looks at whether somebody waits for pictures
 
 
-def say(line: Any = None, result: Any = None) -> Said:
+def say(line: Any = None, result: Any = None, folder: Any = None) -> Said:
     """What is not given stays as it is."""
-    line, result = (gr.skip() if part is None else part for part in (line, result))
-    return line, result
+    line, result, folder = (gr.skip() if part is None else part for part in (line, result, folder))
+    return line, result, folder
 
 
 def most_seconds() -> float:
@@ -54,26 +60,27 @@ def how_long(own: Mapping[str, str], name: Any, *values: Any) -> str:
     return f"About {spoken(seconds)} on this computer."
 
 
-def run(own: Mapping[str, str], name: Any, *values: Any) -> Iterator[Said]:
+def run(own: Mapping[str, str], folder: Any, name: Any, *values: Any) -> Iterator[Said]:
     """Run an experiment, and stream the line of progress and what there is to show.
 
     Raises:
         gr.Error: a bad value, or data that can't be had; the line says so, too.
     """
     try:
-        yield from friendly(_run)(own, name, *values)
+        yield from friendly(_run)(own, folder, name, *values)
     except gr.Error as error:
         yield say(line=error.message)
         raise
 
 
-def _run(own: Mapping[str, str], name: Any, *values: Any) -> Iterator[Said]:
+def _run(own: Mapping[str, str], folder: Any, name: Any, *values: Any) -> Iterator[Said]:
     row, wanted = asked(name, values)
+    folder = own_folder(folder) if row.keeps else None
     limit = time.monotonic() + most_seconds()
     begun, sent, looked = time.monotonic(), 0.0, time.monotonic()
-    yield say("Getting ready…", "")
+    yield say("Getting ready…", "", folder)
     report = Report(0)
-    for report in _reports(dict(own), row.name, wanted):
+    for report in _reports(dict(own), row.name, wanted, folder):
         now = time.monotonic()
         if now > limit:
             raise ValueError(f"Stopped after the limit of {spoken(most_seconds())}.")
@@ -93,12 +100,36 @@ def _run(own: Mapping[str, str], name: Any, *values: Any) -> Iterator[Said]:
 
 @GPU
 @friendly
-def _reports(own: Mapping[str, str], name: str, wanted: Any) -> Iterator[Report]:
-    from ddpm_demo.experiments import EXPERIMENTS
-
+def _reports(
+    own: Mapping[str, str], name: str, wanted: Any, folder: str | None
+) -> Iterator[Report]:
+    row = EXPERIMENTS[name]
     tools = Tools(
         load=lambda model: runtime.model(_source(own, model)),
         denoiser=runtime.denoiser,
         bf16=runtime.bf16(),
+        device=runtime.device(),
+        folder=Path(folder) / row.keeps if folder else None,
     )
-    yield from EXPERIMENTS[name](wanted, tools)
+    yield from row(wanted, tools)
+
+
+def keep(
+    choice: ModelChoice, own: Mapping[str, str], folder: Any, name: Any
+) -> tuple[Any, Any, Any]:
+    """The line, and a visitor's list of models with the one that an experiment has made.
+
+    Raises:
+        gr.Error: there is none yet.
+    """
+    row = EXPERIMENTS.get(str(name))
+    made = Path(str(folder)) / row.keeps if folder and row and row.keeps else None
+    if made is None or not made.is_dir() or not RunFolder(made).resumable():
+        raise gr.Error("There is no model yet. Press Run first.", print_exception=False)
+    checkpoint = load_checkpoint(made)
+    title = f"digits, {checkpoint.info['images']:,} pictures (yours)"
+    file = made.parent / f"digits-{checkpoint.info['images']}.safetensors"
+    save_file(file, checkpoint)
+    updates = choice.add(own, title, str(file))
+    line = f"“{html.escape(title)}” is in the model list of Generate."
+    return line, updates[choice.own], updates[choice.name]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from ddpm_demo.ui.components.controls import QUICK, QUIET
 from ddpm_demo.ui.components.links import Links, Part
 from ddpm_demo.ui.components.model_choice import ModelChoice
 from ddpm_demo.ui.experiments import link
+from ddpm_demo.ui.server import work
 from ddpm_demo.ui.server.lazy import called, streamed
 from ddpm_demo.ui.server.work import LANE
 
@@ -46,13 +48,19 @@ def build_experiments_tab(choice: ModelChoice, tab: gr.Tab, links: Links) -> Non
                 )
                 pace = gr.HTML(elem_id="experiment-pace", min_width=240, padding=False)
                 line = controls.line("", "experiment-line")
+            keep = gr.Button(
+                "Keep the model", visible="hidden", size="md", elem_id="experiment-keep"
+            )
             groups, inputs = [], []
             for row in rows:
                 with gr.Group(visible=row is rows[0]) as group:
                     inputs += [_control(row, name, choice) for name in settings(row.settings)]
                 groups.append(group)
-    _connect_run([choice.own, card, *inputs], buttons, [line, result])
-    _connect_cards(card, [about, result, line, *groups])
+    folder = gr.State(None, time_to_live=6 * 3600, delete_callback=work.forget)
+    _connect_run([choice.own, folder, card, *inputs], buttons, [line, result, folder])
+    kept = functools.partial(called(f"{HANDLERS}:keep"), choice)
+    keep.click(kept, [choice.own, folder, card], [line, choice.own, choice.name], **QUIET)
+    _connect_cards(card, [about, result, line, keep, *groups])
     changes = [card.change, *(control.change for control in inputs)]
     part = Part("experiments", link.NAMES, link.read, [card, *inputs], "experiment-run")
     links.add(part, changes, link.query, inputs=[card, *inputs], preprocess=False)
@@ -67,7 +75,7 @@ def _about(row: Experiment) -> str:
 
 def _connect_run(what: list[Any], buttons: controls.RunButtons, shown: list[Any]) -> None:
     """What Run and Stop do."""
-    line, _ = shown
+    line = shown[0]
     js = """() => [{__type__: 'update', visible: 'hidden'}, {__type__: 'update', visible: true,
       value: 'Stop', interactive: true}, 'Waiting for its turn…']"""
     waits = buttons.go.click(None, None, [*buttons.both, line], js=js, **QUIET)
@@ -82,7 +90,9 @@ def _connect_cards(card: gr.Radio, shown: list[Any]) -> None:
 
     def chosen(name: str) -> list[Any]:
         row = EXPERIMENTS.get(name) or next(iter(EXPERIMENTS.values()))
-        return [_about(row), EMPTY, "", *(gr.update(visible=k == row.name) for k in EXPERIMENTS)]
+        keep = gr.update(visible=True if row.keeps else "hidden")
+        groups = (gr.update(visible=k == row.name) for k in EXPERIMENTS)
+        return [_about(row), EMPTY, "", keep, *groups]
 
     card.change(chosen, card, shown, queue=False, **QUIET)
 

@@ -1,0 +1,190 @@
+"""Noise space: from a picture to its noise and back, and what lies between two noises."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ddpm_demo.catalog import SAMPLERS
+from ddpm_demo.config import SampleConfig
+from ddpm_demo.diffusion.denoiser import Denoise
+from ddpm_demo.diffusion.noise import Noise
+from ddpm_demo.diffusion.samplers.ddim import invert
+from ddpm_demo.diffusion.walk import State
+from ddpm_demo.experiments.asked import Between
+from ddpm_demo.experiments.report import Panel, Report, Sheet, Table, Words
+from ddpm_demo.experiments.tools import Tools, interval, spoken
+from ddpm_demo.inference.generate import defaults
+from ddpm_demo.media import convert
+from ddpm_demo.models.checkpoint import Checkpoint
+
+N, WAY = 4, 9  # pictures that are inverted, and pictures from one noise to the other
+BACK = (5, 10, 20)  # steps of the inversions
+STEPS = 10  # of the films
+LEVELS = (0.3, 0.6, 0.9)  # shares of T at which pictures are mixed
+WEIGHTS = (0.0, 0.25, 0.5, 0.75, 1.0)
+
+
+def cost(asked: Between, per_call: Callable[[str, int], float]) -> float:
+    there_and_back = 2 * sum(BACK) * per_call(asked.model, N)
+    films = STEPS * (per_call(asked.model, WAY) + len(LEVELS) * per_call(asked.model, 5))
+    return there_and_back + films + STEPS * per_call(asked.model, 10)
+
+
+def slerp(a: Tensor, b: Tensor, weight: float) -> Tensor:
+    """From a to b on a great circle, so that what lies between is as long as noise is
+    (Shoemake 1985)."""
+    cos = float((a.flatten() @ b.flatten()) / (a.norm() * b.norm()))
+    angle = math.acos(max(-1.0, min(1.0, cos)))
+    if angle < 1e-6:
+        return a + weight * (b - a)
+    return (math.sin((1 - weight) * angle) * a + math.sin(weight * angle) * b) / math.sin(angle)
+
+
+def there_and_back(
+    denoise: Denoise, x_0: Tensor, timesteps: Sequence[int], rounds: int = 1
+) -> Iterator[Tensor]:
+    """x on the way up to the noise of x_0, and down again by DDIM; `rounds` as for `invert`."""
+    noise = Noise("gaussian", range(len(x_0)))
+    x = x_0
+    for up in invert(denoise, x_0, timesteps, rounds=rounds):
+        x = up.x_t
+        yield x
+    for step in SAMPLERS["ddim"](denoise, x, timesteps, noise=noise, eta=0.0):
+        yield step.x_t
+
+
+class _Lab:
+    """A model, and the ways to draw with it that the card needs."""
+
+    def __init__(self, asked: Between, tools: Tools) -> None:
+        self.asked, self.tools = asked, tools
+        self.checkpoint: Checkpoint = tools.load(asked.model)
+        net = self.checkpoint.model.config
+        self.shape, self.classes = (net.channels, net.size, net.size), net.num_classes
+        self.device = next(self.checkpoint.model.parameters()).device
+        best = defaults(self.checkpoint)
+        steps = min(STEPS, best.start or self.checkpoint.diffusion.T)
+        self.config = best.but(sampler="ddim", steps=steps, eta=0.0, seed=asked.seed, guidance=1.0)
+        own = (asked.label % self.classes,) if self.classes else None
+        self.config = replace(self.config, labels=own)
+
+    def noise(self, seeds: Sequence[int]) -> Tensor:
+        kind = self.checkpoint.diffusion.noise
+        return Noise(kind, seeds).draw((len(seeds), *self.shape)).to(self.device)
+
+    def denoise(self, y: Tensor | None) -> Denoise:
+        return self.tools.denoiser(
+            self.checkpoint.model, self.checkpoint.diffusion, clip=False, y=y
+        )
+
+    def draw(self, x: Tensor, config: SampleConfig, start: int | None = None) -> Iterator[Tensor]:
+        """x0_hat on the way down from x; x itself is at t = start, or T."""
+        if start is not None:
+            config = config.but(start=start, steps=min(config.steps, start))
+        schedule = self.denoise(None).schedule
+        state = State(tuple(schedule.chosen(config)), 0, x)
+        for step in self.tools.generate(self.checkpoint, replace(config, n=len(x)), state=state):
+            yield step.x0_hat
+
+
+def run(asked: Between, tools: Tools) -> Iterator[Report]:
+    lab, panels = _Lab(asked, tools), list[Panel]()
+    config = lab.checkpoint.model.config
+    dataset = str(lab.checkpoint.info.get("dataset"))
+    test = tools.data(dataset, config.size, config.channels, train=False)
+    chosen = (asked.picture + torch.arange(N)) % len(test)
+    x_0, y = test.batch(chosen).to(lab.device), test.labels[chosen].to(lab.device)
+    y[y < 0] = lab.classes  # pictures without a label have the null class
+    parts = (
+        ("Between two noises", _film(lab)),
+        ("The same noise, and each class", _each_class(lab)),
+        ("Between two pictures", _mixed(lab, x_0[:2])),
+        ("There and back", _inverted(lab, x_0, y)),
+    )
+    numbers: list[tuple[str, str]] = []
+    for k, (words, part) in enumerate(parts):
+        shown: tuple[Panel, ...] = ()
+        for done, shown in enumerate(part):
+            yield Report((k + done / (done + STEPS)) / len(parts), words, (*panels, *shown))
+        panels += shown
+    for panel in panels:
+        if isinstance(panel, Table):
+            numbers = [(steps, error) for steps, error in panel.rows]
+    yield Report(1, "", (*panels, Words(WORDS)), {"error": numbers, "n": N})
+
+
+def _film(lab: _Lab) -> Iterator[tuple[Panel, ...]]:
+    """Pictures of noises on a great circle."""
+    a, b = lab.noise([lab.asked.seed, lab.asked.seed + 1])
+    x = torch.stack([slerp(a, b, k / (WAY - 1)) for k in range(WAY)])
+    for seen in lab.draw(x, lab.config):
+        yield (_row("From one noise to another, on a great circle", seen),)
+
+
+def _each_class(lab: _Lab) -> Iterator[tuple[Panel, ...]]:
+    """One noise, drawn as each class; nothing where the model has none."""
+    if lab.classes < 2:
+        return
+    every = tuple(range(min(10, lab.classes)))
+    (a,) = lab.noise([lab.asked.seed])
+    config = replace(lab.config, labels=every, seed=0)
+    for seen in lab.draw(a.expand(len(every), *a.shape), config):
+        yield (_row("The same noise, and each class", seen),)
+
+
+def _inverted(lab: _Lab, x_0: Tensor, y: Tensor) -> Iterator[tuple[Panel, ...]]:
+    """Test pictures on their way up to their noise and back, and what is lost."""
+    denoise = lab.denoise(y if lab.classes else None)
+    rows: list[tuple[str, str]] = []
+    shown: list[tuple[np.ndarray]] = [(convert.to_uint8(x_0),)]
+    for steps in (steps for steps in BACK if steps <= denoise.schedule.T):
+        way = denoise.schedule.timesteps(steps, "trailing")
+        seen = x_0
+        for x in there_and_back(denoise, x_0, way):
+            seen = x
+            now = (*shown, (convert.to_uint8(seen),))
+            names = ("test pictures", *(f"back in {n} steps" for n, _ in rows), "under way")
+            yield (Sheet("Up to the noise, and back", now, names, wide=N),)
+        shown.append((convert.to_uint8(seen),))
+        gaps = (seen - x_0).square().flatten(1).mean(1).sqrt()
+        rows.append((str(steps), spoken(*interval(gaps.tolist()))))
+    names = ("test pictures", *(f"back in {n} steps" for n, _ in rows))
+    note = f"Root mean square of pixels from −1 to 1: n = {N} pictures, with a 95 % interval."
+    sheet = Sheet("Up to the noise, and back", tuple(shown), names, wide=N)
+    yield (sheet, Table("What is lost on the way", ("steps", "error"), tuple(rows), note))
+
+
+WORDS = (
+    "DDIM adds no noise, so each picture has one noise that it comes from. The way there is walked "
+    "in steps, each with a small error: with more steps the picture comes back better.",
+    "Noise of many dimensions is nearly always of one length. A straight line between two noises "
+    "is shorter in its middle; a great circle is not.",
+)
+
+
+def _row(title: str, x: Tensor) -> Sheet:
+    return Sheet(title, ((convert.to_uint8(x),),), wide=len(x))
+
+
+def _mixed(lab: _Lab, x_0: Tensor) -> Iterator[tuple[Panel, ...]]:
+    """Rows of mixes of two pictures (Ho et al. 2020, section 4.3): both get the same noise."""
+    schedule = lab.denoise(None).schedule
+    eps = lab.noise([lab.asked.seed])
+    config = replace(lab.config, labels=None)
+    cells: list[tuple[np.ndarray]] = []
+    times = [max(1, round(level * schedule.T)) for level in LEVELS]
+    for k, t in enumerate(times):
+        first, second = schedule.q_sample(x_0, t, eps.expand_as(x_0))
+        x = torch.stack([(1 - w) * first + w * second for w in WEIGHTS])
+        for seen in lab.draw(x, config, t):
+            now = (*cells, (convert.to_uint8(seen),))
+            names = tuple(f"t = {t}" for t in times[: k + 1])
+            title = "Two pictures, noised up to t, mixed, and denoised"
+            yield (Sheet(title, now, names, wide=len(WEIGHTS)),)
+        cells.append((convert.to_uint8(seen),))

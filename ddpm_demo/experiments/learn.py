@@ -1,0 +1,224 @@
+"""Watch it learn: a small network of digits trains from scratch, and is looked at meanwhile.
+
+It is the trainer of `python -m ddpm_demo train`, with the same folder: `train --resume`, `sample`
+and `ship` take what it leaves. The network sees MNIST at half its size, which takes a quarter of
+the work, and has 191,073 parameters. On one quiet core of 2.5 GHz it sees about 220 pictures a
+second; in 112 seconds of one core its guided samples are digits that the classifier is sure of in
+88 of 100 cases.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ddpm_demo import data
+from ddpm_demo.config import DiffusionConfig, ModelConfig, SampleConfig, TrainConfig
+from ddpm_demo.data import Images
+from ddpm_demo.diffusion.noise import Noise
+from ddpm_demo.diffusion.schedule import Schedule
+from ddpm_demo.evaluation.classifier import load_classifier
+from ddpm_demo.evaluation.features import SURE
+from ddpm_demo.experiments.asked import Learn
+from ddpm_demo.experiments.report import Panel, Plot, Report, Sheet, Table, Words
+from ddpm_demo.experiments.tools import Tools
+from ddpm_demo.media import convert
+from ddpm_demo.media.plots import line_plot
+from ddpm_demo.models.checkpoint import Checkpoint, CheckpointError, load_tensors, save_tensors
+from ddpm_demo.nn.unet import UNet
+from ddpm_demo.config.setting import require
+from ddpm_demo.training.run_folder import RunFolder
+from ddpm_demo.training.train import Progress, train
+
+SIZE, DIGITS, JUDGED = 14, 10, 100
+NETWORK = ModelConfig(
+    size=SIZE, channels=1, width=16, multipliers=(1, 2), attention=(7,), time_dim=64,
+    num_classes=DIGITS,
+)  # fmt: skip
+PROCESS = DiffusionConfig(1000, "cosine", predict="v")
+TRAIN = TrainConfig(
+    "mnist", batch_size=32, warmup=50, decay=0.5, ema=0.995, label_dropout=0.1, preview_every=1024
+)
+SAMPLE: dict[str, Any] = {"sampler": "dpmpp_2m", "steps": 8, "spacing": "logsnr", "guidance": 2.0}
+LEVELS = (0.2, 0.4, 0.6, 0.8)  # shares of T at which the one picture is noisy
+PICTURE = 0  # of the test pictures: a seven
+
+
+def cost(asked: Learn, per_call: Callable[[str, int], float]) -> float:
+    return asked.seconds + 8.0
+
+
+def run(asked: Learn, tools: Tools) -> Iterator[Report]:
+    """The reports of a training. Closed early, it can be gone on with from the last pictures."""
+    yield Report(0, "Getting the digits ready")
+    digits = tools.data("mnist", SIZE, 1, train=True)
+    digits = digits.take(torch.arange(min(asked.pictures, len(digits))))
+    watch = _Watch(asked, tools, tools.data("mnist", SIZE, 1, train=False))
+    config = dataclasses.replace(
+        TRAIN, lr=asked.lr, seed=asked.seed, minutes=watch.minutes(),
+        batch_size=min(TRAIN.batch_size, len(digits)),
+    )  # fmt: skip
+    begun = Checkpoint(watch.fresh(), PROCESS, {}, "")
+    yield Report(0.001, "Before the first step", watch.panels(watch.draw(begun.model)))
+    steps = train(
+        NETWORK, PROCESS, config, digits, watch.folder,
+        resume=asked.go_on, draw=watch.draw, about={"sample": SAMPLE}, device=tools.device,
+    )  # fmt: skip
+    for at in steps:
+        watch.saw(at)
+        yield Report(0.95 * at.done, watch.words(at), watch.shown)
+    yield from watch.result()
+
+
+class _Watch:
+    """What is looked at while it learns."""
+
+    def __init__(self, asked: Learn, tools: Tools, test: Images) -> None:
+        self.asked, self.tools = asked, tools
+        self.folder: Path | None = tools.folder
+        self.files = RunFolder(self.folder) if self.folder else None
+        self.before = 0.0
+        if asked.go_on:
+            self._take_up()
+        elif self.files:
+            self.files.clear()
+        schedule = Schedule.from_config(PROCESS)
+        self.t = torch.tensor([round(level * PROCESS.T) for level in LEVELS])
+        self.clean = test.batch(torch.tensor([PICTURE]))
+        self.label = test.labels[[PICTURE]].expand(len(LEVELS)).clamp(min=0)
+        eps = Noise("gaussian", [asked.seed]).draw(tuple(self.clean.shape))
+        self.noisy = torch.cat([schedule.q_sample(self.clean, int(t), eps) for t in self.t])
+        self.rows: list[dict[str, Any]] = self.files.rows() if self.files and asked.go_on else []
+        self.net: UNet | None = None
+        self.guess = torch.zeros_like(self.noisy)
+        self.shown: tuple[Panel, ...] = ()
+
+    def _take_up(self) -> None:
+        """Go on from what is there, with the learning rate that is asked for now.
+
+        Raises:
+            ValueError: there is nothing to go on from.
+        """
+        there = self.files is not None and self.files.resumable()
+        require(there, "go on", True, "False: there is no run of yours to go on with")
+        assert self.files
+        state, about = load_tensors(self.files.state)
+        self.before = float(about["seconds"])
+        about["configs"]["train"]["lr"] = self.asked.lr
+        save_tensors(self.files.state, state, about)
+
+    def minutes(self) -> float:
+        return (self.before + self.asked.seconds) / 60
+
+    def fresh(self) -> UNet:
+        with torch.random.fork_rng():
+            torch.manual_seed(self.asked.seed)
+            return UNet(NETWORK).eval().to(self.tools.device)
+
+    def draw(self, net: UNet) -> Tensor:
+        """16 samples of the seeds 0 to 15, digits in turn; and x0_hat of the one noisy picture."""
+        self.net = net
+        denoise = self.tools.denoiser(net, PROCESS, y=self.label.to(self.tools.device))
+        self.guess = denoise(self.noisy.to(self.tools.device), self.t).x0.cpu()
+        return self._samples(net, 16, 0)
+
+    def _samples(self, net: UNet, n: int, seed: int) -> Tensor:
+        config = SampleConfig(n=n, seed=seed, labels=tuple(range(DIGITS)), **SAMPLE)
+        *_, last = self.tools.generate(Checkpoint(net, PROCESS, {}), config)
+        return last.x_t.clamp(-1, 1)
+
+    def saw(self, at: Progress) -> None:
+        """A step is over; with a report there is more to show."""
+        if at.report is None:
+            return
+        self.rows.append(
+            {"images": at.images, "seconds": at.seconds, "lr": at.lr,
+             "train": at.report.train_loss, "loss_by_t": at.report.loss_by_t}
+        )  # fmt: skip
+        self.shown = self.panels(at.report.preview)
+
+    def words(self, at: Progress) -> str:
+        return f"{at.images:,} pictures seen, loss {at.loss:.3f}, learning rate {at.lr:.2g}"
+
+    def panels(self, samples: Tensor) -> tuple[Panel, ...]:
+        """Pictures first, curves second."""
+        kinds = (self.noisy, self.guess, self.clean.expand_as(self.noisy))
+        cells = tuple(tuple(convert.to_uint8(x[None]) for x in kind) for kind in kinds)
+        one = Sheet(
+            "One noisy picture, and what the network takes it for", cells,
+            ("x_t", "x̂₀", "the picture"), tuple(f"t = {int(t)}" for t in self.t), wide=1,
+        )  # fmt: skip
+        drawn = Sheet(
+            f"16 samples from the same noise, digits in turn, guidance {SAMPLE['guidance']:g}",
+            ((convert.to_uint8(samples),),), wide=8,
+        )  # fmt: skip
+        self.shown = (drawn, one, *self._curves())
+        return self.shown
+
+    def _curves(self) -> tuple[Plot, ...]:
+        if not self.rows:
+            return ()
+        seen = [row["images"] for row in self.rows]
+        loss = {"loss": (seen, [row["train"] for row in self.rows])}
+        note = "Mean of the v loss since the pictures before."
+        plots = [Plot("Loss", line_plot(loss, "pictures seen", "loss"), note)]
+        by_t = {}
+        for words, row in (("at first", self.rows[0]), ("now", self.rows[-1])):
+            known = [(k, v) for k, v in enumerate(row["loss_by_t"]) if v is not None]
+            if known:
+                width = PROCESS.T / len(row["loss_by_t"])
+                by_t[words] = ([width * (k + 0.5) for k, _ in known], [v for _, v in known])
+        if by_t:
+            plots.append(Plot("Loss by t", line_plot(by_t, "t", "loss")))
+        return tuple(plots)
+
+    def result(self) -> Iterator[Report]:
+        """What the classifier says of many samples, and what has come of it all."""
+        last, numbers = self.rows[-1], dict[str, Any]()
+        numbers |= {"images": last["images"], "seconds": last["seconds"], "lr": self.asked.lr}
+        numbers["losses"] = [row["train"] for row in self.rows]
+        yield Report(0.96, f"Looking at {JUDGED} samples", self.shown)
+        table: tuple[Panel, ...] = ()
+        if (judged := self._judged()) is not None:
+            share, half = judged
+            numbers |= {"sure": share, "interval": half, "n": JUDGED}
+            table = (self._table(share, half),)
+        yield Report(1, "", (*self.shown, *table, Words(self._said())), numbers)
+
+    def _judged(self) -> tuple[float, float] | None:
+        """The share of samples that the classifier is sure of, and half of its 95 % interval."""
+        assert self.net
+        try:
+            judge = load_classifier("mnist")
+        except CheckpointError:
+            return None
+        pixels = ((self._samples(self.net, JUDGED, 1000) + 1) * 127.5).round().byte().cpu()
+        _, logits = judge.extract(data.fitted(pixels, judge.config.size, 1))
+        share = float((logits.softmax(1).amax(1) > SURE).double().mean())
+        return share, 1.96 * math.sqrt(max(share * (1 - share), 1 / JUDGED) / JUDGED)
+
+    def _table(self, share: float, half: float) -> Table:
+        row = (f"{self.rows[-1]['images']:,}", f"{100 * share:.0f} % ± {100 * half:.0f}")
+        note = (
+            f"Share of n = {JUDGED} samples in which the shipped classifier gives one digit more "
+            f"than {SURE:.0%}, with its 95 % interval; the samples are made larger for it."
+        )
+        return Table("Are they digits?", ("pictures seen", "sure"), (row,), note)
+
+    def _said(self) -> tuple[str, ...]:
+        """What to look for, and what can be done with it."""
+        words = [
+            "At large t, x̂₀ is the mean of all digits of its class first, and at small t it is "
+            "sharp soon: the loss at small t falls first.",
+            "Go on with a tenth of the learning rate: the loss falls once more, as smaller steps "
+            "no longer jump over the bottom.",
+        ]
+        if self.asked.pictures < 1000:
+            words.append("So few pictures can be learned by heart: compare with “Is it copying?”.")
+        return tuple(words)
