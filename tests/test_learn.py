@@ -74,8 +74,7 @@ def test_it_is_the_trainer_of_the_command_line(tools: Tools, tmp_path: Path) -> 
 def test_it_is_stopped_and_goes_on_with_another_rate(tools: Tools) -> None:
     assert tools.folder
     with pytest.raises(ValueError, match="there is no run of yours to go on with"):
-        next(iter(EXPERIMENTS["learn"](Learn(go_on=True), tools)))
-        until_the_second(tools, Learn(go_on=True))
+        list(EXPERIMENTS["learn"](Learn(go_on=True), tools))
     first = until_the_second(tools, Learn(seconds=60))
     sheet, one = next(r.panels for r in first if r.panels)[:2]
     assert isinstance(sheet, Sheet)

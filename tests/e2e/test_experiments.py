@@ -72,6 +72,19 @@ def test_each_card_runs_and_is_saved(page: Any, url: str) -> None:
     assert not answer.first.is_visible()
 
 
+def test_it_learns_and_the_model_is_kept(page: Any, url: str) -> None:
+    page.goto(f"{url}?tab=experiments&experiment=learn&seconds=3&pictures=200&run=1")
+    result = page.locator("#experiment-result")
+    done(page)
+    result.get_by_text("16 samples from the same noise").wait_for()
+    result.get_by_text("Loss by t").wait_for()
+    page.get_by_label("Go on").check()
+    page.locator("#experiment-run").click()
+    done(page)
+    page.locator("#experiment-keep").click()
+    page.locator("#experiment-line").get_by_text("is in the model list of Generate").wait_for()
+
+
 def test_stop_and_bad_values(page: Any, url: str) -> None:
     page.goto(f"{url}?tab=experiments&experiment=race&calls=0")
     page.locator("#link-line").get_by_text("calls is (0,); allowed is").wait_for()
