@@ -20,6 +20,7 @@ from torch import Tensor
 
 from ddpm_demo import data
 from ddpm_demo.config import DiffusionConfig, ModelConfig, SampleConfig, TrainConfig
+from ddpm_demo.config.setting import require
 from ddpm_demo.data import Images
 from ddpm_demo.diffusion.noise import Noise
 from ddpm_demo.diffusion.schedule import Schedule
@@ -32,7 +33,6 @@ from ddpm_demo.media import convert
 from ddpm_demo.media.plots import line_plot
 from ddpm_demo.models.checkpoint import Checkpoint, CheckpointError, load_tensors, save_tensors
 from ddpm_demo.nn.unet import UNet
-from ddpm_demo.config.setting import require
 from ddpm_demo.training.run_folder import RunFolder
 from ddpm_demo.training.train import Progress, train
 
