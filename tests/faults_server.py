@@ -104,12 +104,13 @@ class Tab:
 
     def __init__(
         self,
-        server: Server,
+        server: Server | str,
         http: httpx.Client | None = None,
         config: dict[str, Any] | None = None,
     ) -> None:
+        url = server if isinstance(server, str) else server.url
         # Nothing is encrypted here, and reading certificates takes longer than a call.
-        self.http = http or httpx.Client(base_url=server.url, timeout=PATIENCE, verify=False)
+        self.http = http or httpx.Client(base_url=url, timeout=PATIENCE, verify=False)
         self.session = secrets.token_hex(6)
         self.event: dict[str, Any] = {}  # of the last run
         self.config = config or self.http.get("config").json()

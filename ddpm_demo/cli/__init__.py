@@ -92,7 +92,7 @@ def parser() -> argparse.ArgumentParser:
         epilog=EXAMPLES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    top.add_argument("--models", metavar="DIR", help="folder of the shipped models")
+    top.add_argument("--models", metavar="DIR", help="folder of models, or hub:OWNER")
     commands = top.add_subparsers(title="commands", required=True, metavar="COMMAND")
     for add, name, text in (
         (sample_arguments, "sample", "draw pictures from a model: a grid, a film or an archive"),

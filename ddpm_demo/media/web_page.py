@@ -11,7 +11,7 @@ import json
 import math
 import re
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -105,9 +105,9 @@ SAID = (
 )
 
 
-def joined() -> str:
-    """The player's modules as one script: each after those that it imports."""
-    text = "\n".join((PLAYER / name).read_text(encoding="utf-8") for name in SCRIPTS)
+def joined(folder: Path = PLAYER, names: Sequence[str] = SCRIPTS) -> str:
+    """The modules of a folder, by default the player's, as one script: each after its imports."""
+    text = "\n".join((folder / name).read_text(encoding="utf-8") for name in names)
     text = re.sub(r"^import [^;]*;\n", "", text, flags=re.MULTILINE)
     return re.sub(r"^export ", "", text, flags=re.MULTILINE)
 

@@ -79,7 +79,7 @@ def _unreachable(error: Exception) -> bool:
 
 
 @contextmanager
-def _sentences(repo_id: str) -> Iterator[None]:
+def sentences(repo_id: str) -> Iterator[None]:
     """Say in one sentence what the Hub answers at length."""
     try:
         yield
@@ -117,7 +117,7 @@ def describe(repo_id: str) -> RepoInfo:
         CheckpointError: no such repo, no access to it, no Hub, or neither a UNet2DModel's weights
             nor a model of this program in it.
     """
-    with _sentences(repo_id):
+    with sentences(repo_id):
         info = HfApi().model_info(repo_id, files_metadata=True, timeout=10)
     sizes = {s.rfilename: s.size or 0 for s in info.siblings or ()}
     at = "unet/" if "unet/config.json" in sizes else ""
@@ -214,7 +214,7 @@ def download(
         )
 
     def fetch(names: list[str], bars: type[tqdm[Any]] | None) -> Path:
-        with _sentences(repo_id):
+        with sentences(repo_id):
             folder = Path(snapshot_download(repo_id, allow_patterns=names, tqdm_class=bars))
         for name in names:
             if not (folder / name).is_file() or (folder / name).stat().st_size < about.files[name]:

@@ -47,9 +47,17 @@ def models_folder() -> Path:
     """Where the shipped models are: what DDPM_DEMO_MODELS says, or else `checkpoints/` beside the
     code, or else, for an installed program, in the working folder.
 
-    It need not exist.
+    It need not exist. With hub:OWNER it has what that owner has on the Hub.
+
+    Raises:
+        CheckpointError: an owner's models can't be had.
     """
-    if given := os.environ.get(VARIABLE):
+    given = os.environ.get(VARIABLE, "")
+    if given.startswith("hub:"):
+        from ddpm_demo.models.owner import PREFIX, folder_of
+
+        return folder_of(given.removeprefix(PREFIX))
+    if given:
         return expand(given)
     beside, here = Path(__file__).resolve().parents[2] / "checkpoints", Path("checkpoints")
     return here.absolute() if here.is_dir() and not beside.is_dir() else beside
@@ -65,7 +73,8 @@ def how_to_get_models() -> str:
     return (
         f"There are no shipped models in {models_folder()}: they are the folder `checkpoints` of "
         f"the project's repository, and --models, or {VARIABLE} in the environment, says where it "
-        "is; a model of the Hub needs none, as in --model google/ddpm-cifar10-32."
+        "is, or hub:OWNER for those of an owner on the Hub; one model of the Hub needs none, as in "
+        "--model google/ddpm-cifar10-32."
     )
 
 

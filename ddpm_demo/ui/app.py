@@ -18,6 +18,7 @@ from ddpm_demo.ui.generate.tab import build_generate_tab
 from ddpm_demo.ui.lessons.panel import build_lessons
 from ddpm_demo.ui.look import CSS, THEME
 from ddpm_demo.ui.measure.tab import build_measure_tab
+from ddpm_demo.ui.rooms.phones import PHONES
 from ddpm_demo.ui.server import settings
 from ddpm_demo.ui.server.guard import Guard, Page
 
@@ -41,7 +42,7 @@ LAUNCH: dict[str, Any] = {
     "state_session_capacity": 200,
     "ssr_mode": False,
     "footer_links": ["api", "gradio", "settings"],
-    "app_kwargs": {"middleware": [Middleware(Guard)]},
+    "app_kwargs": {"middleware": [Middleware(Guard)], "routes": PHONES.routes()},
 }
 
 

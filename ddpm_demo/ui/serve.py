@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ddpm_demo.files import require_temporary_folder
+from ddpm_demo.models.zoo import models_folder
 from ddpm_demo.ui.lessons.format import read_lessons
 from ddpm_demo.ui.server import settings
 from ddpm_demo.ui.server.network import (
@@ -42,7 +43,7 @@ def options_of(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     p.add_argument("--port", type=int, default=7860, help="default: %(default)s")
     p.add_argument("--share", action="store_true", help="also through a public gradio.live address")
     p.add_argument("--open", action="store_true", help="open the page in the browser")
-    p.add_argument("--models", metavar="DIR", help="folder of the shipped models")
+    p.add_argument("--models", metavar="DIR", help="folder of models, or hub:OWNER")
     p.add_argument("--lessons", type=Path, metavar="DIR", help="lessons of your own")
     p.add_argument("--mcp", action="store_true", help="also serve the API as MCP tools")
     p.add_argument("--bf16", action="store_true", help="bfloat16, where it is faster")
@@ -51,6 +52,7 @@ def options_of(arguments: Sequence[str] | None = None) -> argparse.Namespace:
         os.environ["DDPM_DEMO_MODELS"] = o.models
     settings.lessons = [o.lessons] if o.lessons else []
     try:
+        models_folder()
         read_lessons(settings.lessons)
         if o.mcp and not find_spec("mcp"):
             raise ValueError("--mcp needs more packages: pip install 'gradio[mcp]'.")
@@ -78,7 +80,10 @@ def until_stopped(page: gr.Blocks) -> None:
     with suppress(KeyboardInterrupt):
         while True:
             time.sleep(60)
+    from ddpm_demo.ui.rooms.phones import PHONES
+
     settings.closing.set()  # each run ends at its next step, each one that waits when its turn is
+    PHONES.end()
     queue, until = page._queue, time.monotonic() + PATIENCE
     while (any(queue.active_jobs) or len(queue)) and time.monotonic() < until:
         time.sleep(0.05)
@@ -92,6 +97,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     if o.bf16:
         os.environ["DDPM_DEMO_BF16"] = "1"
     settings.strangers = "SPACE_ID" in os.environ or o.share or not is_here(o.host)
+    settings.host = o.host
     ask_own_address_directly(o.host)
     with suppress(KeyboardInterrupt):  # before the page was up, or a second time
         _serve(o)
@@ -125,6 +131,7 @@ def _serve(o: argparse.Namespace) -> None:
             mcp_server=o.mcp,
             **LAUNCH,
         )
+        settings.shared = page.share_url or ""
         threading.Thread(target=disk.keep_swept, args=(page,), daemon=True).start()
         engine.start()
         until_stopped(page)

@@ -1,6 +1,8 @@
 // The lessons' panel: a card stands beside the app, and sets it up by links. What a card hides is
 // covered until an answer is given; answers are kept in this browser alone.
 
+import { LessonRoom } from "./room.js";
+
 const KEY = "ddpm-lessons";
 
 const root = element.querySelector(".ddpm-lessons");
@@ -78,6 +80,7 @@ function list() {
   part("title").textContent = "Lessons";
   part("list").hidden = false;
   part("all").hidden = part("card").hidden = true;
+  shown.lesson = null;
   cover([]);
   globalThis.ddpmLinks?.set("lesson", { lesson: null, card: null });
 }
@@ -98,8 +101,9 @@ async function begin(name, at, anew) {
   else show(at);
 }
 
-function turn(at) {
+async function turn(at) {
   shown.at = at;
+  await room.turn(); // phones need not wait for this page
   open(shown.lesson.cards[at].open);
 }
 
@@ -123,11 +127,12 @@ function show(at) {
       return button;
     }),
   );
-  const before = answers()[name]?.[shown.at];
+  const before = room.on ? undefined : answers()[name]?.[shown.at];
   say(before);
   cover(before === undefined ? card.hide : []);
   globalThis.ddpmLinks?.set("lesson", { lesson: name, card: shown.at + 1 });
   if (bare()) open(card.open, true);
+  else room.turn();
 }
 
 /** What is said to an answer; undefined: there is none. */
@@ -139,6 +144,8 @@ function say(choice) {
   [...part("choices").children].forEach((button, k) => {
     button.setAttribute("aria-pressed", k === choice);
     button.classList.toggle("ddpm-so", Boolean(given) && card.choices[k].right);
+    button.disabled = Boolean(room.on); // the class answers
+    delete button.dataset.votes;
   });
 }
 
@@ -149,6 +156,32 @@ function answer(choice) {
   cover([]);
   if (card.show) open(card.show);
 }
+
+// --- a room -------------------------------------------------------------------------------------
+
+const room = new LessonRoom(root, server, {
+  place: () => shown.lesson && { lesson: shown.name, card: shown.at },
+  changed: () => shown.lesson && show(shown.at),
+  get run() {
+    const query = shown.lesson?.cards[shown.at].show;
+    return query ? () => open(query) : null;
+  },
+  /** What the class has said to this card, as bars. */
+  reveal(counts) {
+    const card = shown.lesson.cards[shown.at];
+    const all = Math.max(
+      counts.reduce((sum, count) => sum + count, 0),
+      1,
+    );
+    [...part("choices").children].forEach((button, k) => {
+      button.style.setProperty("--share", `${(100 * counts[k]) / all}%`);
+      button.dataset.votes = counts[k];
+      button.classList.toggle("ddpm-so", card.choices[k].right);
+    });
+    part("explained").textContent = card.explained;
+    cover([]);
+  },
+});
 
 // --- from outside -------------------------------------------------------------------------------
 

@@ -10,8 +10,11 @@ from typing import Any
 import gradio as gr
 
 from ddpm_demo.config.setting import one_of
+from ddpm_demo.media.web_page import joined
 from ddpm_demo.ui.components.links import Links, Part, Read, whole
 from ddpm_demo.ui.lessons.format import SHIPPED, Lesson, read_lessons
+from ddpm_demo.ui.rooms.lectern import lectern
+from ddpm_demo.ui.rooms.phones import ROOMS
 from ddpm_demo.ui.server import settings
 
 HERE = Path(__file__).parent
@@ -35,9 +38,9 @@ def build_lessons(links: Links) -> None:
 
     gr.HTML(
         html_template=(HERE / "panel.html").read_text(encoding="utf-8"),
-        js_on_load=(HERE / "panel.js").read_text(encoding="utf-8"),
+        js_on_load=joined(HERE, ("room.js", "panel.js")),
         head=f"<style>{style}</style>",
-        server_functions=[lesson],
+        server_functions=[lesson, *lectern(lessons, ROOMS)],
         lessons=[_listed(one) for one in lessons.values()],
         apply_default_css=False,
         padding=False,

@@ -23,6 +23,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from ddpm_demo.ui.server import disk
 
 BODY = 88 * 2**20  # bytes of a request: uploaded weights are the largest that the page sends
+VOTE = 1024  # of a request of a phone
 QUERY = 8192  # of an address
 # Routes that fetch from elsewhere for whoever asks, cut films, keep pages, edit the program.
 CLOSED = ("proxy=", "process_recording", "deep_link", "vibe-", "undo-vibe-", "dev/")
@@ -50,11 +51,10 @@ class Page(gr.Blocks):
                 if isinstance(block, gr.Dataset) and type(value) is not int:
                     raise ValueError("the number of an example is missing.")
             return await super().preprocess_data(block_fn, inputs, *args, **options)
-        except gr.Error as error:
-            raise gr.Error(error.message, print_exception=False) from None
         except Exception as error:  # nothing of ours has run so far
-            lines = str(error).splitlines() or [type(error).__name__]
-            said = f"These values can't be used: {lines[0][:200]}"
+            said = " ".join(error.message.split()) if isinstance(error, gr.Error) else ""
+            line = next(iter(str(error).splitlines()), type(error).__name__)
+            said = (said or f"These values can't be used: {line}")[:250]
             raise gr.Error(html.escape(said), print_exception=False) from None
 
     async def postprocess_data(
@@ -97,29 +97,30 @@ def closed(route: str) -> bool:
 
 
 class TooLarge(Exception):
-    """The body of a request has more than `BODY` bytes."""
+    """The body of a request has more bytes than it may have."""
 
 
 class Exchange:
     """A request as it comes and an answer as it goes, both counted.
 
     Attributes:
+        most: bytes that the body may have.
         answered: an answer has begun.
     """
 
-    def __init__(self, receive: Receive, send: Send) -> None:
-        self._receive, self._send = receive, send
+    def __init__(self, receive: Receive, send: Send, most: int = BODY) -> None:
+        self._receive, self._send, self.most = receive, send, most
         self._come, self.answered = 0, False
 
     async def receive(self) -> Message:
         message = await self._receive()
         self._come += len(message.get("body", b""))
-        if self._come > BODY:
+        if self._come > self.most:
             raise TooLarge
         return message
 
     async def send(self, message: Message) -> None:
-        if self._come > BODY:  # Gradio may have caught the first one
+        if self._come > self.most:  # Gradio may have caught the first one
             raise TooLarge
         self.answered = True
         await self._send(message)
@@ -136,14 +137,16 @@ class Guard:
             return await self.app(scope, receive, send)
         if len(scope["query_string"]) > QUERY:  # Gradio fails; the page's scripts read it
             scope = {**scope, "query_string": b""}
-        exchange = Exchange(receive, send)
-        refusal = await self._refused(scope, exchange)
+        route = route_of(scope)
+        exchange = Exchange(receive, send, VOTE if route.startswith("room/") else BODY)
+        refusal = await self._refused(scope, exchange, route)
         if refusal and not exchange.answered:
             await refusal(scope, receive, send)
 
-    async def _refused(self, scope: Scope, exchange: Exchange) -> PlainTextResponse | None:
+    async def _refused(
+        self, scope: Scope, exchange: Exchange, route: str
+    ) -> PlainTextResponse | None:
         """Let the app answer; if it can't, what is said instead."""
-        route = route_of(scope)
         if closed(route):
             return PlainTextResponse("This server doesn't do that.", 403)
         try:
@@ -153,7 +156,8 @@ class Guard:
         except ClientDisconnect:
             return None
         except TooLarge:
-            return PlainTextResponse(f"More than {BODY // 2**20} MB are too much.", 413)
+            most = f"{BODY // 2**20} MB" if exchange.most == BODY else f"{exchange.most:,} bytes"
+            return PlainTextResponse(f"More than {most} are too much.", 413)
         except (KeyError, FnIndexInferError) as error:
             log.warning("%s %s was refused: %r", scope["method"], scope["path"], error)
             return PlainTextResponse("There is no such endpoint.", 404)

@@ -5,9 +5,12 @@ from __future__ import annotations
 import errno
 import os
 import socket
+from ipaddress import ip_address
+from urllib.parse import urlsplit
 from urllib.request import getproxies, getproxies_environment
 
 PORT_MAX = 65_535
+ALL = ("0.0.0.0", "::", "")  # hosts that mean all addresses of this machine
 OWN = ("localhost", "127.0.0.1", "::1", "0.0.0.0", "::")
 
 
@@ -25,7 +28,58 @@ def written(host: str) -> str:
 def is_here(host: str) -> bool:
     """Whether only this machine reaches a server with that host."""
     host = bare(host)
-    return host in ("localhost", "::1") or host.startswith("127.")
+    return host in ("localhost", "::1") or host.startswith("127.") or host.endswith(".localhost")
+
+
+def for_phones(page: str, host: str, shared: str = "") -> list[str]:
+    """Addresses of the app that phones can reach, likeliest first, and never a loopback.
+
+    Args:
+        page: where a browser has the app.
+        host: what the server listens at.
+        shared: its public address, if it has one.
+
+    Raises:
+        ValueError: there are none, or the page has no address; the message says what helps.
+    """
+    try:
+        parts = urlsplit(page)
+        port = parts.port
+    except ValueError:
+        parts, port = urlsplit(""), None
+    if parts.scheme not in ("http", "https") or not parts.hostname or "@" in parts.netloc:
+        raise ValueError("The page has no address that could be shown.")
+    seen, path = parts.hostname, parts.path.rstrip("/")
+    found = [shared.rstrip("/")] if shared else []
+    if not is_here(seen) and seen not in ALL:
+        found.append(f"{parts.scheme}://{parts.netloc}{path}")
+    own = _own_addresses()
+    if is_here(seen) or seen in ALL or seen in own:  # else a proxy's, which need not be here
+        reached = own if bare(host) in ALL else [] if is_here(host) else [bare(host)]
+        end = f":{port}" if port else ""
+        found += [f"{parts.scheme}://{written(one)}{end}{path}" for one in reached]
+    if not found and is_here(host):
+        raise ValueError(
+            "Phones can't reach this server: stop it, and start it with --host 0.0.0.0."
+        )
+    if not found:
+        raise ValueError("This machine is on no network: join one, or make it a hot spot.")
+    return list(dict.fromkeys(found))
+
+
+def _own_addresses() -> list[str]:
+    """IPv4 addresses of this machine, those of home networks and hot spots first."""
+    import ifaddr
+
+    found = [
+        ip_address(str(one.ip)) for card in ifaddr.get_adapters() for one in card.ips if one.is_IPv4
+    ]
+    usable = [one for one in found if not one.is_loopback and not one.is_link_local]
+    order = ("192.168.", "10.")
+    rank = {
+        one: next((k for k, o in enumerate(order) if str(one).startswith(o)), 9) for one in usable
+    }
+    return [str(one) for one in sorted(usable, key=lambda one: rank[one])]
 
 
 def require_free(host: str, port: int) -> None:

@@ -22,6 +22,8 @@ except ImportError:
 ZERO = bool(os.environ.get("SPACES_ZERO_GPU"))
 strangers = "SPACE_ID" in os.environ  # use the app, not only its host; `ui.serve` may set it
 lessons: list[Path] = []  # folders of lessons besides the shipped ones; `ui.serve` may add one
+host = "127.0.0.1"  # what the server listens at; `ui.serve` sets it,
+shared = ""  # and the public address of --share
 closing = threading.Event()  # the server is being stopped
 RUN_MINUTES = "DDPM_DEMO_RUN_MINUTES"  # of the environment: limit of a run in Generate,
 LANE_MINUTES = "DDPM_DEMO_LANE_MINUTES"  # and of fine-tuning and measuring
