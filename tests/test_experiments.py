@@ -15,6 +15,7 @@ from PIL import Image
 from scipy import stats
 
 from ddpm_demo import cli
+from ddpm_demo.config import SampleConfig
 from ddpm_demo.config.setting import settings
 from ddpm_demo.diffusion.denoiser import Denoiser
 from ddpm_demo.evaluation.classifier import Classifier, ClassifierConfig
@@ -27,7 +28,8 @@ from ddpm_demo.inference.branches import play
 from ddpm_demo.inference.generate import generate
 from ddpm_demo.inference.spec import defaults
 from ddpm_demo.media import convert
-from ddpm_demo.models.checkpoint import Checkpoint
+from ddpm_demo.models.checkpoint import Checkpoint, save_checkpoint
+from ddpm_demo.models.load import load_checkpoint
 
 
 @pytest.fixture
@@ -156,6 +158,34 @@ def test_race_shows_the_runs_of_generate(tools: Tools) -> None:
     assert runs["ddim", 8] == pytest.approx(float(gap), rel=1e-5)
     assert runs["ddpm", 8] is None
     assert runs["ddim", 8] < runs["ddim", 3]
+
+
+def test_race_shows_the_students_of_a_model_and_no_others(
+    zoo: Path, tiny: Callable[..., Checkpoint]
+) -> None:
+    student = tiny(seed=1)
+    student.info |= {
+        "teacher": {"name": "tiny"},
+        "few": {"2": [18, 7]},
+        "sample": {"sampler": "ddim", "steps": 2, "clip": False},
+    }
+    save_checkpoint(zoo / "tiny-fast", student)
+    models = {name: load_checkpoint(name) for name in ("tiny", "tiny-fast", "classy")}
+    tools = Tools(load=models.__getitem__)
+    report = last("race", Race("tiny", calls=(3,), seed=4), tools)
+    sheet = report.panels[0]
+    assert isinstance(sheet, Sheet)
+    assert sheet.columns == ("2 calls", "3 calls")
+    assert sheet.rows[-1] == "tiny-fast, a student"
+    run = SampleConfig("ddim", n=4, seed=4, clip=False, timesteps=(18, 7))
+    *_, end = generate(models["tiny-fast"], run)
+    assert np.array_equal(sheet.cells[-1][0], convert.to_uint8(end.x_t))
+    assert sheet.cells[-1][1] is None
+    runs = {(r["sampler"], r["calls"]): r["distance"] for r in report.numbers["runs"]}
+    assert runs["tiny-fast", 2] > 0
+    other = last("race", Race("classy", calls=(2,)), tools).panels[0]
+    assert isinstance(other, Sheet)
+    assert not any("student" in row for row in other.rows)
 
 
 def test_the_command_writes_a_picture_and_its_numbers(

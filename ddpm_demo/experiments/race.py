@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -17,14 +17,35 @@ from ddpm_demo.experiments.tools import Tools, interval, spoken
 from ddpm_demo.inference.generate import defaults
 from ddpm_demo.media import convert
 from ddpm_demo.models.checkpoint import Checkpoint
+from ddpm_demo.models.zoo import available, facts
 
 N = 4  # pictures of each run
-LONG = 100  # steps of the reference, a second-order solver's
+REFERENCE, LONG = "dpmpp_2m", 100  # steps of the reference, a second-order solver's
 SAME = 0.1  # a distance below this can't be seen: a twentieth of the way from black to white
 
 
 def cost(asked: Race, per_call: Callable[[str, int], float]) -> float:
-    return (len(SAMPLERS) * sum(asked.calls) + LONG) * per_call(asked.model, N)
+    few = students(asked.model)
+    calls = len(SAMPLERS) * sum(columns(asked, few)) + sum(map(sum, few.values()))
+    return (calls + LONG) * per_call(asked.model, N)
+
+
+def students(model: str) -> dict[str, tuple[int, ...]]:
+    """The shipped models that learned from this one to sample in few steps, and in how many."""
+    found = {}
+    for name in available():
+        try:
+            info = facts(name).info
+        except (OSError, ValueError):  # its files are broken: it can't be chosen either
+            continue
+        if info.get("few") and dict(info.get("teacher") or {}).get("name") == model:
+            found[name] = tuple(sorted(map(int, info["few"])))
+    return found
+
+
+def columns(asked: Race, few: Mapping[str, Sequence[int]]) -> tuple[int, ...]:
+    """The numbers of calls: those asked for, and those that the students know."""
+    return tuple(sorted({*asked.calls, *(n for some in few.values() for n in some)}))
 
 
 @dataclass
@@ -38,37 +59,54 @@ class _Course:
     ends: dict[tuple[str, int], torch.Tensor] = field(default_factory=dict)
     reference: torch.Tensor | None = None
 
+    def __post_init__(self) -> None:
+        self.few = students(self.asked.model)
+        self.calls = columns(self.asked, self.few)
+        self.rows = [*_order(), *self.few]
+
+    def runs(self) -> list[tuple[str, int]]:
+        """All runs in their order, the columns one after the other."""
+        return [
+            (name, n) for n in self.calls for name in self.rows if n in self.few.get(name, (n,))
+        ]
+
     def config(self, sampler: Sampler, calls: int) -> SampleConfig:
         best = defaults(self.checkpoint)
         steps = min(sampler.steps(calls), best.start or self.checkpoint.diffusion.T)
         return best.but(sampler=sampler.name, steps=steps, n=N, seed=self.asked.seed, eta=0.0)
 
-    def run(self, sampler: Sampler, calls: int) -> Iterator[int]:
+    def run(self, name: str, calls: int) -> Iterator[int]:
         """The calls made so far, at each step; the end is kept."""
-        config = self.config(sampler, calls)
-        for step in self.tools.generate(self.checkpoint, config):
-            yield sampler.calls(step.index) if step.index else 0
-        self.ends[sampler.name, calls] = step.x_t
-        self.pictures[sampler.name, calls] = convert.to_uint8(step.x_t)
+        if name in self.few:
+            student = self.tools.load(name)
+            config = defaults(student).but(steps=calls, n=N, seed=self.asked.seed)
+            for step in self.tools.generate(student, config):
+                yield step.index
+        else:
+            sampler = SAMPLERS[name]
+            for step in self.tools.generate(self.checkpoint, self.config(sampler, calls)):
+                yield sampler.calls(step.index) if step.index else 0
+        self.ends[name, calls] = step.x_t
+        self.pictures[name, calls] = convert.to_uint8(step.x_t)
 
     def distance(self, sampler: str, calls: int) -> tuple[float, float] | None:
         """Root mean square over pixels from the reference: mean over pictures, and interval."""
-        if self.reference is None or _noisy(sampler):
+        if self.reference is None or _noisy(sampler) or (sampler, calls) not in self.ends:
             return None
         gap = (self.ends[sampler, calls] - self.reference).square().flatten(1).mean(1).sqrt()
         return interval(gap.tolist())
 
     def sheet(self) -> Sheet:
-        keys = [[(name, calls) for calls in self.asked.calls] for name in _order()]
+        keys = [[(name, calls) for calls in self.calls] for name in self.rows]
         notes = []
         for row in keys:
-            found = [self.distance(*key) if key in self.ends else None for key in row]
+            found = [self.distance(*key) for key in row]
             notes.append(tuple(f"{d[0]:.3f} away" if d else "" for d in found))
         return Sheet(
             f"Four pictures from the same noise, seed {self.asked.seed}",
             tuple(tuple(self.pictures.get(key) for key in row) for row in keys),
-            rows=tuple(_label(name) for name in _order()),
-            columns=tuple(f"{calls} calls" for calls in self.asked.calls),
+            rows=tuple(map(_label, self.rows)),
+            columns=tuple(f"{calls} calls" for calls in self.calls),
             notes=tuple(notes),
             wide=N,
         )
@@ -76,7 +114,7 @@ class _Course:
 
 def _noisy(name: str) -> bool:
     """Whether the run adds noise: DDIM has eta = 0 here."""
-    return SAMPLERS[name].adds_noise and name != "ddim"
+    return name in SAMPLERS and SAMPLERS[name].adds_noise and name != "ddim"
 
 
 def _order() -> list[str]:
@@ -85,6 +123,8 @@ def _order() -> list[str]:
 
 
 def _label(name: str) -> str:
+    if name not in SAMPLERS:
+        return f"{name}, a student"
     return SAMPLERS[name].label + (" (adds noise)" if _noisy(name) else "")
 
 
@@ -92,25 +132,23 @@ def run(asked: Race, tools: Tools) -> Iterator[Report]:
     """All samplers, the columns one after the other, and then the long reference."""
     checkpoint = tools.load(asked.model)
     course = _Course(asked, checkpoint, tools)
-    whole = len(SAMPLERS) * sum(asked.calls) + LONG
+    whole = sum(calls for _, calls in course.runs()) + LONG
     done = 0
-    for calls in sorted(set(asked.calls)):
-        for name in _order():
-            words = f"{_label(name)} with {calls} calls"
-            for made in course.run(SAMPLERS[name], calls):
-                yield Report((done + made) / whole, words, (course.sheet(),))
-            done += calls
-    reference = SAMPLERS["dpmpp_2m"]
+    for name, calls in course.runs():
+        words = f"{_label(name)} with {calls} calls"
+        for made in course.run(name, calls):
+            yield Report((done + made) / whole, words, (course.sheet(),))
+        done += calls
     most = min(LONG, checkpoint.diffusion.T)
-    for made in course.run(reference, most):
+    for made in course.run(REFERENCE, most):
         yield Report((done + made) / whole, "The long reference", (course.sheet(),))
-    course.reference = course.ends[reference.name, most]
+    course.reference = course.ends[REFERENCE, most]
     yield Report(1, "", (course.sheet(), *_result(course)), _numbers(course, most))
 
 
 def _fewest(course: _Course, name: str) -> int | None:
     """The fewest calls after which no difference from the reference can be seen."""
-    for calls in sorted(course.asked.calls):
+    for calls in course.calls:
         found = course.distance(name, calls)
         if found and found[0] + found[1] < SAME:
             return calls
@@ -118,9 +156,9 @@ def _fewest(course: _Course, name: str) -> int | None:
 
 
 def _result(course: _Course) -> tuple[Panel, ...]:
-    calls = course.asked.calls
+    calls = course.calls
     rows = []
-    for name in (name for name in _order() if not _noisy(name)):
+    for name in (name for name in course.rows if not _noisy(name)):
         found = [course.distance(name, c) for c in calls]
         fewest = _fewest(course, name)
         rows.append((_label(name), *(spoken(*d) if d else "" for d in found), str(fewest or "–")))
@@ -141,6 +179,11 @@ def _result(course: _Course) -> tuple[Panel, ...]:
         "Those that add noise draw another picture at each number of steps, so there is no "
         "reference to be near to: judge them by how good their pictures look.",
     ]
+    if course.few:
+        words.append(
+            "A student learned to go the teacher's way in so few calls, its guidance included; the "
+            "teacher with guidance asks its network twice a call."
+        )
     if known := _measured(course.checkpoint):
         return table, known, Words(tuple(words))
     return table, Words(tuple(words))
@@ -159,9 +202,9 @@ def _numbers(course: _Course, most: int) -> dict[str, Any]:
     """What was measured, for JSON."""
     rows = []
     for name, calls in course.ends:
-        if (name, calls) == ("dpmpp_2m", most) and most not in course.asked.calls:
+        if (name, calls) == (REFERENCE, most) and most not in course.calls:
             continue
         found = course.distance(name, calls)
         mean, half = found or (None, None)
         rows.append({"sampler": name, "calls": calls, "distance": mean, "interval": half, "n": N})
-    return {"runs": rows, "reference": {"sampler": "dpmpp_2m", "calls": most}}
+    return {"runs": rows, "reference": {"sampler": REFERENCE, "calls": most}}
