@@ -2,10 +2,12 @@
 
 import math
 from collections.abc import Callable
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from PIL import Image as PIL
 
 from ddpm_demo.data import Images
 from ddpm_demo.diffusion.denoiser import Prediction, split
@@ -17,7 +19,8 @@ from ddpm_demo.experiments.report import Sheet
 from ddpm_demo.experiments.tools import Tools
 from ddpm_demo.inference.generate import defaults, generate
 from ddpm_demo.media import convert
-from ddpm_demo.models.checkpoint import Checkpoint
+from ddpm_demo.models.checkpoint import Checkpoint, save_checkpoint
+from ddpm_demo.models.load import load_checkpoint
 
 
 @pytest.mark.parametrize("name", SHAPES)
@@ -130,10 +133,53 @@ def test_the_card_between_noises_begins_and_ends_with_generate_s(
     data = Images(pixels, torch.arange(6) % 3)
     tools = Tools(load=lambda _: model, data=lambda *_, **__: data)  # type: ignore[arg-type]
     *_, report = EXPERIMENTS["between"](Between("tiny", label=1, seed=5), tools)
-    film, classes = report.panels[0], report.panels[1]
+    film, grid, classes = report.panels[:3]
     run = defaults(model).but(sampler="ddim", steps=10, n=1, labels=(1,), guidance=1.0)
     for k, seed in ((0, 5), (-1, 6)):
         *_, end = generate(model, run.but(seed=seed))
         assert np.abs(film.cells[0][0][k] - convert.to_uint8(end.x_t)[0].astype(int)).max() <= 1
+    for k, seed in ((0, 5), (4, 6), (20, 7), (24, 8)):  # the corners
+        *_, end = generate(model, run.but(seed=seed))
+        assert np.abs(grid.cells[0][0][k] - convert.to_uint8(end.x_t)[0].astype(int)).max() <= 1
     assert len(classes.cells[0][0]) == 3
     assert len(report.numbers["error"]) == 3
+
+
+def test_a_picture_of_one_s_own_is_inverted_and_mixed(
+    tiny: Callable[..., Checkpoint], tmp_path: Path
+) -> None:
+    model = tiny()
+    pixels = torch.zeros(6, 1, 8, 8, dtype=torch.uint8)
+    data = Images(pixels, torch.zeros(6).long())
+    tools = Tools(load=lambda _: model, data=lambda *_, **__: data)  # type: ignore[arg-type]
+    own = np.random.default_rng(0).integers(0, 256, (8, 8), np.uint8)
+    PIL.fromarray(own).save(tmp_path / "own.png")
+    asked = Between("tiny", own=str(tmp_path / "own.png"), level=0.05, weight=0.0)
+    *_, report = EXPERIMENTS["between"](asked, tools)
+    mixed = next(p for p in report.panels if isinstance(p, Sheet) and "mixed at" in p.title)
+    inverted = next(p for p in report.panels if isinstance(p, Sheet) and "back" in p.title)
+    assert np.array_equal(mixed.cells[0][0][0, :, :, 0], own)
+    assert np.array_equal(inverted.cells[0][0][0, :, :, 0], own)
+    assert not inverted.cells[0][0][1].any()
+    with pytest.raises(ValueError, match=r"none.png cannot be read"):
+        list(EXPERIMENTS["between"](Between("tiny", own=str(tmp_path / "none.png")), tools))
+
+
+def test_the_same_noise_goes_through_a_model_and_its_fine_tunes(
+    zoo: Path, tiny: Callable[..., Checkpoint]
+) -> None:
+    tuned = tiny(seed=1)
+    tuned.info["base"] = "tiny"
+    save_checkpoint(zoo / "tiny-tuned", tuned)
+    models = {name: load_checkpoint(name) for name in ("tiny", "tiny-tuned")}
+    data = Images(torch.zeros(6, 1, 8, 8, dtype=torch.uint8), torch.zeros(6).long())
+    tools = Tools(load=models.__getitem__, data=lambda *_, **__: data)  # type: ignore[arg-type]
+    assert between.relatives("tiny-tuned") == between.relatives("tiny") == ["tiny", "tiny-tuned"]
+    assert between.relatives("classy") == []
+    *_, report = EXPERIMENTS["between"](Between("tiny-tuned", seed=2), tools)
+    sheet = next(p for p in report.panels if isinstance(p, Sheet) and "other models" in p.title)
+    assert sheet.rows == ("tiny", "tiny-tuned")
+    for (cell,), model in zip(sheet.cells, models.values(), strict=True):
+        run = defaults(model).but(sampler="ddim", steps=10, n=4, seed=2)
+        *_, end = generate(model, run)
+        assert np.abs(cell.astype(int) - convert.to_uint8(end.x_t)).max() <= 1

@@ -66,6 +66,7 @@ class Setting:
         above: `low` itself is not allowed.
         none: what stands in where nothing is said.
         option: its name on the command line and in links, if that is another.
+        upload: a picture's file; the page takes an upload for it, which no link holds.
     """
 
     help: str
@@ -77,6 +78,7 @@ class Setting:
     above: bool = False
     none: str = ""
     option: str = ""
+    upload: bool = False
 
     @property
     def sentence(self) -> str:

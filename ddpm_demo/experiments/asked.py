@@ -152,6 +152,18 @@ class Between:
         0, "the first test picture that is used", low=0, high=9_990, whole=True,
         label="Test picture",
     )  # fmt: skip
+    own: str = setting(
+        "", "a picture's file, in place of the first test picture", upload=True,
+        label="Picture of yours, in place of the first test picture",
+    )  # fmt: skip
+    level: float = setting(
+        0.6,
+        "how far up two pictures are mixed, as a share of T",
+        low=0.01,
+        high=1,
+        label="Mixed at t",
+    )
+    weight: float = setting(0.5, "of the second picture", low=0, high=1, label="Weight of the mix")
     seed: int = setting(0, "of the noises", **SEED)
 
     def __post_init__(self) -> None:

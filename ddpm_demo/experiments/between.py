@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from ddpm_demo.catalog import SAMPLERS
-from ddpm_demo.config import SampleConfig
+from ddpm_demo.config import ModelConfig, SampleConfig
 from ddpm_demo.diffusion.denoiser import Denoise
 from ddpm_demo.diffusion.noise import Noise
 from ddpm_demo.diffusion.samplers.ddim import invert
@@ -21,9 +21,16 @@ from ddpm_demo.experiments.report import Panel, Report, Sheet, Table, Words
 from ddpm_demo.experiments.tools import Tools, interval, spoken
 from ddpm_demo.inference.generate import defaults
 from ddpm_demo.media import convert
+from ddpm_demo.media.convert import square
+from ddpm_demo.media.open import open_image
 from ddpm_demo.models.checkpoint import Checkpoint
+from ddpm_demo.models.zoo import available, facts
 
-N, WAY = 4, 9  # pictures that are inverted, and pictures from one noise to the other
+N, WAY, SIDE = (
+    4,
+    9,
+    5,
+)  # pictures that are inverted, from one noise to the other, and of a grid's side
 BACK = (5, 10, 20)  # steps of the inversions
 STEPS = 10  # of the films
 LEVELS = (0.3, 0.6, 0.9)  # shares of T at which pictures are mixed
@@ -32,8 +39,31 @@ WEIGHTS = (0.0, 0.25, 0.5, 0.75, 1.0)
 
 def cost(asked: Between, per_call: Callable[[str, int], float]) -> float:
     there_and_back = 2 * sum(BACK) * per_call(asked.model, N)
-    films = STEPS * (per_call(asked.model, WAY) + len(LEVELS) * per_call(asked.model, 5))
-    return there_and_back + films + STEPS * per_call(asked.model, 10)
+    batches = (
+        WAY,
+        SIDE**2,
+        10,
+        1,
+        *[len(WEIGHTS)] * len(LEVELS),
+        *[N] * len(relatives(asked.model)),
+    )
+    return there_and_back + STEPS * sum(per_call(asked.model, n) for n in batches)
+
+
+def relatives(model: str) -> list[str]:
+    """A shipped model and those that are fine-tuned from it, or from what it is tuned from."""
+    base: dict[str, str] = {}
+    for name in available():
+        try:
+            about = facts(name)
+        except (OSError, ValueError):  # its files are broken: it can't be chosen either
+            continue
+        base[name] = str(about.info.get("base") or name)
+    wanted = base.get(model, model)
+    found = sorted(
+        (name for name, root in base.items() if root == wanted), key=lambda n: n != wanted
+    )
+    return found if len(found) > 1 else []
 
 
 def slerp(a: Tensor, b: Tensor, weight: float) -> Tensor:
@@ -101,9 +131,13 @@ def run(asked: Between, tools: Tools) -> Iterator[Report]:
     chosen = (asked.picture + torch.arange(N)) % len(test)
     x_0, y = test.batch(chosen).to(lab.device), test.labels[chosen].to(lab.device)
     y[y < 0] = lab.classes  # pictures without a label have the null class
+    if asked.own:
+        x_0[0], y[0] = _own(asked.own, config), lab.classes
     parts = (
         ("Between two noises", _film(lab)),
+        ("Between four noises", _four(lab)),
         ("The same noise, and each class", _each_class(lab)),
+        ("The same noise, and other models", _others(lab)),
         ("Between two pictures", _mixed(lab, x_0[:2])),
         ("There and back", _inverted(lab, x_0, y)),
     )
@@ -125,6 +159,34 @@ def _film(lab: _Lab) -> Iterator[tuple[Panel, ...]]:
     x = torch.stack([slerp(a, b, k / (WAY - 1)) for k in range(WAY)])
     for seen in lab.draw(x, lab.config):
         yield (_row("From one noise to another, on a great circle", seen),)
+
+
+def _four(lab: _Lab) -> Iterator[tuple[Panel, ...]]:
+    """Pictures of the noises between four, one at each corner."""
+    a, b, c, d = lab.noise(range(lab.asked.seed, lab.asked.seed + 4))
+    shares = [k / (SIDE - 1) for k in range(SIDE)]
+    x = torch.stack([slerp(slerp(a, b, v), slerp(c, d, v), u) for u in shares for v in shares])
+    for seen in lab.draw(x, lab.config):
+        yield (Sheet("Between four noises", ((convert.to_uint8(seen),),), wide=SIDE),)
+
+
+def _others(lab: _Lab) -> Iterator[tuple[Panel, ...]]:
+    """The same noises through a model and those fine-tuned from it; nothing if there are none."""
+    names, cells = relatives(lab.asked.model), list[tuple[np.ndarray]]()
+    x = lab.noise(range(lab.asked.seed, lab.asked.seed + N))
+    for name in names:
+        other = _Lab(replace(lab.asked, model=name), lab.tools)
+        config = replace(other.config, labels=defaults(other.checkpoint).labels)
+        for seen in other.draw(x, config):
+            shown = (*cells, (convert.to_uint8(seen),))
+            yield (Sheet("The same noise, and other models", shown, tuple(names), wide=N),)
+        cells.append((convert.to_uint8(seen),))
+
+
+def _own(path: str, config: ModelConfig) -> Tensor:
+    """(C, H, W): a picture of the visitor's, as the model takes it."""
+    picture = square(open_image(path), config.size).convert("L" if config.channels == 1 else "RGB")
+    return convert.to_tensor(np.asarray(picture).reshape(1, config.size, config.size, -1))[0]
 
 
 def _each_class(lab: _Lab) -> Iterator[tuple[Panel, ...]]:
@@ -173,18 +235,30 @@ def _row(title: str, x: Tensor) -> Sheet:
 
 
 def _mixed(lab: _Lab, x_0: Tensor) -> Iterator[tuple[Panel, ...]]:
-    """Rows of mixes of two pictures (Ho et al. 2020, section 4.3): both get the same noise."""
-    schedule = lab.denoise(None).schedule
-    eps = lab.noise([lab.asked.seed])
-    config = replace(lab.config, labels=None)
+    """Mixes of two pictures (Ho et al. 2020, section 4.3): both get the same noise."""
+    lab.config = replace(lab.config, labels=None)
+    a, b = (convert.to_uint8(x[None]) for x in x_0)
+    t = max(1, round(lab.asked.level * lab.checkpoint.diffusion.T))
+    title = f"Two pictures, mixed at t = {t} with weight {lab.asked.weight:g}"
+    names = ("first", "mixed", "second")
+    for seen in _mixes(lab, x_0, t, [lab.asked.weight]):
+        one = Sheet(title, ((a, convert.to_uint8(seen), b),), (), names, wide=1)
+        yield (one,)
     cells: list[tuple[np.ndarray]] = []
-    times = [max(1, round(level * schedule.T)) for level in LEVELS]
+    times = [max(1, round(level * lab.checkpoint.diffusion.T)) for level in LEVELS]
     for k, t in enumerate(times):
-        first, second = schedule.q_sample(x_0, t, eps.expand_as(x_0))
-        x = torch.stack([(1 - w) * first + w * second for w in WEIGHTS])
-        for seen in lab.draw(x, config, t):
-            now = (*cells, (convert.to_uint8(seen),))
-            names = tuple(f"t = {t}" for t in times[: k + 1])
-            title = "Two pictures, noised up to t, mixed, and denoised"
-            yield (Sheet(title, now, names, wide=len(WEIGHTS)),)
+        for seen in _mixes(lab, x_0, t, WEIGHTS):
+            now, rows = (
+                (*cells, (convert.to_uint8(seen),)),
+                tuple(f"t = {t}" for t in times[: k + 1]),
+            )
+            words = "Other t, and weights from 0 to 1"
+            yield one, Sheet(words, now, rows, wide=len(WEIGHTS))
         cells.append((convert.to_uint8(seen),))
+
+
+def _mixes(lab: _Lab, x_0: Tensor, t: int, weights: Sequence[float]) -> Iterator[Tensor]:
+    """x0_hat on the way down from the mixes of two pictures at t."""
+    schedule, eps = lab.denoise(None).schedule, lab.noise([lab.asked.seed])
+    first, second = schedule.q_sample(x_0, t, eps.expand_as(x_0))
+    yield from lab.draw(torch.stack([(1 - w) * first + w * second for w in weights]), lab.config, t)

@@ -7,11 +7,17 @@ from typing import Any
 
 from ddpm_demo.config.setting import one_of, settings
 from ddpm_demo.experiments import EXPERIMENTS, Experiment
+from ddpm_demo.ui.components.uploads import uploaded
 
 
 def names(row: Experiment) -> list[str]:
     """The settings of an experiment, each of which has a control."""
     return list(settings(row.settings))
+
+
+def uploads(row: Experiment) -> set[str]:
+    """Those of its settings that are files of the visitor's."""
+    return {name for name, (_, about) in settings(row.settings).items() if about.upload}
 
 
 def asked(name: Any, values: Sequence[Any]) -> tuple[Experiment, Any]:
@@ -24,6 +30,8 @@ def asked(name: Any, values: Sequence[Any]) -> tuple[Experiment, Any]:
     start = 0
     for row in EXPERIMENTS.values():
         mine = dict(zip(names(row), values[start:], strict=False))
+        for upload in uploads(row) & mine.keys():
+            mine[upload] = uploaded(mine[upload]) or ""
         if row.name == name:
             break
         start += len(names(row))

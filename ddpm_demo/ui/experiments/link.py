@@ -8,9 +8,10 @@ from urllib.parse import urlencode
 from ddpm_demo.config.setting import settings
 from ddpm_demo.experiments import EXPERIMENTS
 from ddpm_demo.ui.components.links import Read
-from ddpm_demo.ui.experiments.asked import asked, names
+from ddpm_demo.ui.experiments.asked import asked, names, uploads
 
-NAMES = ("experiment", *dict.fromkeys(n for row in EXPERIMENTS.values() for n in names(row)))
+_EVERY = dict.fromkeys(n for r in EXPERIMENTS.values() for n in names(r) if n not in uploads(r))
+NAMES = ("experiment", *_EVERY)
 
 
 def read(given: dict[str, str]) -> Read:
@@ -30,7 +31,8 @@ def read(given: dict[str, str]) -> Read:
     made = row.ask(mine)
     values = [row.name]
     for each in EXPERIMENTS.values():
-        values += [_shown(made if each is row else each.settings(), n) for n in names(each)]
+        asked_for = made if each is row else each.settings()
+        values += [None if n in uploads(each) else _shown(asked_for, n) for n in names(each)]
     return Read(values, {}, _query(row.name, made), problems)
 
 
@@ -41,8 +43,8 @@ def _shown(made: Any, name: str) -> Any:
 
 def _query(name: str, made: Any) -> str:
     pairs = [("experiment", name)]
-    for key, (field, _) in settings(type(made)).items():
-        if getattr(made, key) != field.default:
+    for key, (field, about) in settings(type(made)).items():
+        if not about.upload and getattr(made, key) != field.default:
             pairs.append((key, str(_shown(made, key)).replace(" ", "")))
     return urlencode(pairs)
 

@@ -79,7 +79,9 @@ def _connect_run(what: list[Any], buttons: controls.RunButtons, shown: list[Any]
     js = """() => [{__type__: 'update', visible: 'hidden'}, {__type__: 'update', visible: true,
       value: 'Stop', interactive: true}, 'Waiting for its turn…']"""
     waits = buttons.go.click(None, None, [*buttons.both, line], js=js, **QUIET)
-    event = waits.success(streamed(f"{HANDLERS}:run"), what, shown, **{**QUIET, **LANE})
+    event = waits.success(
+        streamed(f"{HANDLERS}:run"), what, shown, preprocess=False, **{**QUIET, **LANE}
+    )
     buttons.restore_after(event, {line: "Stopped. What has come so far stays."})
     buttons.ending()
     buttons.stop.click(None, cancels=[event], queue=False, **QUIET)
@@ -108,6 +110,9 @@ def _control(row: Experiment, name: str, choice: ModelChoice) -> Any:
     }
     if name == "model" or name.endswith("_model"):
         return _models(first, choice, look)
+    if about.upload:
+        look.pop("info")
+        return gr.Image(sources=["upload", "clipboard"], height=160, buttons=[], **look)
     if about.choices:
         return gr.Dropdown(list(about.choices), value=first, **look)
     if isinstance(first, bool):

@@ -17,7 +17,6 @@ from typing import Any
 
 import gradio as gr
 import numpy as np
-from gradio.utils import get_upload_folder
 
 from ddpm_demo.config import SEED_MAX, T_MAX, T_MIN
 from ddpm_demo.config.setting import number, one_of, require
@@ -26,6 +25,7 @@ from ddpm_demo.diffusion.schedule import Schedule
 from ddpm_demo.diffusion.timesteps import default_timesteps, parse_timesteps
 from ddpm_demo.media.convert import square
 from ddpm_demo.media.open import ImageError, open_image
+from ddpm_demo.ui.components.uploads import uploaded
 from ddpm_demo.ui.forward import link
 from ddpm_demo.ui.forward.asked import SIZES, VIEWS, words_of
 
@@ -113,23 +113,6 @@ def fit(timesteps: Any, T: object) -> str:
 
 def _warn(error: ValueError) -> None:
     gr.Warning(html.escape(str(error)))
-
-
-def uploaded(payload: Any) -> str | None:
-    """The path of an upload, if there is one.
-
-    Gradio looks where a file lies only if the payload says that it is a file, which a forged one
-    need not say; so we look again.
-
-    Raises:
-        ImageError: a file that nobody uploaded.
-    """
-    path = payload.get("path") if isinstance(payload, dict) else None
-    if not path:
-        return None
-    if not Path(str(path)).resolve().is_relative_to(Path(get_upload_folder()).resolve()):
-        raise ImageError("the picture is not among the uploads")
-    return str(path)
 
 
 def _keep(path: str) -> str:
