@@ -157,11 +157,7 @@ class Between:
         label="Picture of yours, in place of the first test picture",
     )  # fmt: skip
     level: float = setting(
-        0.6,
-        "how far up two pictures are mixed, as a share of T",
-        low=0.01,
-        high=1,
-        label="Mixed at t",
+        0.6, "where two pictures are mixed, as a share of T", low=0.01, high=1, label="Mixed at"
     )
     weight: float = setting(0.5, "of the second picture", low=0, high=1, label="Weight of the mix")
     seed: int = setting(0, "of the noises", **SEED)

@@ -26,11 +26,8 @@ from ddpm_demo.media.open import open_image
 from ddpm_demo.models.checkpoint import Checkpoint
 from ddpm_demo.models.zoo import available, facts
 
-N, WAY, SIDE = (
-    4,
-    9,
-    5,
-)  # pictures that are inverted, from one noise to the other, and of a grid's side
+N = 4  # pictures that are inverted
+WAY, SIDE = 9, 5  # pictures from one noise to another, and of a side of the grid
 BACK = (5, 10, 20)  # steps of the inversions
 STEPS = 10  # of the films
 LEVELS = (0.3, 0.6, 0.9)  # shares of T at which pictures are mixed
@@ -39,14 +36,8 @@ WEIGHTS = (0.0, 0.25, 0.5, 0.75, 1.0)
 
 def cost(asked: Between, per_call: Callable[[str, int], float]) -> float:
     there_and_back = 2 * sum(BACK) * per_call(asked.model, N)
-    batches = (
-        WAY,
-        SIDE**2,
-        10,
-        1,
-        *[len(WEIGHTS)] * len(LEVELS),
-        *[N] * len(relatives(asked.model)),
-    )
+    others = [N] * len(relatives(asked.model))
+    batches = (WAY, SIDE**2, 10, 1, *[len(WEIGHTS)] * len(LEVELS), *others)
     return there_and_back + STEPS * sum(per_call(asked.model, n) for n in batches)
 
 
@@ -60,10 +51,8 @@ def relatives(model: str) -> list[str]:
             continue
         base[name] = str(about.info.get("base") or name)
     wanted = base.get(model, model)
-    found = sorted(
-        (name for name, root in base.items() if root == wanted), key=lambda n: n != wanted
-    )
-    return found if len(found) > 1 else []
+    tuned = [name for name, root in base.items() if root == wanted != name]
+    return [wanted, *tuned] if tuned and wanted in base else []
 
 
 def slerp(a: Tensor, b: Tensor, weight: float) -> Tensor:

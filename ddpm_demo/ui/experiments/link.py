@@ -29,7 +29,7 @@ def read(given: dict[str, str]) -> Read:
         except ValueError as error:
             problems.append(str(error))
     made = row.ask(mine)
-    values = [row.name]
+    values: list[Any] = [row.name]
     for each in EXPERIMENTS.values():
         asked_for = made if each is row else each.settings()
         values += [None if n in uploads(each) else _shown(asked_for, n) for n in names(each)]
