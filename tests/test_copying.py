@@ -11,7 +11,8 @@ import torch
 from ddpm_demo.config import DiffusionConfig
 from ddpm_demo.data import Images, packed
 from ddpm_demo.diffusion.denoiser import Denoiser
-from ddpm_demo.experiments import EXPERIMENTS
+from ddpm_demo.evaluation.classifier import Classifier, ClassifierConfig
+from ddpm_demo.experiments import EXPERIMENTS, copying
 from ddpm_demo.experiments.asked import Copying
 from ddpm_demo.experiments.nearest import nearest
 from ddpm_demo.experiments.report import Sheet, Table
@@ -83,6 +84,24 @@ def test_it_gives_back_training_pictures_through_any_sampler() -> None:
             load_checkpoint(name)
 
 
+def test_neighbours_in_features_are_brute_force_among_the_nearest() -> None:
+    torch.manual_seed(0)
+    judge = Classifier(ClassifierConfig(("a", "b"), widths=(4, 4, 4, 4), dim=6)).eval()
+    found = copying._Found(packed.mnist().pixels[:300])
+    made = packed.mnist(False).pixels[:8]
+    found.pictures["made"] = made.permute(0, 2, 3, 1).numpy()
+    found.look_by(judge)
+    places, distance = found.near["features"]
+    features, _ = judge.extract(found.pool)
+    own, _ = judge.extract(made)
+    for k in range(8):
+        pixels = (found.pool.int() - made[k].int()).square().flatten(1).sum(1)
+        among = pixels.topk(copying.AMONG, largest=False).indices
+        gaps = (features[among] - own[k]).square().mean(1).sqrt()
+        assert torch.allclose(distance[k], gaps.topk(5, largest=False).values, atol=1e-5)
+        assert set(places[k].tolist()) <= set(among.tolist())
+
+
 def test_the_card_finds_what_was_copied(tiny: Callable[..., Checkpoint]) -> None:
     model = tiny()
     model.info["dataset"] = "own"
@@ -101,6 +120,7 @@ def test_the_card_finds_what_was_copied(tiny: Callable[..., Checkpoint]) -> None
     assert max(report.numbers["made"]["distances"]) == 0
     assert max(report.numbers["exact"]["distances"]) < 0.02
     assert min(report.numbers["test"]["distances"]) > 0.3
+    assert "features" not in report.numbers  # there is no classifier of such pictures
     sheet, table = report.panels[0], report.panels[3]
     assert isinstance(sheet, Sheet)
     assert isinstance(table, Table)

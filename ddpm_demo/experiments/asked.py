@@ -171,7 +171,9 @@ class Learn:
     """A network that learns while one watches."""
 
     seconds: int = setting(120, "how long it learns", low=1, high=1800, whole=True, label="Seconds")
-    lr: float = setting(4e-3, "learning rate", low=1e-6, high=0.1, label="Learning rate")
+    lr: float = setting(
+        4e-3, "how far a step of the training goes", low=1e-6, high=0.1, label="Learning rate"
+    )
     pictures: int = setting(
         60_000, "digits that it sees", low=1, high=60_000, whole=True, label="Training pictures"
     )

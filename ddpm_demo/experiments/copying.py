@@ -10,6 +10,7 @@ import torch
 
 from ddpm_demo.config.setting import require
 from ddpm_demo.data import Images
+from ddpm_demo.evaluation.classifier import Classifier, judge_of
 from ddpm_demo.experiments.asked import Copying
 from ddpm_demo.experiments.nearest import Nearest, nearest
 from ddpm_demo.experiments.report import Panel, Plot, Report, Sheet, Table, Words
@@ -22,6 +23,7 @@ from ddpm_demo.models.zoo import available
 
 SHOWN, N, TEST, K = 8, 24, 200, 5
 BINS = 20
+FEATURES, AMONG = "features", 40  # of so many that are nearest in pixels
 SMALL = "mnist-small-"  # models of few pictures, where they are shipped
 
 
@@ -33,12 +35,28 @@ def cost(asked: Copying, per_call: Callable[[str, int], float]) -> float:
 class _Found:
     """What is known so far: pictures and distances, by whose they are."""
 
-    pool: torch.Tensor
+    pool: torch.Tensor = field(default_factory=lambda: torch.zeros(0))
     pictures: dict[str, np.ndarray] = field(default_factory=dict)
     near: dict[str, Nearest] = field(default_factory=dict)
 
     def look(self, name: str, pixels: torch.Tensor) -> None:
         self.near[name] = nearest(pixels, self.pool, min(K, len(self.pool)))
+
+    def look_by(self, judge: Classifier) -> None:
+        """Of those that are nearest in pixels, the nearest in a classifier's features.
+
+        A distance is the root mean square over features.
+        """
+        self.pictures[FEATURES] = self.pictures["made"][:SHOWN]
+        pixels = _pixels(self.pictures[FEATURES])
+        places = nearest(pixels, self.pool, min(AMONG, len(self.pool))).places
+        with torch.no_grad():
+            own, _ = judge.extract(pixels)
+            near, _ = judge.extract(self.pool[places.flatten()])
+        gaps = (near.view(*places.shape, -1) - own[:, None]).square().mean(2).sqrt()
+        order = gaps.sort(dim=1, stable=True)
+        best = order.indices[:, :K]
+        self.near[FEATURES] = Nearest(places.gather(1, best), order.values[:, :K])
 
     def sheet(self, name: str, title: str) -> Sheet:
         """The first pictures, and below each those that are nearest to it."""
@@ -67,20 +85,24 @@ def _drawn(
 def run(asked: Copying, tools: Tools) -> Iterator[Report]:
     checkpoint = tools.load(asked.model)
     config, dataset = checkpoint.model.config, str(checkpoint.info.get("dataset"))
-    yield Report(0, "Looking for the training pictures")
+    found, title = _Found(), f"{SHOWN} of {asked.model}, and what is nearest to them"
+    for done, found.pictures["made"] in _drawn(checkpoint, N, asked, tools):
+        yield Report(0.5 * done, f"Drawing {N} pictures", (found.sheet("made", title),))
+    panels: tuple[Panel, ...] = (found.sheet("made", title),)
+    yield Report(0.5, "Looking for the training pictures", panels)
     train = tools.data(dataset, config.size, config.channels, train=True)
     test = tools.data(dataset, config.size, config.channels, train=False)
     require(len(train) >= K, "number of training pictures", len(train), f"{K} or more")
-    found, title = _Found(train.pixels), f"{SHOWN} of {asked.model}, and what is nearest to them"
-    for done, found.pictures["made"] in _drawn(checkpoint, N, asked, tools):
-        yield Report(0.6 * done, f"Drawing {N} pictures", (found.sheet("made", title),))
+    found.pool = train.pixels
     found.look("made", _pixels(found.pictures["made"]))
-    panels: tuple[Panel, ...] = (found.sheet("made", title),)
+    panels = (found.sheet("made", title),)
     yield Report(0.6, "Looking for what is nearest to test pictures", panels)
     found.look("test", test.pixels[:TEST])
     for report in _copies(asked, tools, found, checkpoint, train):
         yield Report(0.7 + 0.25 * report, "The exact denoiser", panels)
     panels += _result(asked, found)
+    yield Report(0.95, "Looking at them as a classifier does", panels)
+    panels += _by_features(found, checkpoint)
     for name in [name for name in available() if name.startswith(SMALL)]:
         for done, made in _drawn(tools.load(name), SHOWN, asked, tools):
             found.pictures[name] = made
@@ -90,6 +112,16 @@ def run(asked: Copying, tools: Tools) -> Iterator[Report]:
     numbers = {name: {"n": len(near.places), "distances": near.distance[:, 0].tolist()}
                for name, near in found.near.items()}  # fmt: skip
     yield Report(1, "", panels, numbers)
+
+
+def _by_features(found: _Found, checkpoint: Checkpoint) -> tuple[Panel, ...]:
+    """What is nearest for the classifier; nothing where there is none for such pictures."""
+    try:
+        found.look_by(judge_of(checkpoint))
+    except ValueError:
+        return ()
+    title = f"For the classifier: of the {AMONG} nearest in pixels, those with the nearest features"
+    return (found.sheet(FEATURES, title),)
 
 
 def _pixels(pictures: np.ndarray) -> torch.Tensor:

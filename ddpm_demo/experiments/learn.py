@@ -43,7 +43,7 @@ NETWORK = ModelConfig(
 )  # fmt: skip
 PROCESS = DiffusionConfig(1000, "cosine", predict="v")
 TRAIN = TrainConfig(
-    "mnist", batch_size=32, warmup=50, decay=0.5, ema=0.995, label_dropout=0.1, preview_every=1024
+    "mnist", batch_size=32, warmup=50, decay=0.5, ema=0.995, label_dropout=0.1, preview_every=640
 )
 SAMPLE: dict[str, Any] = {"sampler": "dpmpp_2m", "steps": 8, "spacing": "logsnr", "guidance": 2.0}
 LEVELS = (0.2, 0.4, 0.6, 0.8)  # shares of T at which the one picture is noisy

@@ -134,7 +134,8 @@ def _models(wanted: str, choice: ModelChoice, look: dict[str, Any]) -> Any:
 
 def _number(first: Any, about: Setting, look: dict[str, Any]) -> Any:
     low, high = about.low, about.high
-    if low is not None and high is not None and high <= SLIDER:
+    fine = low is not None and high is not None and 0 < low < high / 1000  # no slider can set it
+    if low is not None and high is not None and high <= SLIDER and not fine:
         step = 1 if about.whole else 0.01 * (high - low)
         return gr.Slider(low, high, value=first, step=step, **look)
     return gr.Number(first, precision=0 if about.whole else None, **look)
