@@ -161,7 +161,7 @@ def test_a_picture_of_one_s_own_is_inverted_and_mixed(
     assert np.array_equal(mixed.cells[0][0][0, :, :, 0], own)
     assert np.array_equal(inverted.cells[0][0][0, :, :, 0], own)
     assert not inverted.cells[0][0][1].any()
-    with pytest.raises(ValueError, match="none.png. cannot be read"):
+    with pytest.raises(ValueError, match=r"none.png. cannot be read"):
         list(EXPERIMENTS["between"](Between("tiny", own=str(tmp_path / "none.png")), tools))
 
 
