@@ -1,33 +1,42 @@
-"""The API as a client sees it, on the real server: names, types, streams, and README's lines."""
+"""API and MCP as clients see them, on the real server: names, types, streams, README's lines."""
 
+import ast
+import asyncio
 import base64
 import html
 import io
+import json
 import re
-from collections.abc import Iterator
+from collections.abc import Awaitable, Callable, Iterator
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-from faults_server import Server
+from faults_server import Server, Tab, error
 from gradio_client import Client
 from gradio_client.exceptions import AppError
+from hostile import NAMES
 from PIL import Image
 
 from ddpm_demo.ui import serve
 
-ROOT = Path(__file__).parent.parent
+README = (Path(__file__).parent.parent / "README.md").read_text(encoding="utf-8")
 
 
 @pytest.fixture(scope="module")
-def client(tmp_path_factory: Any) -> Iterator[Client]:
-    running = Server(Path(tmp_path_factory.mktemp("api")), models=("first",))
-    found = Client(running.url, verbose=False)
-    found.src_of_test = running.url  # type: ignore[attr-defined]
-    yield found
+def server(tmp_path_factory: Any) -> Iterator[Server]:
+    options = ["--mcp"] if find_spec("mcp") else []
+    running = Server(Path(tmp_path_factory.mktemp("api")), *options, models=("first",))
+    yield running
     assert "Traceback" not in running.log
     running.stop()
+
+
+@pytest.fixture(scope="module")
+def client(server: Server) -> Client:
+    return Client(server.url, verbose=False)
 
 
 def pixels(uri: str) -> np.ndarray:
@@ -97,10 +106,44 @@ def test_bad_values_get_a_sentence(
     assert len(words.splitlines()) == 1
 
 
+def refused(message: dict[str, Any]) -> bool:
+    """Whether a call ended with one short sentence, which has nothing of a file in it."""
+    said = html.unescape(error(message))
+    return 0 < len(said) < 400 and "root:" not in said and "<img" not in error(message)
+
+
+@pytest.mark.parametrize("way", ["page", "generate", "denoise", "evaluate"])
+def test_hostile_names_of_models(server: Server, way: str) -> None:
+    """One set of names, given as the page gives them, and to the API."""
+    tab = Tab(server)
+    if way == "page":
+        run = tab.endpoint("go")
+        sent = [tab.values(run, model=name) for name in NAMES]
+    else:
+        run = next(d for d in tab.config["dependencies"] if d["api_name"] == way)
+        usual = {"generate": {"steps": 2}, "denoise": {"picture": grey(9), "t": 5}}.get(way, {})
+        sent = [values(tab, run, **usual, model=name) for name in NAMES]
+    for name, data in zip(NAMES, sent, strict=True):
+        assert refused(tab.call(run, data)), name
+
+
+@pytest.mark.parametrize("way", ["noise", "denoise"])
+def test_hostile_pictures(server: Server, way: str) -> None:
+    tab = Tab(server)
+    run = next(d for d in tab.config["dependencies"] if d["api_name"] == way)
+    for name in NAMES:
+        assert refused(tab.call(run, values(tab, run, picture=name, t=5))), name
+
+
+def values(tab: Tab, run: dict[str, Any], **given: Any) -> list[Any]:
+    """What an endpoint of the API is sent: what is given, and defaults."""
+    info = tab.http.get("gradio_api/info").json()["named_endpoints"][f"/{run['api_name']}"]
+    return [given.get(p["parameter_name"], p.get("parameter_default")) for p in info["parameters"]]
+
+
 def test_the_lines_of_the_readme(client: Client) -> None:
-    text = (ROOT / "README.md").read_text(encoding="utf-8")
-    (lines,) = re.findall(r"```python\n(from gradio_client.*?)```", text, re.S)
-    lines = lines.replace("http://127.0.0.1:7860", client.src_of_test)  # type: ignore[attr-defined]
+    (lines,) = re.findall(r"```python\n(from gradio_client.*?)```", README, re.S)
+    lines = lines.replace("http://127.0.0.1:7860", client.src)
     values: dict[str, Any] = {}
     exec(lines.replace('"cifar10"', '"first"').replace('"ship"', '"any"'), values)
     assert pixels(values["last"]["picture"]).size
@@ -113,3 +156,59 @@ def test_mcp_without_its_packages_is_one_sentence(
     with pytest.raises(SystemExit, match="2"):
         serve.main(["--mcp"])
     assert capsys.readouterr().err.endswith("pip install 'gradio[mcp]'.\n")
+
+
+# MCP
+
+
+@pytest.fixture
+def asked(server: Server) -> Callable[[Callable[[Any], Awaitable[Any]]], Any]:
+    """Asks as a client does that is set up with the README's lines."""
+    mcp = pytest.importorskip("mcp")
+    from mcp.client.streamable_http import streamable_http_client
+
+    (lines,) = re.findall(r"```json\n(.*?mcpServers.*?)```", README, re.S)
+    (entry,) = json.loads(lines)["mcpServers"].values()
+    url = entry["url"].replace("http://127.0.0.1:7860/", server.url)
+
+    async def go(ask: Callable[[Any], Awaitable[Any]]) -> Any:
+        async with (
+            streamable_http_client(url) as (read, write, *_),
+            mcp.ClientSession(read, write) as session,
+        ):
+            await session.initialize()
+            return await ask(session)
+
+    return lambda ask: asyncio.run(go(ask))
+
+
+def test_the_tools_are_the_endpoints(asked: Any) -> None:
+    tools = {tool.name: tool for tool in asked(lambda client: client.list_tools()).tools}
+    assert set(tools) == {"models", "generate", "noise", "denoise", "evaluate"}
+    given = tools["generate"].inputSchema["properties"]
+    assert (given["n"]["type"], given["n"]["default"]) == ("integer", 4)
+    assert all(tool.description for tool in tools.values())
+
+
+def test_tools_answer_as_the_api_does(asked: Any, client: Client) -> None:
+    run = {"model": "first", "n": 2, "seed": 5, "steps": 3}
+
+    async def both(tools: Any) -> list[Any]:
+        answers = [await tools.call_tool("models", {}), await tools.call_tool("generate", run)]
+        assert not any(answer.isError for answer in answers)
+        return [ast.literal_eval(answer.content[-1].text) for answer in answers]
+
+    listed, last = asked(both)
+    assert listed == client.predict(api_name="/models")
+    assert last == client.predict(**run, api_name="/generate")
+
+
+def test_tools_refuse_with_a_sentence(asked: Any) -> None:
+    async def each(tools: Any) -> list[Any]:
+        return [await tools.call_tool("generate", {"model": name}) for name in NAMES]
+
+    for name, answer in zip(NAMES, asked(each), strict=True):
+        assert answer.isError, name
+        said = html.unescape(answer.content[0].text)
+        assert said.startswith("model is "), said
+        assert len(said) < 400

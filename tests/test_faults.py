@@ -14,6 +14,7 @@ import httpx
 import numpy as np
 import pytest
 from faults_server import PATIENCE, Server, Tab, error, frames
+from hostile import PATHS
 
 from ddpm_demo.experiments import EXPERIMENTS
 from ddpm_demo.media import encode
@@ -21,10 +22,7 @@ from ddpm_demo.ui.server.settings import RUNS
 
 LONG = {"steps": 1000, "n": 64}
 ODD = [None, -1, 1e308, float("nan"), 10**30, True, "x", "\0\U0001f600<b>" * 99, [], [["a"]], {}]
-FILES = [
-    {"path": path, "meta": {"_type": "gradio.FileData"}}
-    for path in ("/etc/passwd", "../../etc/passwd", "http://127.0.0.1:1/x", "file:///etc/passwd")
-]
+FILES = [{"path": path, "meta": {"_type": "gradio.FileData"}} for path in PATHS]
 
 
 @pytest.fixture(scope="module")

@@ -156,6 +156,14 @@ def test_codes_cannot_be_tried_by_force(rooms: Rooms, room: Room, clock: Clock) 
     assert rooms.enter(room.code, "mallory", "mallory's") is room
 
 
+def test_a_class_that_wakes_up_late_is_not_taken_for_a_thief(rooms: Rooms, room: Room) -> None:
+    rooms.close(room)
+    for k in range(2 * rules.MOST_WRONG):
+        with pytest.raises(NoRoomError, match="closed"):
+            rooms.enter(room.code, f"ticket {k}", "school's")
+    assert rooms.enter(rooms.open(LESSON).code, "ann", "school's")
+
+
 def test_invented_addresses_do_not_help(rooms: Rooms, room: Room) -> None:
     for k in range(rules.MOST_WRONG_ALL):
         with pytest.raises(NoRoomError):

@@ -11,6 +11,8 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+SHOWN = 200  # characters of a bad value in a message
+
 
 class SettingError(ValueError):
     """A setting has a value that is not allowed; the message is one sentence."""
@@ -20,7 +22,9 @@ class SettingError(ValueError):
         self.name, self.value, self.allowed = name, value, allowed
 
     def __str__(self) -> str:
-        return f"{self.name} is {self.value!r}; allowed is {self.allowed}."
+        said = repr(self.value)
+        shown = said if len(said) <= SHOWN else f"{said[: SHOWN - 1]}…"
+        return f"{self.name} is {shown}; allowed is {self.allowed}."
 
 
 def require(ok: bool, name: str, value: object, allowed: str) -> None:

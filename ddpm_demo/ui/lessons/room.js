@@ -14,6 +14,7 @@ export class LessonRoom {
   constructor(root, server, panel) {
     Object.assign(this, { root, server, panel, told: {} });
     this.on = null; // {code, key, places}
+    this.looking = false;
     try {
       this.on = JSON.parse(sessionStorage.getItem(ROOM_KEY));
     } catch {} // no storage
@@ -72,8 +73,11 @@ export class LessonRoom {
     return reply;
   }
 
-  look() {
-    if (this.on && !document.hidden && this.panel.place()) this.lead("look");
+  async look() {
+    if (this.looking || !this.on || document.hidden || !this.panel.place()) return;
+    this.looking = true; // a slow server is not asked twice
+    await this.lead("look");
+    this.looking = false;
   }
 
   /** The card that is shown is what the phones ask. */

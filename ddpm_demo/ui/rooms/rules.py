@@ -247,6 +247,7 @@ class Rooms:
     def __init__(self, clock: Clock = time.monotonic) -> None:
         self._clock = clock
         self._rooms: dict[str, Room] = {}
+        self._past: deque[str] = deque(maxlen=4 * MOST_ROOMS)  # codes, for phones that wake up late
         self._tries = Tries(clock)
 
     def __len__(self) -> int:
@@ -266,7 +267,7 @@ class Rooms:
                 raise RoomError(f"{MOST_ROOMS} rooms are open, which is all this server has.")
             self.close(oldest)
         code = _code()
-        while code in self._rooms:
+        while code in self._rooms or code in self._past:
             code = _code()
         room = Room(code, secrets.token_urlsafe(32), lesson, now + SECONDS, now, card)
         self._rooms[code] = room
@@ -279,7 +280,8 @@ class Rooms:
 
     def close(self, room: Room) -> None:
         """Forget a room; its phones are told."""
-        self._rooms.pop(room.code, None)
+        if self._rooms.pop(room.code, None):
+            self._past.append(room.code)
         room.close()
 
     def close_all(self) -> None:
@@ -311,6 +313,8 @@ class Rooms:
         room = self._rooms.get(code)
         if room and ticket in room.people:
             return room
+        if code in self._past:
+            raise NoRoomError("This room is closed.")
         self._tries.require(address)
         if not room:
             self._tries.wrong(address)
