@@ -13,7 +13,8 @@ import torch
 from PIL import Image
 
 import ddpm_demo as dd
-from ddpm_demo import api
+from ddpm_demo.api import learning, pictures
+from ddpm_demo.api import model as model_of_api
 from ddpm_demo.config import DiffusionConfig, ModelConfig, SampleConfig
 from ddpm_demo.data import Images
 from ddpm_demo.diffusion.noise import Noise
@@ -47,7 +48,9 @@ def test_every_name_is_there() -> None:
 
 
 def test_the_examples_run() -> None:
-    assert doctest.testmod(api) == doctest.TestResults(failed=0, attempted=6)
+    ran = [doctest.testmod(part) for part in (learning, model_of_api, pictures)]
+    assert sum(r.attempted for r in ran) == 9
+    assert not any(r.failed for r in ran)
 
 
 @pytest.fixture
@@ -74,7 +77,7 @@ def test_samples_are_those_of_a_run(model: dd.Model) -> None:
 
 
 def test_samples_come_in_batches(model: dd.Model, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(api, "BATCH", 2)
+    monkeypatch.setattr(model_of_api, "BATCH", 2)
     many = model.sample(5, steps=3).pixels.astype(int)
     assert np.abs(many - by_hand(model, labels=(0, 1, 2))).max() <= 1
 
@@ -163,7 +166,7 @@ def test_evaluate_compares_the_model_s_samples_with_the_data(
     shape = {"size": 8, "channels": 1, "widths": (8, 8, 8, 8), "dim": 5}
     judge = Classifier(ClassifierConfig(("a", "b", "c"), **shape)).eval()
     *_, data = summarise(judge, torch.randint(0, 256, (40, 1, 8, 8), dtype=torch.uint8))
-    monkeypatch.setattr(api, "judge_of", lambda _model: judge)
+    monkeypatch.setattr(model_of_api, "judge_of", lambda _model: judge)
     monkeypatch.setattr(metrics_data, "read", lambda _judge, _split: data)
     said = dd.evaluate(model, 20, steps=2, labels="kind 2")
     drawn = torch.from_numpy(by_hand(model, n=20, steps=2, labels=(2,))).permute(0, 3, 1, 2)

@@ -1,93 +1,38 @@
-"""The program from Python: `import ddpm_demo as dd`.
-
-Thin: each function puts together what the rooms below do, with the models' own defaults. Bad values
-raise `ValueError` with one sentence.
-"""
+"""A model that is loaded: what it draws, and how far its pictures are from its data."""
 
 from __future__ import annotations
 
-import base64
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor
 
-from ddpm_demo import data as d
-from ddpm_demo.config import DiffusionConfig, ModelConfig, SampleConfig, TrainConfig
+from ddpm_demo.api.pictures import Pictures
+from ddpm_demo.config import SampleConfig
 from ddpm_demo.config.setting import one_of
 from ddpm_demo.devices import pick
-from ddpm_demo.diffusion.forward import jump
-from ddpm_demo.diffusion.noise import Noise
 from ddpm_demo.diffusion.schedule import Schedule
 from ddpm_demo.diffusion.walk import Step
 from ddpm_demo.evaluation import frechet, references
 from ddpm_demo.evaluation.classifier import judge_of
 from ddpm_demo.evaluation.features import summarise
 from ddpm_demo.evaluation.samples import pages
-from ddpm_demo.files import expand, write_atomically
+from ddpm_demo.files import expand
 from ddpm_demo.inference import given
 from ddpm_demo.inference.branches import play
 from ddpm_demo.inference.changes import write_mask
 from ddpm_demo.inference.generate import generate
 from ddpm_demo.inference.labels import parse_classes
 from ddpm_demo.inference.spec import RunSpec, defaults
-from ddpm_demo.media import convert, encode
 from ddpm_demo.media.open import open_image
 from ddpm_demo.models.checkpoint import Checkpoint
 from ddpm_demo.models.load import load_checkpoint
-from ddpm_demo.training.finetune import finetune as _finetune
-from ddpm_demo.training.finetune import settings as _finetune_settings
-from ddpm_demo.training.train import Progress
-from ddpm_demo.training.train import train as _train
 
 BATCH = 64  # pictures drawn at once, where nobody watches
 Labels = str | Sequence[int] | None
-
-
-@dataclass(frozen=True)
-class Pictures:
-    """Pictures that were made; a notebook shows them as a grid.
-
-    Attributes:
-        x: (N, C, H, W) float32, about -1 to 1.
-        about: what a file of them says of itself: enough to make them again.
-    """
-
-    x: Tensor
-    about: dict[str, str] = field(default_factory=dict)
-
-    def __len__(self) -> int:
-        return len(self.x)
-
-    @property
-    def pixels(self) -> np.ndarray:
-        """(N, H, W, C) uint8."""
-        return convert.to_uint8(self.x)
-
-    def save(self, path: str | Path, scale: int = 4) -> None:
-        """Write a grid of them: a PNG whose metadata says how they were made."""
-        encode.write(expand(path), [convert.grid(self.pixels, scale=scale)], metadata=self.about)
-
-    def _repr_png_(self) -> bytes:
-        return encode.encode([convert.grid(self.pixels, scale=4)], "png", metadata=self.about)
-
-
-@dataclass(frozen=True)
-class Film:
-    """A film of a run; a notebook plays it."""
-
-    gif: bytes
-
-    def save(self, path: str | Path) -> None:
-        write_atomically(expand(path), self.gif)
-
-    def _repr_html_(self) -> str:
-        return f'<img src="data:image/gif;base64,{base64.b64encode(self.gif).decode()}">'
 
 
 class Model:
@@ -255,114 +200,6 @@ def load(source: str | Path, device: str = "auto") -> Model:
     return Model(load_checkpoint(source, pick(device)))
 
 
-def noise(
-    picture: str | Path | Image.Image | Tensor,
-    t: int,
-    schedule: str | Schedule = "linear",
-    *,
-    size: int = 128,
-    seed: int = 0,
-    kind: str = "gaussian",
-) -> Pictures:
-    """A picture after t steps of the forward process (Ho et al. 2020, eq. 4).
-
-    Args:
-        picture: a file, an opened picture, or (B, C, H, W) in [-1, 1].
-        t: 0 to T.
-        schedule: "linear" or "cosine", each with T = 1000, or one of your own.
-        size: files and opened pictures are cut square and resized to so many pixels.
-        seed: of the noise; picture k of several has the seed + k.
-        kind: of noise, "gaussian" or "laplace".
-
-    >>> noise(torch.zeros(1, 3, 8, 8), 1000, "cosine").x.shape
-    torch.Size([1, 3, 8, 8])
-    """
-    if isinstance(schedule, str):
-        schedule = Schedule.from_config(DiffusionConfig(schedule=schedule))
-    if isinstance(picture, Tensor):
-        x_0 = picture
-    else:
-        opened = picture if isinstance(picture, Image.Image) else open_image(expand(picture))
-        x_0 = convert.to_tensor(np.asarray(convert.square(opened.convert("RGB"), size))[None])
-    return Pictures(jump(schedule, x_0, t, Noise(kind, range(seed, seed + len(x_0)))).x_t)
-
-
-def train(
-    dataset: str | d.Images,
-    out: str | Path | None = None,
-    *,
-    model: ModelConfig | Model | None = None,
-    process: DiffusionConfig | None = None,
-    device: str = "auto",
-    resume: bool = False,
-    **settings: Any,
-) -> Iterator[Progress]:
-    """Train a model, and yield after every step.
-
-    Args:
-        dataset: mnist, fashion_mnist, cifar10, folder:PATH, or pictures in memory.
-        out: folder for weights, state and log; None writes nothing.
-        model: the network, or a model to start from; None: the lean network for the data.
-        process: schedule, noise and target; None: the cosine schedule.
-        resume: go on from the state in `out`.
-        settings: of `TrainConfig`; one of images, epochs and minutes ends the run.
-
-    Raises:
-        ValueError: a value that is not allowed, or data that can't be had.
-    """
-    name = dataset if isinstance(dataset, str) else "memory"
-    config = TrainConfig(dataset=name, **settings)
-    config.require_length()
-    shape = model.checkpoint.model.config if isinstance(model, Model) else model
-    look: dict[str, Any] = {"size": shape.size, "channels": shape.channels} if shape else {}
-    pictures = d.load(dataset, **look) if isinstance(dataset, str) else dataset
-    if config.only:
-        pictures = pictures.only(config.only)
-    start: ModelConfig | Checkpoint
-    if isinstance(model, Model):
-        start, process = model.checkpoint, process or model.checkpoint.diffusion
-    else:
-        size, channels = pictures.pixels.shape[-1], pictures.pixels.shape[1]
-        lean = ModelConfig(size=size, channels=channels, attention=(-(-size // 4),))
-        start = model or lean
-    process = process or DiffusionConfig(schedule="cosine")
-    where = expand(out) if out is not None else None
-    options: dict[str, Any] = {"resume": resume, "device": pick(device)}
-    return _train(start, process, config, pictures, where, **options)
-
-
-def finetune(
-    base: str | Model,
-    only: str | None = None,
-    out: str | Path | None = None,
-    *,
-    dataset: str | d.Images | None = None,
-    **settings: Any,
-) -> Iterator[Progress]:
-    """Move a copy of a model to one class, or to other pictures; yield after every step.
-
-    Args:
-        only: the class; None: all of the data.
-        dataset: as in `train`; None: the data that the base was trained on.
-        settings: of `TrainConfig`; one of images, epochs and minutes ends the run.
-
-    Raises:
-        ValueError: as in `train`, or pictures that don't fit the model.
-    """
-    checkpoint = (load(base) if isinstance(base, str) else base).checkpoint
-    model = checkpoint.model.config
-    name = dataset if isinstance(dataset, str) else checkpoint.info.get("dataset", "")
-    pictures = dataset if isinstance(dataset, d.Images) else None
-    if pictures is None:
-        pictures = d.load(name, size=model.size, channels=model.channels)
-    if only:
-        pictures = pictures.only(only)
-    config = _finetune_settings(checkpoint, pictures, dataset=name, only=only, **settings)
-    device = next(checkpoint.model.parameters()).device
-    where = expand(out) if out is not None else None
-    return _finetune(checkpoint, pictures, config, where, device=device)
-
-
 def evaluate(model: Model, n: int = 500, *, split: str = "test", **settings: Any) -> dict[str, Any]:
     """How far n samples are from the pictures that the model was trained on.
 
@@ -386,19 +223,3 @@ def evaluate(model: Model, n: int = 500, *, split: str = "test", **settings: Any
     *_, found = summarise(judge, pixels)
     said = frechet.judge(found, data, judge.config.classes)
     return said | {"floor": frechet.floor(data, n)}
-
-
-def grid(pictures: Pictures | Tensor, columns: int | None = None, scale: int = 4) -> Image.Image:
-    """Pictures side by side on one sheet.
-
-    >>> grid(torch.zeros(4, 1, 8, 8), scale=1).size
-    (17, 17)
-    """
-    x = pictures.x if isinstance(pictures, Pictures) else pictures
-    return Image.fromarray(convert.grid(convert.to_uint8(x), columns, scale=scale))
-
-
-def film(steps: Iterable[Step], scale: int = 4, fps: float = 15) -> Film:
-    """A film of a run: what `Model.steps` yields, each a frame."""
-    frames = [convert.grid(convert.to_uint8(step.x_t), scale=scale) for step in steps]
-    return Film(encode.encode(frames, "gif", fps=fps))

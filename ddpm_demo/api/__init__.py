@@ -1,0 +1,22 @@
+"""The program from Python: `import ddpm_demo as dd`.
+
+Thin: each function puts together what the rooms below do, with the models' own defaults. Bad values
+raise `ValueError` with one sentence.
+"""
+
+from ddpm_demo.api.learning import finetune, train
+from ddpm_demo.api.model import Model, evaluate, load
+from ddpm_demo.api.pictures import Film, Pictures, film, grid, noise
+
+__all__ = [
+    "Film",
+    "Model",
+    "Pictures",
+    "evaluate",
+    "film",
+    "finetune",
+    "grid",
+    "load",
+    "noise",
+    "train",
+]

@@ -1,0 +1,94 @@
+"""Training and fine-tuning from Python."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from ddpm_demo import data as d
+from ddpm_demo.api.model import Model, load
+from ddpm_demo.config import DiffusionConfig, ModelConfig, TrainConfig
+from ddpm_demo.devices import pick
+from ddpm_demo.files import expand
+from ddpm_demo.models.checkpoint import Checkpoint
+from ddpm_demo.training.finetune import finetune as _finetune
+from ddpm_demo.training.finetune import settings as _finetune_settings
+from ddpm_demo.training.train import Progress
+from ddpm_demo.training.train import train as _train
+
+
+def train(
+    dataset: str | d.Images,
+    out: str | Path | None = None,
+    *,
+    model: ModelConfig | Model | None = None,
+    process: DiffusionConfig | None = None,
+    device: str = "auto",
+    resume: bool = False,
+    **settings: Any,
+) -> Iterator[Progress]:
+    """Train a model, and yield after every step.
+
+    Args:
+        dataset: mnist, fashion_mnist, cifar10, folder:PATH, or pictures in memory.
+        out: folder for weights, state and log; None writes nothing.
+        model: the network, or a model to start from; None: the lean network for the data.
+        process: schedule, noise and target; None: the cosine schedule.
+        resume: go on from the state in `out`.
+        settings: of `TrainConfig`; one of images, epochs and minutes ends the run.
+
+    Raises:
+        ValueError: a value that is not allowed, or data that can't be had.
+    """
+    name = dataset if isinstance(dataset, str) else "memory"
+    config = TrainConfig(dataset=name, **settings)
+    config.require_length()
+    shape = model.checkpoint.model.config if isinstance(model, Model) else model
+    look: dict[str, Any] = {"size": shape.size, "channels": shape.channels} if shape else {}
+    pictures = d.load(dataset, **look) if isinstance(dataset, str) else dataset
+    if config.only:
+        pictures = pictures.only(config.only)
+    start: ModelConfig | Checkpoint
+    if isinstance(model, Model):
+        start, process = model.checkpoint, process or model.checkpoint.diffusion
+    else:
+        size, channels = pictures.pixels.shape[-1], pictures.pixels.shape[1]
+        lean = ModelConfig(size=size, channels=channels, attention=(-(-size // 4),))
+        start = model or lean
+    process = process or DiffusionConfig(schedule="cosine")
+    where = expand(out) if out is not None else None
+    options: dict[str, Any] = {"resume": resume, "device": pick(device)}
+    return _train(start, process, config, pictures, where, **options)
+
+
+def finetune(
+    base: str | Model,
+    only: str | None = None,
+    out: str | Path | None = None,
+    *,
+    dataset: str | d.Images | None = None,
+    **settings: Any,
+) -> Iterator[Progress]:
+    """Move a copy of a model to one class, or to other pictures; yield after every step.
+
+    Args:
+        only: the class; None: all of the data.
+        dataset: as in `train`; None: the data that the base was trained on.
+        settings: of `TrainConfig`; one of images, epochs and minutes ends the run.
+
+    Raises:
+        ValueError: as in `train`, or pictures that don't fit the model.
+    """
+    checkpoint = (load(base) if isinstance(base, str) else base).checkpoint
+    model = checkpoint.model.config
+    name = dataset if isinstance(dataset, str) else checkpoint.info.get("dataset", "")
+    pictures = dataset if isinstance(dataset, d.Images) else None
+    if pictures is None:
+        pictures = d.load(name, size=model.size, channels=model.channels)
+    if only:
+        pictures = pictures.only(only)
+    config = _finetune_settings(checkpoint, pictures, dataset=name, only=only, **settings)
+    device = next(checkpoint.model.parameters()).device
+    where = expand(out) if out is not None else None
+    return _finetune(checkpoint, pictures, config, where, device=device)
