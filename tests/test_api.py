@@ -48,7 +48,8 @@ def test_every_name_is_there() -> None:
 
 
 def test_the_examples_run() -> None:
-    ran = [doctest.testmod(part) for part in (learning, model_of_api, pictures)]
+    parts = (learning, model_of_api, pictures)
+    ran = [doctest.testmod(part, extraglobs={"torch": torch}) for part in parts]
     assert sum(r.attempted for r in ran) == 9
     assert not any(r.failed for r in ran)
 
