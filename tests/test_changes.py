@@ -9,6 +9,7 @@ import torch
 
 from ddpm_demo.catalog import SAMPLERS
 from ddpm_demo.config import SampleConfig
+from ddpm_demo.diffusion.denoiser import Denoiser
 from ddpm_demo.inference.batching import BatchedDenoiser, Batcher
 from ddpm_demo.inference.branches import go_on, play
 from ddpm_demo.inference.changes import Now, read, read_mask, write_mask
@@ -73,6 +74,20 @@ def test_the_first_continuation_is_the_run_and_the_others_are_not(tiny):
     assert min(apart) > 0.01
     *_, same = play(checkpoint, config, [f"fork=5:{state.t}:1"])
     assert torch.equal(same.x_t, last.x_t)  # made again from seed and settings alone
+
+
+def test_a_branch_asks_the_network_once_for_its_first_frame(tiny):
+    checkpoint, config, asked = tiny(), config_of("heun"), []
+
+    class Counts(Denoiser):
+        def _network(self, x, t, y):
+            asked.append(len(x))
+            return super()._network(x, t, y)
+
+    state = recorded(generate(checkpoint, config)).steps[3].state
+    more = [f"sampler=ddpm:{state.t}", f"noise=9:{state.t}", f"fork=5:{state.t}:1"]
+    first = next(go_on(checkpoint, config, [], more, state, denoiser=Counts))
+    assert (len(first.x_t), asked) == (5, [5])
 
 
 def test_a_deterministic_sampler_has_one_future(tiny):

@@ -7,7 +7,6 @@ next one begins from its state.
 from __future__ import annotations
 
 import dataclasses
-import itertools
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
@@ -15,7 +14,7 @@ from torch import Tensor
 
 from ddpm_demo.config import SampleConfig
 from ddpm_demo.config.setting import require
-from ddpm_demo.diffusion.walk import State, Step
+from ddpm_demo.diffusion.walk import State, Step, Term
 from ddpm_demo.inference.changes import Change, Now, ordered, read
 from ddpm_demo.inference.generate import Start, generate, timesteps_of
 from ddpm_demo.models.checkpoint import Checkpoint
@@ -103,17 +102,27 @@ def _turned(
     state: State | None,
     ahead: Iterator[Step],
 ) -> Iterator[Step]:
-    """One stretch after the other. Each ends at a step of which its own answer is not used."""
+    """One stretch after the other. Each ends at a step of which its own answer is not used; where
+    one would end as it begins, the network is not asked for it."""
+    line: tuple[Term, ...] = ()
     for turn in turns:
-        for step in ahead:
-            if step.t <= turn.t:
-                break
-            yield step
-        else:
-            return
-        assert step.state
-        state, now = turn.state(step.state), turn.settings(now)
-        ahead, line = stretch(now, state), step.line
-        if turn.name != "fork":  # whose pictures are others
-            ahead = itertools.chain([dataclasses.replace(next(ahead), line=line)], ahead)
+        if state is None or state.t > turn.t:
+            for step in ahead:
+                if step.t <= turn.t:
+                    break
+                yield step
+            else:
+                return
+            state, line = step.state, step.line
+        assert state
+        state, now = turn.state(state), turn.settings(now)
+        if turn.name == "fork":  # whose pictures are others
+            line = ()
+        ahead = _begun(stretch(now, state), line)
     yield from ahead
+
+
+def _begun(steps: Iterator[Step], line: tuple[Term, ...]) -> Iterator[Step]:
+    """A stretch, whose first step has the line that led to it."""
+    for k, step in enumerate(steps):
+        yield step if k or not line else dataclasses.replace(step, line=line)
