@@ -67,7 +67,7 @@ def _shown(selected: Selected, x_0: Tensor, made: Shot) -> str:
         f"<b>{made.loss:.4f}</b>, where ε̂ = 0 would have about 1. Of (x₀ − x̂₀)²: "
         f"<b>{made.apart(x_0):.4f}</b>, with values from −1 to 1.</p>"
         f"<p>{predict} Training does just this with many pictures, draws t at random, and moves "
-        "the weights so that the answer comes nearer to the truth (Ho et al. 2020, algorithm 1).</p>"
+        "the weights so that ε̂ comes nearer to ε (Ho et al. 2020, algorithm 1).</p>"
     )
 
 
