@@ -104,6 +104,7 @@ def over(page, words):
 
 def draw_across(page, canvas, height):
     """With the mouse, from the left to the right."""
+    canvas.scroll_into_view_if_needed()
     box = canvas.bounding_box()
     y = box["y"] + height * box["height"]
     page.mouse.move(box["x"] + 0.1 * box["width"], y)

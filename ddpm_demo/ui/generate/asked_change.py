@@ -27,7 +27,7 @@ CHANGES = {
     "draw=dark": "Paint dark",
     "draw=flip": "Mirror",
     "draw=shift": "Shift to the right",
-    KEEP: "Make anew what I draw, keep the rest (value: walks of each step)",
+    KEEP: "Redo what I draw, keep the rest (value: walks of a step)",
     "sampler=ddpm": "Go on with DDPM",
     "sampler=ddim": "Go on with DDIM",
 }
