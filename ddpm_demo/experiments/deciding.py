@@ -204,7 +204,7 @@ def _pictures(course: Course) -> tuple[Panel, ...]:
     for index, (labels, pixels) in course.each():
         t = course.states[index].t
         counts = sorted({k: labels.count(k) for k in labels}.items(), key=lambda pair: -pair[1])
-        said = ", ".join(f"{count} {names[k]}" for k, count in counts)
+        said = ", ".join(f"{names[k]} ({count})" for k, count in counts)
         found.append(Hidden(f"From t = {t}: {said}", (Sheet("", ((pixels,),), wide=8),)))
     return tuple(found)
 

@@ -72,13 +72,22 @@ class _Course:
     answers: Answers
     ends: dict[str, np.ndarray] = field(default_factory=dict)
 
+    @property
+    def label(self) -> int:
+        """The class, of which only one is taken."""
+        labels = parse_classes(self.asked.label, self.checkpoint.classes) or ()
+        require(len(labels) == 1, "label", self.asked.label, "the name of one class")
+        return labels[0]
+
+    @property
+    def name(self) -> str:
+        return self.checkpoint.classes[self.label]
+
     def config(self, w: float) -> SampleConfig:
         best = defaults(self.checkpoint)
-        labels = parse_classes(self.asked.label, self.checkpoint.classes)
-        require(labels is not None, "label", self.asked.label, "the name of a class")
         steps = min(STEPS, best.start or self.checkpoint.diffusion.T)
-        seed = self.asked.seed
-        return best.but(n=N, seed=seed, steps=steps, labels=labels[:1], guidance=w)  # type: ignore[index]
+        labels, seed = (self.label,), self.asked.seed
+        return best.but(n=N, seed=seed, steps=steps, labels=labels, guidance=w)
 
     def run(self, name: str, w: float, *hooks: Intervention) -> Iterator[float]:
         """How much of a run is done; its pictures are kept by its name."""
@@ -123,7 +132,7 @@ WORDS = (
 
 def _panels(course: _Course) -> tuple[Panel, ...]:
     cells = tuple(course.ends.get(f"w = {w:g}") for w in SCALES)
-    title = f"{course.asked.model}, {course.asked.label}, seed {course.asked.seed}"
+    title = f"{course.asked.model}, class {course.name}, seed {course.asked.seed}"
     row = Sheet(title, (cells,), columns=tuple(f"w = {w:g}" for w in SCALES))
     part = course.ends.get(course.interval)
     where = (course.ends.get("w = 1"), part, course.ends.get(f"w = {STRONG:g}"))
