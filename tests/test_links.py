@@ -76,15 +76,17 @@ def test_what_no_page_sends_opens_a_usual_page(links: Links, asked: Any) -> None
 def test_a_link_of_generate_comes_back() -> None:
     model = facts("cifar10")
     config = defaults(model).but(labels=(8,), seed=7, steps=9, eta=0.5, sampler="ddim")
-    query = generate.query_of(RunSpec("cifar10", config), model)
+    changes = ("z=0:400", "draw=flip:300::_-8")
+    query = generate.query_of(RunSpec("cifar10", config, changes), model)
     given = {k: v for k, (v,) in parse_qs(query).items()}
     read = generate.read(given | {"t": "400", "picture": "3", "panes": "z,x_t"})
     assert read.query == query
     assert read.page == {"t": 400, "picture": 3, "panes": "z,x_t"}
     assert not read.problems
-    _, _, sampler, steps, *_, labels, _, n, seed, eta, linked = read.controls
+    _, _, sampler, steps, *_, labels, _, n, seed, eta, texts, linked = read.controls
     assert (sampler, steps["value"], n["value"], seed, eta) == ("ddim", 9, 16, 7, 0.5)
     assert (labels["value"], linked) == (["ship"], "")
+    assert generate.changes_of(f" {texts} ; ") == changes
     assert generate.query_of(RunSpec("cifar10", defaults(model)), model) == ""
 
 
@@ -98,6 +100,7 @@ def test_a_link_of_generate_comes_back() -> None:
         ({"picture": "17"}, "picture is '17'; allowed is a whole number from 1 to 16."),
         ({"guidance": "9"}, "guidance is 9.0; allowed is from 0 to 8."),
         ({"panes": "<script>"}, "panes is '<script>'; allowed is some of x_t"),
+        ({"with": "z=0:9;<script>"}, "intervention is '<script>'"),
         ({"timesteps": "9,5"}, "A list of timesteps can't be set"),
     ],
 )
