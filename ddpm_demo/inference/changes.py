@@ -136,7 +136,7 @@ class Change:
     def words(self) -> str:
         """For the title of a run, such as "z left out from t = 400"."""
         value, when = self.parts[0], f"from t = {self.t}"
-        if self.name in _HOOKS and self.name != "draw" and len(self.parts) > 2:
+        if self.name in UNTIL and len(self.parts) > 2:
             when += f" to {self.parts[2]}"
         if self.name in ("draw", "picture"):
             when = f"at t = {self.t}" if self.name == "draw" else ""
@@ -266,8 +266,9 @@ _TURNS: dict[str, Callable[[Change, Now], Now]] = {
     "eta": _setting("eta", lambda c: c.real(0, 0, 1)),
     "fork": _fork,
 }
+UNTIL = ("z", "eps", "guidance")  # changes that may end at a t
 _PARTS = {
-    **dict.fromkeys(("z", "eps", "guidance"), (2, 3)),
+    **dict.fromkeys(UNTIL, (2, 3)),
     "draw": (2, 4),
     "fork": (3, 3),
     "keep": (4, 4),
