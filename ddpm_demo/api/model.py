@@ -137,8 +137,7 @@ class Model:
         Args:
             picture: a file, an opened picture, or (1, C, H, W) in [-1, 1] of the model's size.
             t: 1 to T; of several, each begins a picture of its own, the highest first.
-            labels: of one class; else it is "any".
-            settings: as in `config`.
+            labels, settings: as in `config`; of several classes, none is taken.
 
         >>> load("mnist").denoise(torch.zeros(1, 1, 28, 28), [800, 200]).x.shape
         torch.Size([2, 1, 28, 28])
