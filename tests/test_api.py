@@ -24,7 +24,6 @@ from ddpm_demo.evaluation.classifier import Classifier, ClassifierConfig
 from ddpm_demo.evaluation.features import summarise
 from ddpm_demo.inference.generate import generate
 from ddpm_demo.inference.spec import RunSpec
-from ddpm_demo.media import made
 from ddpm_demo.media.convert import to_uint8
 from ddpm_demo.models.checkpoint import Checkpoint
 
