@@ -1,6 +1,7 @@
 """Watch it learn: the trainer of the command line, looked at, stopped, gone on with and kept."""
 
 import dataclasses
+import json
 from pathlib import Path
 from typing import Any
 
@@ -14,10 +15,10 @@ from ddpm_demo.data import Images
 from ddpm_demo.diffusion.noise import Noise
 from ddpm_demo.diffusion.schedule import Schedule
 from ddpm_demo.experiments import EXPERIMENTS, learn
-from ddpm_demo.experiments.asked import Learn
+from ddpm_demo.experiments.asked import Learn, Recorded
 from ddpm_demo.experiments.report import Plot, Report, Sheet
 from ddpm_demo.experiments.tools import Tools
-from ddpm_demo.media import convert
+from ddpm_demo.media import convert, encode
 from ddpm_demo.models.load import load_checkpoint
 from ddpm_demo.training.run_folder import RunFolder
 from ddpm_demo.training.train import train
@@ -112,3 +113,26 @@ def test_what_was_learned_is_kept(tools: Tools) -> None:
     assert title == "digits, 320 pictures (yours)"
     assert title in line
     assert load_checkpoint(own[title]).info["images"] == 320
+
+
+def test_a_shipped_model_s_log_is_played(zoo: Path) -> None:
+    rows = [
+        {"images": 100 * k, "seconds": 7 * k, "train": 1 / k, "held_out": None, "loss_by_t": [k, 2]}
+        for k in (1, 2, 3)
+    ]
+    log = RunFolder(zoo / "tiny").log
+    log.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    grids = [np.full((16, 8, 8, 1), 60 * k, np.uint8) for k in range(4)]
+    sheets = [convert.grid(grid, scale=4) for grid in grids]
+    encode.write(RunFolder(zoo / "tiny").film, sheets)
+    *_, report = EXPERIMENTS["recorded"](Recorded("tiny"), Tools())
+    sheet, losses, by_t = report.panels[:3]
+    assert report.numbers["log"] == rows
+    assert isinstance(sheet, Sheet)
+    assert sheet.rows == ("0 pictures", "100 pictures", "200 pictures", "300 pictures")
+    assert [int(np.median(cell)) for (cell,) in sheet.cells] == [0, 60, 120, 180]
+    assert isinstance(losses, Plot)
+    assert isinstance(by_t, Plot)
+    assert by_t.title == "Loss by t"
+    with pytest.raises(ValueError, match="model is 'classy'; allowed is one of tiny"):
+        list(EXPERIMENTS["recorded"](Recorded("classy"), Tools()))

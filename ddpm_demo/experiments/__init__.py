@@ -24,6 +24,7 @@ from ddpm_demo.experiments.asked import (
     Noises,
     Plane,
     Race,
+    Recorded,
 )
 
 if TYPE_CHECKING:
@@ -147,6 +148,14 @@ EXPERIMENTS: dict[str, Experiment] = {
             settings=Learn,
             module="learn",
             keeps="learn",
+        ),
+        Experiment(
+            name="recorded",
+            question="How did the shipped models learn?",
+            about="What their trainings wrote down: loss, loss by t, and samples on the way where "
+            "they were kept. Nothing is computed.",
+            settings=Recorded,
+            module="recorded_run",
         ),
         Experiment(
             name="copying",

@@ -182,3 +182,13 @@ class Learn:
 
     def __post_init__(self) -> None:
         check(self)
+
+
+@dataclass(frozen=True)
+class Recorded:
+    """A training that is over."""
+
+    model: str = setting("mnist", "a shipped model", label="Model")
+
+    def __post_init__(self) -> None:
+        check(self)

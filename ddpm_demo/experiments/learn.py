@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -74,6 +74,18 @@ def run(asked: Learn, tools: Tools) -> Iterator[Report]:
         watch.saw(at)
         yield Report(0.95 * at.done, watch.words(at), watch.shown)
     yield from watch.result()
+
+
+def loss_by_t(rows: Sequence[Mapping[str, Any]], T: int) -> Iterator[Plot]:
+    """The first and the last line of a log, by t; nothing where the log says nothing of it."""
+    lines = {}
+    for words, row in (("at first", rows[0]), ("at last", rows[-1])):
+        by_t = row.get("loss_by_t") or []
+        known = [((k + 0.5) * T / len(by_t), v) for k, v in enumerate(by_t) if v is not None]
+        if known:
+            lines[words] = ([t for t, _ in known], [v for _, v in known])
+    if lines:
+        yield Plot("Loss by t", line_plot(lines, "t", "loss"))
 
 
 class _Watch:
@@ -168,15 +180,7 @@ class _Watch:
         loss = {"loss": (seen, [row["train"] for row in self.rows])}
         note = "Mean of the v loss since the pictures before."
         plots = [Plot("Loss", line_plot(loss, "pictures seen", "loss"), note)]
-        by_t = {}
-        for words, row in (("at first", self.rows[0]), ("now", self.rows[-1])):
-            known = [(k, v) for k, v in enumerate(row["loss_by_t"]) if v is not None]
-            if known:
-                width = PROCESS.T / len(row["loss_by_t"])
-                by_t[words] = ([width * (k + 0.5) for k, _ in known], [v for _, v in known])
-        if by_t:
-            plots.append(Plot("Loss by t", line_plot(by_t, "t", "loss")))
-        return tuple(plots)
+        return (*plots, *loss_by_t(self.rows, PROCESS.T))
 
     def result(self) -> Iterator[Report]:
         """What the classifier says of many samples, and what has come of it all."""
