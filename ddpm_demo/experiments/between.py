@@ -138,7 +138,7 @@ def run(asked: Between, tools: Tools) -> Iterator[Report]:
         panels += shown
     for panel in panels:
         if isinstance(panel, Table):
-            numbers = [(steps, error) for steps, error in panel.rows]
+            numbers = [(steps, error) for steps, error, _ in panel.rows]
     yield Report(1, "", (*panels, Words(WORDS)), {"error": numbers, "n": N})
 
 
@@ -192,7 +192,8 @@ def _each_class(lab: _Lab) -> Iterator[tuple[Panel, ...]]:
 def _inverted(lab: _Lab, x_0: Tensor, y: Tensor) -> Iterator[tuple[Panel, ...]]:
     """Test pictures on their way up to their noise and back, and what is lost."""
     denoise = lab.denoise(y if lab.classes else None)
-    rows: list[tuple[str, str]] = []
+    rows: list[tuple[str, str, str]] = []
+    before: tuple[float, float] | None = None
     shown: list[tuple[np.ndarray]] = [(convert.to_uint8(x_0),)]
     for steps in (steps for steps in BACK if steps <= denoise.schedule.T):
         way = denoise.schedule.timesteps(steps, "trailing")
@@ -200,15 +201,19 @@ def _inverted(lab: _Lab, x_0: Tensor, y: Tensor) -> Iterator[tuple[Panel, ...]]:
         for x in there_and_back(denoise, x_0, way):
             seen = x
             now = (*shown, (convert.to_uint8(seen),))
-            names = ("test pictures", *(f"back in {n} steps" for n, _ in rows), "under way")
+            names = ("test pictures", *(f"back in {n} steps" for n, *_ in rows), "under way")
             yield (Sheet("Up to the noise, and back", now, names, wide=N),)
         shown.append((convert.to_uint8(seen),))
         gaps = (seen - x_0).square().flatten(1).mean(1).sqrt()
-        rows.append((str(steps), spoken(*interval(gaps.tolist()))))
-    names = ("test pictures", *(f"back in {n} steps" for n, _ in rows))
+        mean, half = interval(gaps.tolist())
+        unseen = before is not None and abs(mean - before[0]) < half + before[1]
+        said = f"no difference that can be seen at n = {N}" if unseen else ""
+        rows.append((str(steps), spoken(mean, half), said))
+        before = mean, half
+    names = ("test pictures", *(f"back in {n} steps" for n, *_ in rows))
     note = f"Root mean square of pixels from −1 to 1: n = {N} pictures, with a 95 % interval."
     sheet = Sheet("Up to the noise, and back", tuple(shown), names, wide=N)
-    yield (sheet, Table("What is lost on the way", ("steps", "error"), tuple(rows), note))
+    yield (sheet, Table("What is lost on the way", ("steps", "error", ""), tuple(rows), note))
 
 
 WORDS = (

@@ -193,7 +193,10 @@ def _measured(checkpoint: Checkpoint) -> Table | None:
     """What the model's card says of its samplers: measured before, on many samples."""
     found = [row for row in checkpoint.info.get("samplers") or () if row.get("distance")]
     rows = tuple((r["sampler"], str(r["calls"]), f"{r['distance']:.3f}") for r in found)
-    note = "From the model's card, not measured now: less is better."
+    note = (
+        "From the model's card, not measured now: less is better. There are no intervals with it, "
+        "so what differs by little may be the same."
+    )
     head = ("sampler", "calls", "distance")
     return Table("Distance of many samples from the data", head, rows, note) if rows else None
 
