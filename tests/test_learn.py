@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 
-from ddpm_demo.config import ModelConfig
+from ddpm_demo.config import ModelConfig, SampleConfig
 from ddpm_demo.data import Images
 from ddpm_demo.diffusion.noise import Noise
 from ddpm_demo.diffusion.schedule import Schedule
@@ -18,8 +18,11 @@ from ddpm_demo.experiments import EXPERIMENTS, learn
 from ddpm_demo.experiments.asked import Learn, Recorded
 from ddpm_demo.experiments.report import Plot, Report, Sheet
 from ddpm_demo.experiments.tools import Tools
+from ddpm_demo.inference.generate import generate
 from ddpm_demo.media import convert, encode
+from ddpm_demo.models.checkpoint import Checkpoint, load_tensors
 from ddpm_demo.models.load import load_checkpoint
+from ddpm_demo.nn.unet import UNet
 from ddpm_demo.training.run_folder import RunFolder
 from ddpm_demo.training.train import train
 
@@ -136,3 +139,20 @@ def test_a_shipped_model_s_log_is_played(zoo: Path) -> None:
     assert by_t.title == "Loss by t"
     with pytest.raises(ValueError, match="model is 'classy'; allowed is one of tiny"):
         list(EXPERIMENTS["recorded"](Recorded("classy"), Tools()))
+
+
+def test_averaged_and_raw_weights_draw_from_the_same_noise(tools: Tools) -> None:
+    *_, before = until_the_second(tools, Learn(seconds=60))
+    sheet = before.panels[0]
+    assert isinstance(sheet, Sheet)
+    assert "EMA off" in sheet.rows[1]
+    assert tools.folder
+    state, _ = load_tensors(RunFolder(tools.folder).state)
+    for (cell,), part in zip(sheet.cells, ("ema.", "model."), strict=True):
+        net = UNet(learn.NETWORK).eval()
+        net.load_state_dict(
+            {k.removeprefix(part): v for k, v in state.items() if k.startswith(part)}
+        )
+        run = SampleConfig(n=16, labels=tuple(range(10)), **learn.SAMPLE)
+        *_, end = generate(Checkpoint(net, learn.PROCESS, {}), run)
+        assert np.abs(cell.astype(int) - convert.to_uint8(end.x_t)).max() <= 1

@@ -62,8 +62,8 @@ def run(asked: Learn, tools: Tools) -> Iterator[Report]:
         TRAIN, lr=asked.lr, seed=asked.seed, minutes=watch.minutes(),
         batch_size=min(TRAIN.batch_size, len(digits)),
     )  # fmt: skip
-    begun = Checkpoint(watch.fresh(), PROCESS, {}, "")
-    yield Report(0.001, "Before the first step", watch.panels(watch.draw(begun.model)))
+    begun = watch.fresh()
+    yield Report(0.001, "Before the first step", watch.panels(watch.draw(begun, begun)))
     steps = train(
         NETWORK, PROCESS, config, digits, watch.folder,
         resume=asked.go_on, draw=watch.draw, about={"sample": SAMPLE}, device=tools.device,
@@ -106,6 +106,7 @@ class _Watch:
         self.noisy = torch.cat([schedule.q_sample(self.clean, int(t), eps) for t in self.t])
         self.rows: list[dict[str, Any]] = self.files.rows() if self.files and asked.go_on else []
         self.net: UNet | None = None
+        self.raw, self.unaveraged = self.fresh(), torch.zeros(0)
         self.guess = torch.zeros_like(self.noisy)
         self.shown: tuple[Panel, ...] = ()
 
@@ -131,9 +132,14 @@ class _Watch:
             torch.manual_seed(self.asked.seed)
             return UNet(NETWORK).eval().to(self.tools.device)
 
-    def draw(self, net: UNet) -> Tensor:
-        """16 samples of the seeds 0 to 15, digits in turn; and x0_hat of the one noisy picture."""
+    def draw(self, net: UNet, raw: UNet) -> Tensor:
+        """16 samples of the seeds 0 to 15, digits in turn; and x0_hat of the one noisy picture.
+
+        Those of the raw weights are kept aside.
+        """
         self.net = net
+        self.raw.load_state_dict(raw.state_dict())
+        self.unaveraged = self._samples(self.raw, 16, 0)
         denoise = self.tools.denoiser(net, PROCESS, y=self.label.to(self.tools.device))
         self.guess = denoise(self.noisy.to(self.tools.device), self.t).x0.cpu()
         return self._samples(net, 16, 0)
@@ -166,7 +172,8 @@ class _Watch:
         )  # fmt: skip
         drawn = Sheet(
             f"16 samples from the same noise, digits in turn, guidance {SAMPLE['guidance']:g}",
-            ((convert.to_uint8(samples),),), wide=8,
+            ((convert.to_uint8(samples),), (convert.to_uint8(self.unaveraged),)),
+            ("averaged weights (EMA)", "as they are (EMA off)"), wide=8,
         )  # fmt: skip
         self.shown = (drawn, one, *self._curves())
         return self.shown
@@ -216,6 +223,8 @@ class _Watch:
     def _said(self) -> tuple[str, ...]:
         """What to look for, and what can be done with it."""
         words = [
+            "The weights as they are jump with each step while the learning rate is high; their "
+            "average (EMA) doesn't, so it draws better digits. At the end the two agree.",
             "At large t, x̂₀ is the mean of all digits of its class first, and at small t it is "
             "sharp soon: the loss at small t falls first.",
             "Go on with a tenth of the learning rate: the loss falls once more, as smaller steps "

@@ -84,7 +84,7 @@ class Options:
         compiled: run the steps through `torch.compile`, which takes a minute before the first.
         should_stop: asked after every step; True, on any process, saves and ends the run.
         denoiser: makes what the previews are drawn with, as in `generate`.
-        draw: draws the previews with the EMA weights; None: `preview.preview`.
+        draw: draws the previews, as in `trainer.Machine`.
         about: more of the result's `info`.
         origin: what the result's `info` calls the checkpoint that it started from: "base" if it was
             fine-tuned, "init" if it is a model of its own.
@@ -97,7 +97,7 @@ class Options:
     compiled: bool = False
     should_stop: Callable[[], bool] = lambda: False
     denoiser: Callable[..., Denoiser] = Denoiser
-    draw: Callable[[UNet], Tensor] | None = None
+    draw: Callable[[UNet, UNet], Tensor] | None = None
     about: Mapping[str, Any] = field(default_factory=dict)
     origin: str = "base"
 

@@ -73,14 +73,14 @@ class Machine:
         bf16: bfloat16 autocast.
         compiled: run the steps through `torch.compile`, which takes a minute before the first.
         denoiser: makes what the previews are drawn with, as in `generate`.
-        draw: draws the previews in another way than `preview`.
+        draw: draws the previews, from the EMA and the raw network; None: `preview` does.
     """
 
     device: torch.device
     bf16: bool = False
     compiled: bool = False
     denoiser: Callable[..., Denoiser] = Denoiser
-    draw: Callable[[UNet], Tensor] | None = None
+    draw: Callable[[UNet, UNet], Tensor] | None = None
 
 
 class Trainer:
@@ -262,7 +262,7 @@ class Trainer:
         """`preview` of the EMA weights; classes in turn, or none where the data is of one class:
         what moves then is what the model draws when it is asked for none."""
         if self.drawn_by:
-            return self.drawn_by(self.ema)
+            return self.drawn_by(self.ema, self.model)
         several = len(self.data.labels.unique()) > 1
         options: dict[str, Any] = {"bf16": self.bf16, "denoiser": self.denoiser}
         return preview(self.ema, self.diffusion, by_class=several, **options)
