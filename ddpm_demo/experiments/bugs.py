@@ -205,9 +205,9 @@ BUGS: dict[str, Bug] = {
             "With so few steps ᾱ_T is 0.13: a third of the picture's strength is left at the end. "
             "Sampling starts from pure noise all the same, which the network never saw there. "
             "(The shipped model has a cosine schedule; its run starts where ᾱ is 0.13.)",
-            "config/__init__.py",
-            '1000, "length of the process", low=T_MIN, high=T_MAX, whole=True, option="timesteps"',
-            '200, "length of the process", low=T_MIN, high=T_MAX, whole=True, option="timesteps"',
+            "diffusion/schedule.py",
+            "def linear(cls, T: int = 1000, beta_start: float = 1e-4, beta_end: float = 0.02)",
+            "def linear(cls, T: int = 200, beta_start: float = 1e-4, beta_end: float = 0.02)",
             _short,
             changes={"sampler": "ddim", "steps": 10, "eta": 0.0},
         ),
@@ -217,9 +217,9 @@ BUGS: dict[str, Bug] = {
             "ᾱ is below 0.001 already at t = 260, so three steps in four change noise into noise. "
             "What draws the picture are the few that are left. (The shipped model's steps go "
             "where ᾱ is the same.)",
-            "config/__init__.py",
-            'beta_end: float = setting(0.02, "linear only")',
-            'beta_end: float = setting(0.2, "linear only")',
+            "diffusion/schedule.py",
+            "def linear(cls, T: int = 1000, beta_start: float = 1e-4, beta_end: float = 0.02)",
+            "def linear(cls, T: int = 1000, beta_start: float = 1e-4, beta_end: float = 0.2)",
             _steep,
             changes={"sampler": "ddim", "steps": 10, "eta": 0.0},
         ),
