@@ -8,15 +8,37 @@ from pathlib import Path
 
 
 def expand(path: str | Path) -> Path:
-    """The path with its `~` or `~name` replaced by that home folder.
+    """The path with its `~`, `~name` or `$NAME` at the beginning replaced by what it stands for.
+
+    A shell does that before a program starts, but not in `--out=~/x`, in quotes, or in a file of
+    variables.
 
     Raises:
-        ValueError: there is no such home folder.
+        ValueError: there is no such home folder or variable.
     """
+    path = Path(path)
+    first = path.parts[0] if path.parts else ""
+    if first.startswith("$") and not os.path.lexists(first):
+        path = Path(os.path.expandvars(first), *path.parts[1:])
+        if path.parts[0].startswith("$"):
+            raise ValueError(f"{path} can't be found, as the environment has no {first}.")
     try:
-        return Path(path).expanduser()
+        return path.expanduser()
     except RuntimeError:
-        raise ValueError(f"{path} can't be found, as there is no home folder for its ~.") from None
+        raise ValueError(
+            f"{path} can't be found, as there is no home folder for its {first}."
+        ) from None
+
+
+def home() -> Path:
+    """The user's home folder.
+
+    Raises:
+        ValueError: it is not known.
+    """
+    if os.name == "posix" and os.environ.get("HOME") == "":  # Python would take the root's folder
+        raise ValueError("No home folder is known.")
+    return expand("~")
 
 
 def write_atomically(path: Path, data: bytes) -> None:
@@ -83,8 +105,8 @@ def cache_folder(name: str, instead: str) -> Path:
         ValueError: the user has no home folder.
     """
     try:
-        return Path.home() / ".cache" / "ddpm_demo" / name
-    except RuntimeError:
+        return home() / ".cache" / "ddpm_demo" / name
+    except ValueError:
         raise ValueError(
             f"No home folder is known, so there is no place for {name}: name one ({instead})."
         ) from None

@@ -24,7 +24,7 @@ from ddpm_demo.models.checkpoint import Checkpoint, save_checkpoint
 from ddpm_demo.nn.unet import UNet
 
 # The same examples on every machine and every day.
-hypothesis.settings.register_profile("fixed", derandomize=True, deadline=None, max_examples=100)
+hypothesis.settings.register_profile("fixed", derandomize=True, deadline=None, max_examples=200)
 hypothesis.settings.load_profile("fixed")
 
 N = TypeVar("N", bound=nn.Module)

@@ -11,8 +11,11 @@ from ddpm_demo.config import SampleConfig
 from ddpm_demo.inference.spec import RunSpec, defaults
 from ddpm_demo.models.zoo import facts
 from ddpm_demo.ui.components.links import Links, Part, Read, whole
+from ddpm_demo.ui.finetune import link as finetune
 from ddpm_demo.ui.forward import link as forward
+from ddpm_demo.ui.generate import handlers
 from ddpm_demo.ui.generate import link as generate
+from ddpm_demo.ui.measure import link as measure
 
 USUAL = vars(forward.Shown()) | {"timesteps": forward.strip_of(forward.Shown())}
 
@@ -83,9 +86,9 @@ def test_a_link_of_generate_comes_back() -> None:
     assert read.query == query
     assert read.page == {"t": 400, "picture": 3, "panes": "z,x_t"}
     assert not read.problems
-    _, _, sampler, steps, *_, labels, _, n, seed, eta, texts, linked = read.controls
+    _, _, sampler, steps, *_, labels, _, n, seed, eta, texts, held = read.controls
     assert (sampler, steps["value"], n["value"], seed, eta) == ("ddim", 9, 16, 7, 0.5)
-    assert (labels["value"], linked) == (["ship"], "")
+    assert (labels["value"], held) == (["ship"], "cifar10")
     assert generate.changes_of(f" {texts} ; ") == changes
     assert generate.query_of(RunSpec("cifar10", defaults(model)), model) == ""
 
@@ -151,3 +154,90 @@ def test_a_whole_number_is_read(text: str) -> None:
 
 def test_links_hold_all_settings_of_a_run() -> None:
     assert len(generate.NAMES) == len(SampleConfig.__dataclass_fields__) + 5
+
+
+@pytest.mark.parametrize("tab", [measure, finetune])
+def test_nothing_said_changes_nothing(tab: Any) -> None:
+    read = tab.read({})
+    assert not read.query
+    assert not read.problems
+    held = read.controls[1]
+    assert held == {"model": "cifar10", "values": {}}
+
+
+def test_a_link_of_measure() -> None:
+    given = {
+        "model": "mnist",
+        "metrics": "fd,bpd",
+        "n": "300",
+        "sampler": "heun",
+        "steps": "12",
+        "class": "3",
+        "guidance": "2.0",
+        "against": "7",
+        "images": "9",
+        "terms": "20",
+    }
+    model = facts("mnist")
+    given["class"], given["against"] = model.classes[3], model.classes[7]
+    read = measure.read(given)
+    assert not read.problems
+    name, held, wanted, n, sampler, steps, labels, guidance, against, images, terms = read.controls
+    assert (name["value"], held["model"]) == ("mnist", "mnist")
+    assert (wanted["value"], n["value"], sampler["value"]) == (["fd", "bpd"], 300, "heun")
+    assert (steps["value"], guidance["value"], images["value"]) == (12, 2, 9)
+    assert (labels["value"], terms["value"]) == ([model.classes[3]], 20)
+    assert against["value"] == model.classes[7]
+    asked = measure.Asked(**{field: held["values"][field] for field in measure.FIELDS})
+    assert measure.query_of("mnist", asked, dict.fromkeys(measure.FIELDS)) == read.query
+    assert measure.query_of("cifar10", asked, vars(asked)) == ""
+    assert {k: v for k, (v,) in parse_qs(read.query).items()} == given
+
+
+@pytest.mark.parametrize(
+    ("tab", "given", "named"),
+    [
+        (measure, {"n": "2001"}, "n is '2001'; allowed is a whole number from 1 to 2,000."),
+        (measure, {"metrics": "fd,fid2"}, "metrics is 'fid2'"),
+        (measure, {"against": "<b>"}, "against is '<b>'"),
+        (measure, {"model": "../x"}, "There is no model '../x' here"),
+        (measure, {"terms": "-1"}, "terms is '-1'"),
+        (finetune, {"class": "dragon"}, "class is 'dragon'; allowed is one of all of the data"),
+        (finetune, {"length": "nan"}, "length is 'nan'; allowed is a number above 0"),
+        (finetune, {"lr": "0"}, "lr is '0'"),
+        (finetune, {"unit": "hours"}, "unit is 'hours'; allowed is one of steps, epochs"),
+        (finetune, {"model": "/etc"}, "There is no model '/etc' here."),
+    ],
+)
+def test_what_other_tabs_refuse(tab: Any, given: dict[str, str], named: str) -> None:
+    read = tab.read(given)
+    assert named in " ".join(read.problems)
+    assert read.controls[1]["values"] == {}
+
+
+def test_a_link_of_finetune() -> None:
+    given = {"model": "fashion-mnist", "class": "Bag", "length": "2", "unit": "epochs"}
+    given |= {"batch": "32", "lr": "0.0001", "grids": "4"}
+    read = finetune.read(given)
+    assert not read.problems
+    name, held, only, length, unit, batch, lr, grids = read.controls
+    assert (name["value"], held["model"], only["value"]) == ("fashion-mnist",) * 2 + ("Bag",)
+    assert "Bag" in only["choices"]
+    values = [each["value"] for each in (length, unit, batch, lr, grids)]
+    assert values == [2, "epochs", 32, 0.0001, 4]
+    assert {k: v for k, (v,) in parse_qs(read.query).items()} == given
+    asked = finetune.Asked(dataset="folder:secret", device="cpu", **held["values"])
+    again = finetune.query_of("fashion-mnist", asked, finetune.USUAL | {"only": "T-shirt/top"})
+    assert parse_qs(again) == parse_qs(read.query)
+    assert "secret" not in again
+
+
+def test_a_change_that_is_told_twice_keeps_what_a_link_said() -> None:
+    """Gradio may tell of the model of a link twice; its settings are the link's all the same."""
+    told = list(handlers.chosen({}, "mnist", 16, "mnist")) * 2
+    for *values, held in told:
+        assert held == "mnist"
+        assert all(value == handlers.SKIP for value in values)
+    *values, held = next(handlers.chosen({}, "cifar10", 16, held))
+    assert held == "cifar10"
+    assert any(value != handlers.SKIP for value in values)

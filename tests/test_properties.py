@@ -14,7 +14,6 @@ from pathlib import Path
 from typing import Any, TypeVar
 from urllib.parse import urlencode
 
-import hypothesis
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -109,7 +108,6 @@ SUFFIX = st.sampled_from([".png", ".PNG", ".jpg", ".webp", ".bmp", ".txt", ""])
 FILES = st.lists(st.tuples(st.lists(NAME, max_size=2), NAME, SUFFIX), min_size=1, max_size=5)
 
 
-@hypothesis.settings(max_examples=50)  # each writes files
 @given(FILES, st.integers(0, 3))
 def test_every_picture_of_a_folder_is_found_and_the_rest_is_counted(
     files: list[tuple[list[str], str, str]], more: int

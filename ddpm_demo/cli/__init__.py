@@ -59,7 +59,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 1
     except ValueError as error:  # also CheckpointError, DataError, ImageError
         return _fail(error, 2)
-    except (OSError, FloatingPointError) as error:
+    except OSError as error:
+        about = f"{error.filename}: {error.strerror}." if error.filename else error
+        return _fail(about, 1)
+    except FloatingPointError as error:
         return _fail(error, 1)
     except KeyboardInterrupt:
         return _fail("Interrupted.", 130)

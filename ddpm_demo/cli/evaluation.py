@@ -99,7 +99,7 @@ def _about(plan: Plan) -> dict[str, Any]:
         "model": plan.checkpoint.name,
         "n": o.n,
         "seed": o.seed,
-        "dataset": source.dataset,
+        "dataset": shown(source.dataset),
         "split": source.split,
         "class": class_words(plan.grid[0].labels, plan.checkpoint.classes),
         "data_class": source.only or "all",

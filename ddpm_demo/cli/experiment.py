@@ -35,6 +35,7 @@ def experiment_arguments(p: argparse.ArgumentParser) -> None:
 
 def _experiment(o: argparse.Namespace) -> None:
     suffix(o.out, ".png")
+    suffix(o.out.with_suffix(".json"), ".json")
     row: Experiment = o.row
     asked = row.ask({name: getattr(o, name) for name in settings(row.settings)})
 

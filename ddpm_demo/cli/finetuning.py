@@ -114,7 +114,8 @@ def _finetune(o: argparse.Namespace) -> None:
     folder = RunFolder(o.out)
     folder.check(o.resume)
     if o.push is not None:
-        publish.login()  # whatever can be refused is refused now
+        publish.repo_name(o.push)  # whatever can be refused is refused now
+        publish.login()
     base = load_checkpoint(o.model, device)
     data = _data(o, base)
     config = _settings(o, base, data, usual)

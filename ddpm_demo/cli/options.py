@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from ddpm_demo.config.setting import Setting, settings
+from ddpm_demo.files import expand
 
 COUNTS = 10**12  # settings that may be as large can be written as 5e6 or 300k
 
@@ -95,21 +96,20 @@ def text(numbers: Sequence[int]) -> str:
 
 
 def path(word: str) -> Path:
-    """A path, in which ~ is the home folder."""
+    """A path; ~ and $NAME at its beginning are what they stand for."""
     try:
-        return Path(word).expanduser()
-    except RuntimeError:
-        raise argparse.ArgumentTypeError(
-            f"{word!r} begins with ~, but the home folder is not known: set HOME"
-        ) from None
+        return expand(word)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error).rstrip(".")) from None
 
 
 def model_name(word: str) -> str:
-    """A model's name or path; ~ is the home folder."""
-    return str(path(word)) if word.startswith("~") else word
+    """A model's name or path, as `path` reads it."""
+    return str(path(word)) if word.startswith(("~", "$")) else word
 
 
 def dataset_name(word: str) -> str:
-    """A data set's name, or folder:PATH; ~ is the home folder."""
+    """A data set's name, or folder:PATH, as `path` reads it."""
     kind, _, place = word.partition(":")
-    return f"{kind}:{path(place)}" if kind == "folder" and place.startswith("~") else word
+    short = kind == "folder" and place.strip().startswith(("~", "$"))
+    return f"{kind}:{path(place.strip())}" if short else word

@@ -126,13 +126,15 @@ def shown(dataset: str) -> str:
     """What may leave this machine of a data set's words: a folder's own name, not where it lies."""
     if not is_folder(dataset):
         return dataset
-    path = Path(dataset.removeprefix(FOLDER)).expanduser()
+    path = Path(dataset.removeprefix(FOLDER).strip())
+    with contextlib.suppress(ValueError):  # its own name can be told all the same
+        path = expand(path)
     return FOLDER + (path.name or path.resolve().name)
 
 
 def state(dataset: str) -> str:
     """Changes when a folder's files do: what was read of it before is then no longer true."""
-    return folder_state(expand(dataset.removeprefix(FOLDER))) if is_folder(dataset) else ""
+    return folder_state(expand(dataset.removeprefix(FOLDER).strip())) if is_folder(dataset) else ""
 
 
 def data_dir() -> Path:

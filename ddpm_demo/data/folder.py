@@ -24,10 +24,12 @@ def _files(root: Path) -> tuple[list[Path], list[str]]:
     """The pictures below a folder, each once, in the order of their paths; and what is left out.
 
     Links are followed after everything else, so that what lies below the root itself keeps its own
-    path. A folder or file that was seen before is not taken again, so there are no loops.
+    path. A folder or file that was seen before is not taken again, and a link to a folder above the
+    root is not followed, so there are no loops.
     """
     from ddpm_demo.media.open import suffixes
 
+    above = {(about.st_dev, about.st_ino) for about in map(Path.stat, root.resolve().parents)}
     seen: set[tuple[int, int]] = set()
     found: list[Path] = []
     others: Counter[str] = Counter()
@@ -41,7 +43,9 @@ def _files(root: Path) -> tuple[list[Path], list[str]]:
             if key in seen and (path.is_dir() or path.is_symlink()):
                 continue
             seen.add(key)
-            if path.is_dir():
+            if key in above:
+                lost.append(f"{path}: a link to a folder above")
+            elif path.is_dir():
                 for child in sorted(path.iterdir(), reverse=True):
                     (links if child.is_symlink() else folders).append(child)
             elif path.suffix.lower() in suffixes() and path.is_file():
@@ -52,6 +56,8 @@ def _files(root: Path) -> tuple[list[Path], list[str]]:
             lost.append(f"{path}: {error.strerror or error}")
     if others:
         kinds = ", ".join(f"{n:,} {kind}" for kind, n in others.most_common(8))
+        if rest := others.total() - sum(n for _, n in others.most_common(8)):
+            kinds += f", {rest:,} others"
         lost.append(f"files whose names are not those of pictures: {kinds}")
     return sorted(found), lost
 
@@ -80,6 +86,9 @@ def read_folder(
     from ddpm_demo.media.convert import square
     from ddpm_demo.media.open import ImageError, open_image
 
+    if root.is_file():
+        hint = "; unpack it first" if root.suffix.lower() in (".zip", ".tar", ".gz", ".tgz") else ""
+        raise DataError(f"{root} is a file; folder:PATH names a folder of pictures{hint}.")
     if not root.is_dir():
         raise DataError(f"There is no folder {root}.")
     files, skipped = _files(root)

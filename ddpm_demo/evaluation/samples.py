@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import hashlib
 import io
 import json
 import math
@@ -20,7 +19,7 @@ from ddpm_demo.evaluation.features import Extractor, Summary
 from ddpm_demo.files import write_atomically
 from ddpm_demo.inference.generate import generate
 from ddpm_demo.media import convert
-from ddpm_demo.models.checkpoint import Checkpoint
+from ddpm_demo.models.checkpoint import Checkpoint, digest
 
 PAGE = 100  # pictures at most that are drawn, and saved, at once
 
@@ -60,11 +59,8 @@ class Samples:
             "sample": dataclasses.asdict(config),
             "bf16": bf16,
         }
-        digest = hashlib.sha256(json.dumps(about, sort_keys=True).encode())
-        for name, weight in sorted(checkpoint.model.state_dict().items()):
-            digest.update(name.encode())
-            digest.update(weight.float().cpu().numpy().tobytes())
-        self.folder = cache / f"{checkpoint.name}-{digest.hexdigest()[:16]}"
+        own = digest(checkpoint.model, json.dumps(about, sort_keys=True).encode())
+        self.folder = cache / f"{checkpoint.name}-{own}"
 
     def path(self, page: SampleConfig) -> Path:
         return self.folder / f"{page.seed:09d}.npz"

@@ -15,6 +15,7 @@ from ddpm_demo.experiments import Experiment
 from ddpm_demo.experiments.report import Code, Hidden, Panel, Plot, Report, Sheet, Table, Words
 from ddpm_demo.media import convert
 from ddpm_demo.media.raster import INK, draw_svg, font, latin, wrapped
+from ddpm_demo.publishing.private import name_of
 
 WIDTH, MARGIN, GAP = 1600, 40, 14
 BIG, MIDDLE, SMALL = 40, 24, 20
@@ -24,7 +25,7 @@ PALE = "#475569"
 
 def command(row: Experiment, asked: Any, out: str | None = None) -> str:
     """The command line that makes the same."""
-    words = ["python", "-m", "ddpm_demo", "experiment", row.name]
+    words, asked = ["python", "-m", "ddpm_demo", "experiment", row.name], _public(asked)
     for name, (field, about) in settings(row.settings).items():
         value = getattr(asked, name)
         if value == field.default:
@@ -38,12 +39,18 @@ def command(row: Experiment, asked: Any, out: str | None = None) -> str:
     return shlex.join([*words, "--out", out or f"{row.name}.png"])
 
 
+def _public(asked: Any) -> Any:
+    """The same without the place of its model on this disk: slides are made to be shown."""
+    model = getattr(asked, "model", None)
+    return dataclasses.replace(asked, model=name_of(model)) if model else asked
+
+
 def as_json(row: Experiment, asked: Any, report: Report) -> str:
     """What was asked and measured, and the command for it."""
     about = {
         "experiment": row.name,
         "question": row.question,
-        "settings": dataclasses.asdict(asked),
+        "settings": dataclasses.asdict(_public(asked)),
         "command": command(row, asked),
         "numbers": report.numbers,
     }

@@ -31,6 +31,7 @@ FILM_FRAMES = 120  # of a film that a visitor's page asks for
 
 _GIF_SIDE = _GIF_TIME = 2**16 - 1  # pixels a side, and centiseconds a frame: fields of 16 bits
 _MP4_SIDE = 16_384  # pixels a side that x264 encodes
+_MP4_HELD = 9_000  # copies of the last frame that are written: 600 seconds at the usual rate
 _PNG_KEY = 79  # Latin-1 characters of the name of a text
 
 
@@ -59,7 +60,7 @@ def encode(
     Raises:
         ValueError: kind, frames, fps, hold or metadata are not as above, or the format can't hold
             them: a GIF has at most 65,535 pixels a side and 655.35 seconds a frame, an MP4 16,384
-            pixels a side.
+            pixels a side, and its last frame stays for 9,000 frames' time.
     """
     one_of("kind", kind, KINDS)
     shapes = sorted({frame.shape for frame in frames})
@@ -163,6 +164,7 @@ def _mp4(
     scale = 2 * math.ceil(256 / side) if side < 512 else 1
     even = ((0, height * scale % 2), (0, width * scale % 2), (0, 0))
     comment, copies = _json(metadata), max(1, round(hold * fps))
+    require(copies <= _MP4_HELD, "hold of an MP4", hold, f"at most {_MP4_HELD:,} frames' time")
     # Players start at once if the index (moov) comes first; +faststart would need a real file,
     # so room is reserved for it: below 64 bytes a frame.
     room = 4096 + 64 * (len(frames) + copies) + 2 * len(comment)

@@ -21,7 +21,16 @@ KINDS = (  # Pillow's names of what is a picture to us
 )
 
 _READABLE = "use a PNG, JPEG, WebP, GIF, BMP or TIFF picture"
-_FOREIGN = {b"<svg": "an SVG drawing", b"%PDF": "a PDF", b"ftyphei": "HEIC", b"ftypmif1": "HEIC"}
+_FOREIGN = {  # marks in the first bytes of what people take for a picture
+    b"<svg": "an SVG drawing",
+    b"%PDF": "a PDF",
+    b"PK\3\4": "a zip archive",
+    **dict.fromkeys((b"ftyphei", b"ftyphev", b"ftypmif1", b"ftypmsf1"), "HEIC"),
+    **dict.fromkeys((b"ftypqt", b"ftypisom", b"ftypmp4", b"ftypM4V", b"\x1aE\xdf\xa3"), "a film"),
+    b"\xff\x0a": "JPEG XL",
+    b"JXL \r\n": "JPEG XL",
+    b"git-lfs": "a pointer of Git LFS",
+}
 _ORIENTATION = 0x0112  # the EXIF tag
 _UPRIGHT = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
@@ -91,9 +100,7 @@ def open_image(
     except ImageError:
         raise
     except UnidentifiedImageError as error:
-        start = data[:1024]
-        kind = next((kind for mark, kind in _FOREIGN.items() if mark in start), "not a picture")
-        raise ImageError(f"{name} is {kind}, which cannot be read; {_READABLE}") from error
+        raise ImageError(f"{name} is {_foreign(data)}; {_READABLE}") from error
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
         raise ImageError(f"{name} has more than the {MAX_PIXELS:,} pixels allowed") from error
     except Exception as error:  # on damaged files decoders raise nearly anything
@@ -101,6 +108,14 @@ def open_image(
         raise ImageError(f"{name} is damaged or cannot be read ({reason}); {_READABLE}") from error
     image.info = {}  # where and when a photograph was taken must not travel on
     return image
+
+
+def _foreign(data: bytes) -> str:
+    """What a file is that Pillow can't read, as far as its first bytes tell."""
+    for mark, kind in _FOREIGN.items():
+        if mark in data[: 1024 if len(mark) > 3 else 2]:
+            return f"{kind}, which cannot be read"
+    return "not a picture"
 
 
 def _read(source: str | Path | bytes | BinaryIO) -> tuple[str, bytes]:
@@ -139,6 +154,9 @@ def _orientation(image: Image.Image) -> Image.Transpose | None:
 def _opaque(image: Image.Image, profile: bytes | None) -> Image.Image:
     """Convert any mode to RGB in the colours of sRGB, on white."""
     info = image.info
+    key = info.get("transparency")
+    if isinstance(key, tuple) and max(key) > 255:  # of a PNG of 16 bits; Pillow keeps 8 of them
+        info["transparency"] = tuple(value >> 8 for value in key)
     if image.mode.startswith(("I", "F")):
         image = _eight_bits(image)
     image = to_srgb(image, info, profile)

@@ -18,6 +18,14 @@ _NEEDED = {b"IHDR", b"PLTE", b"IDAT", b"IEND", b"tRNS", b"eXIf"}
 _SIZES = {b"gAMA": 4, b"cHRM": 32, b"sRGB": 1}  # of another size they are broken
 _TEXTS = {b"tEXt", b"zTXt", b"iTXt"}
 _ORIENTATION_IN = (b"XML:com.adobe.xmp\0", b"Raw profile type exif\0")
+# By their numbers in ITU-T H.273: x and y of white, red, green and blue; and gamma, where that of
+# sRGB and of BT.709 is written as that of sRGB.
+_PRIMARIES = {
+    1: (0.3127, 0.3290, 0.64, 0.33, 0.30, 0.60, 0.15, 0.06),
+    9: (0.3127, 0.3290, 0.708, 0.292, 0.170, 0.797, 0.131, 0.046),
+    12: (0.3127, 0.3290, 0.680, 0.320, 0.265, 0.690, 0.150, 0.060),
+}
+_GAMMAS = {1: 1 / 2.2, 4: 1 / 2.2, 8: 1.0, 13: 1 / 2.2}
 _MAX_TEXT = 1_000_000  # bytes, beyond which Pillow refuses it
 
 
@@ -29,9 +37,11 @@ def without_ballast(data: bytes) -> tuple[bytes, bytes | None]:
     """
     if not data.startswith(MAGIC):
         return data, None
-    parts, profile, end = [MAGIC], None, len(MAGIC)
+    parts, profile, end, colours = [MAGIC], None, len(MAGIC), _code_points(data)
     for name, start, end in _chunks(data):
         body = memoryview(data)[start + 8 : end - 4]
+        if colours and (name == b"iCCP" or name in _SIZES):
+            continue
         if name == b"iCCP":
             profile = _profile(bytes(body)) if profile is None else profile
         elif (
@@ -40,7 +50,30 @@ def without_ballast(data: bytes) -> tuple[bytes, bytes | None]:
             or (name in _TEXTS and _tells_orientation(name, bytes(body)))
         ):
             parts.append(data[start:end])
+            if name == b"IHDR":
+                parts.append(colours)
     return b"".join([*parts, data[end:]]), profile
+
+
+def _code_points(data: bytes) -> bytes:
+    """What a chunk cICP says (PNG 3.0, section 11.3.2.6), as the chunks gAMA and cHRM.
+
+    Screenshots of wide screens have it, and it goes before a profile. Nothing is said of what has
+    no meaning in sRGB: the brightness of HDR.
+    """
+    for name, start, end in _chunks(data):
+        if name == b"cICP" and end - start == 16:
+            primaries, transfer, *rest = data[start + 8 : end - 4]
+            if primaries in _PRIMARIES and transfer in _GAMMAS and rest == [0, 1]:
+                gamma = struct.pack(">I", round(1e5 * _GAMMAS[transfer]))
+                return _chunk(b"gAMA", gamma) + _chunk(
+                    b"cHRM", struct.pack(">8I", *(round(1e5 * x) for x in _PRIMARIES[primaries]))
+                )
+    return b""
+
+
+def _chunk(name: bytes, body: bytes) -> bytes:
+    return struct.pack(">I", len(body)) + name + body + struct.pack(">I", zlib.crc32(name + body))
 
 
 def _chunks(data: bytes) -> Iterator[tuple[bytes, int, int]]:

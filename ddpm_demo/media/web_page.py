@@ -168,7 +168,8 @@ def run_page(steps: Iterable[Shown], look: Mapping[str, Any], code: tuple[str, s
         shown = [to_uint8(step.x0_hat), to_uint8(step.eps_hat / EPS_RANGE)]
         took = round(time.perf_counter() - start, 2)
         frames.append({"step": step.index, "t": step.t, "s": took, "d": _text(*shown)})
-    assert step is not None
+    if step is None:
+        raise ValueError("a web page needs a run of at least one step.")
     most = max(2, MOST_CHARS // len(frames[0]["d"]))
     if len(frames) > most:
         frames = [frames[round(i * (len(frames) - 1) / (most - 1))] for i in range(most)]

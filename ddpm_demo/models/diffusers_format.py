@@ -46,7 +46,7 @@ OLD_NAME = re.compile(rf"(?<=\.)({'|'.join(OLD_NAMES)})(?=\.(?:weight|bias)$)")
 
 
 def is_diffusers(folder: Path) -> bool:
-    return any((folder / name).is_file() for name in (INDEX, UNET_FLAT))
+    return any((folder / name).is_file() for name in (INDEX, UNET, UNET_FLAT))
 
 
 def _json(folder: Path, name: str) -> dict[str, Any]:

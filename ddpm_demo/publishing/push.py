@@ -30,6 +30,24 @@ def login() -> str:
     return token
 
 
+def repo_name(words: str) -> str:
+    """The name of a repo, as somebody typed it.
+
+    Raises:
+        ValueError: no repo can be called that.
+    """
+    from huggingface_hub.errors import HFValidationError
+    from huggingface_hub.utils._validators import validate_repo_id
+
+    repo = words.strip()
+    try:
+        validate_repo_id(repo)
+    except HFValidationError:
+        repo = ""
+    require(bool(repo), "repository", words.strip(), NAME)
+    return repo
+
+
 def push(file: Path, repo: str) -> str:
     """Upload a model's file with a card, in one commit; the repo is made if there is none.
 
@@ -41,8 +59,7 @@ def push(file: Path, repo: str) -> str:
     """
     from huggingface_hub import CommitOperationAdd, HfApi
 
-    token, repo = login(), repo.strip()
-    require(bool(repo), "repository", repo, NAME)
+    token, repo = login(), repo_name(repo)
     checkpoint = public(load_checkpoint(file))
     try:
         api = HfApi(token=token)

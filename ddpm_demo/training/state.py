@@ -88,14 +88,18 @@ def _differences(
 
     Args:
         pictures: the pictures themselves are compared, so it doesn't matter where a folder lies.
+            Nor does the name of a base matter whose weights are the same.
     """
     found = []
+    was = saved.get("base", {}).get("weights")  # older states say the base's name alone
     for group, values in new.items():
         for key, old in saved.get(group, {}).items():
-            now = json.loads(json.dumps(values[key]))
+            now = json.loads(json.dumps(values.get(key)))
             moved = key == "dataset" and pictures and is_folder(str(old)) and is_folder(str(now))
+            moved |= (group, key) == ("base", "name") and bool(values.get("weights", "") == was)
             if now != old and not moved:
-                found.append(f"{group}.{key} was {old!r} and is {values[key]!r}")
+                said = f"{group}.{key} was {old!r} and is {values.get(key)!r}"
+                found.append("the base has other weights now" if key == "weights" else said)
     return found
 
 

@@ -15,10 +15,10 @@ from torch import Tensor
 
 from ddpm_demo.config import DiffusionConfig, ModelConfig, TrainConfig
 from ddpm_demo.config.setting import require
-from ddpm_demo.data import Images
+from ddpm_demo.data import NO_LABEL, Images
 from ddpm_demo.devices import bf16_pays
 from ddpm_demo.diffusion.denoiser import Denoiser
-from ddpm_demo.models.checkpoint import Checkpoint
+from ddpm_demo.models.checkpoint import Checkpoint, digest
 from ddpm_demo.nn.unet import UNet
 from ddpm_demo.training.run_folder import RunFolder
 from ddpm_demo.training.state import load_run, save_run
@@ -142,6 +142,8 @@ def train(
     machine = Machine(device, bf16, o.compiled, o.denoiser, o.draw)
     run = Trainer(net, diffusion, config, data, o.held_out, machine)
     run.inherited = {**inherited, **o.about}
+    if isinstance(model, Checkpoint):
+        run.base = {"name": model.name, "weights": digest(model.model)}
     if out and o.resume and RunFolder(out).resumable():
         load_run(out, run)
     if out:
@@ -186,6 +188,10 @@ def require_classes(data: Images, num_classes: int, names: Sequence[str]) -> Non
     Args:
         names: of the network's classes, if they are known.
     """
+    low, high = (int(end) for end in data.labels.aminmax()) if len(data) else (NO_LABEL, NO_LABEL)
+    if num_classes:  # the number after the last one means that there is none, to the network alone
+        allowed = f"from {NO_LABEL}, for none, to {num_classes - 1}"
+        require(NO_LABEL <= low <= high < num_classes, "labels", (low, high), allowed)
     if not num_classes or not data.classes:
         return
     require(

@@ -125,6 +125,7 @@ class Trainer:
         )
         self.step = self.images = 0
         self.inherited: dict[str, Any] = {}  # what the result's `info` has from its base
+        self.base: dict[str, str | None] = {"name": None}  # and which one that was
         self.seconds = 0.0
         self.history: list[dict[str, Any]] = []  # held-out losses, for the card and the curve
 
@@ -290,5 +291,5 @@ class Trainer:
             "model": dataclasses.asdict(self.model.config),
             "diffusion": dataclasses.asdict(self.diffusion),
             "train": train,
-            "base": {"name": self.inherited.get("base") or self.inherited.get("init")},
+            "base": self.base,
         }

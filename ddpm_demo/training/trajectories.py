@@ -6,7 +6,6 @@ take turns, but every tenth shard is of the null class.
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -20,7 +19,13 @@ from ddpm_demo.diffusion.noise import Noise
 from ddpm_demo.diffusion.samplers.dpmpp import dpmpp_2m
 from ddpm_demo.diffusion.schedule import Schedule
 from ddpm_demo.diffusion.walk import Step
-from ddpm_demo.models.checkpoint import Checkpoint, CheckpointError, load_tensors, save_tensors
+from ddpm_demo.models.checkpoint import (
+    Checkpoint,
+    CheckpointError,
+    digest,
+    load_tensors,
+    save_tensors,
+)
 
 SEED = 10_000_000  # of the first trajectory
 SHARD = 20  # trajectories in a file
@@ -81,12 +86,8 @@ def teach(
 
 def about(teacher: Checkpoint, times: Sequence[int]) -> dict[str, Any]:
     """What trajectories depend on, in JSON: they are of no use to another teacher."""
-    digest = hashlib.sha256()
-    for name, weight in sorted(teacher.model.state_dict().items()):
-        digest.update(name.encode())
-        digest.update(weight.float().cpu().numpy().tobytes())
     t = teacher_timesteps(Schedule.from_config(teacher.diffusion))
-    own = {"teacher": digest.hexdigest()[:16], "guidance": guidance(teacher), "t": t}
+    own = {"teacher": digest(teacher.model), "guidance": guidance(teacher), "t": t}
     return own | {"times": list(times)}
 
 

@@ -92,13 +92,13 @@ def _forward(shared: Shared) -> None:
 def _finetune(shared: Shared) -> None:
     assert shared.choice
     assert shared.tab
-    build_finetune_tab(shared.choice, shared.tab, local=shared.local)
+    build_finetune_tab(shared.choice, shared.tab, shared.local, shared.links)
 
 
 def _measure(shared: Shared) -> None:
     assert shared.choice
     assert shared.tab
-    build_measure_tab(shared.choice, shared.tab, local=shared.local)
+    build_measure_tab(shared.choice, shared.tab, shared.local, shared.links)
 
 
 def _experiments(shared: Shared) -> None:

@@ -10,10 +10,9 @@ import time
 from collections.abc import Sequence
 from contextlib import suppress
 from importlib.util import find_spec
-from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ddpm_demo.files import require_temporary_folder
+from ddpm_demo.files import expand, require_temporary_folder
 from ddpm_demo.models.zoo import models_folder
 from ddpm_demo.ui.lessons.format import read_lessons
 from ddpm_demo.ui.server import settings
@@ -44,14 +43,14 @@ def options_of(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     p.add_argument("--share", action="store_true", help="also through a public gradio.live address")
     p.add_argument("--open", action="store_true", help="open the page in the browser")
     p.add_argument("--models", metavar="DIR", help="folder of models, or hub:OWNER")
-    p.add_argument("--lessons", type=Path, metavar="DIR", help="lessons of your own")
+    p.add_argument("--lessons", metavar="DIR", help="lessons of your own")
     p.add_argument("--mcp", action="store_true", help="also serve the API as MCP tools")
     p.add_argument("--bf16", action="store_true", help="bfloat16, where it is faster")
     o = p.parse_args(arguments)
     if o.models:
         os.environ["DDPM_DEMO_MODELS"] = o.models
-    settings.lessons = [o.lessons] if o.lessons else []
     try:
+        settings.lessons = [expand(o.lessons)] if o.lessons else []
         models_folder()
         read_lessons(settings.lessons)
         if o.mcp and not find_spec("mcp"):

@@ -14,6 +14,7 @@ import gradio as gr
 from tqdm.auto import tqdm
 
 from ddpm_demo.config.setting import one_of, require
+from ddpm_demo.files import expand
 from ddpm_demo.models import hub
 from ddpm_demo.models.listed import LISTED
 from ddpm_demo.ui.server import runtime
@@ -40,7 +41,7 @@ def find(repo: Any, any_repo: bool) -> tuple[str, str]:
     require(isinstance(repo, str) and 0 < len(repo.strip()) <= 1000, "repo", repo, allowed)
     if repo in LISTED:
         return repo, repo
-    path = Path(repo.strip()).expanduser()
+    path = expand(repo.strip())
     if path.exists():
         return f"{path.resolve().name} (this disk)", str(path.resolve())
     require(hub.is_repo(repo.strip()), "repo", repo, allowed)

@@ -14,6 +14,7 @@ PANELS = ("Before: the base model", "Now, from the same noise")
 CPU = "Training runs on this computer's CPU. Keep it short: 40 steps take a minute or two."
 GPU = "Training runs on this computer's GPU."
 STEPS, BATCH = 40, 16  # usual on a CPU, as `training.finetune` says
+LR, GRIDS = 2e-4, 8
 NOTHING_TO_CONTINUE = "Nothing to continue yet. Press Start first."
 NOTHING_TO_COMPARE = "Nothing to compare yet. Press Start first."
 NOTHING_YET = "There is no model of yours yet. Press Start first."

@@ -22,10 +22,11 @@ from ddpm_demo.training.run_folder import RunFolder
 from ddpm_demo.ui.components import player
 from ddpm_demo.ui.components.model_choice import find
 from ddpm_demo.ui.finetune import asked as words
-from ddpm_demo.ui.finetune.asked import ALL, Asked, recorded
+from ddpm_demo.ui.finetune import link
+from ddpm_demo.ui.finetune.asked import Asked, recorded
 from ddpm_demo.ui.finetune.eta import GRID_PICTURES, GRID_STEPS
 from ddpm_demo.ui.finetune.film import header, joined, loss_curve
-from ddpm_demo.ui.finetune.plans import Plan, classes_of, plan
+from ddpm_demo.ui.finetune.plans import Plan, check, classes_of, plan
 from ddpm_demo.ui.finetune.session import STOP, Said, Session, say
 from ddpm_demo.ui.finetune.turns import Turns
 from ddpm_demo.ui.server import disk, runtime, settings, work
@@ -128,10 +129,35 @@ def show_estimate(local: bool, own: Mapping[str, str], name: Any, *values: Any) 
 
 
 @friendly
-def chosen(own: Mapping[str, str], name: Any) -> Iterator[Any]:
-    """The classes of a base."""
+def chosen(own: Mapping[str, str], name: Any, held: Any) -> Iterator[Any]:
+    """The classes of a base.
+
+    Args:
+        held: what a link said of a base: its class stays.
+    """
     names = classes_of(find(name, own).checkpoint)
-    yield gr.update(choices=[ALL, *names], value=names[0] if names else ALL)
+    said = held["values"] if held and held["model"] == name else {}
+    yield gr.update(**link.classes(names, said.get("only")))
+
+
+def query(own: Mapping[str, str], name: Any, *values: Any) -> Any:
+    """The controls as the address holds them; as it is, if they make no run."""
+    try:
+        selected, asked = find(name, own), Asked(*values)
+        check(asked)
+    except (ValueError, TypeError, OSError):
+        return gr.skip()
+    if name in own:  # it is on this page alone
+        return ""
+    usual = _usual() | {"only": link.usual_class(classes_of(selected.checkpoint))}
+    return link.query_of(name, asked, link.USUAL | usual)
+
+
+def _usual() -> dict[str, Any]:
+    """Length, unit and batch that suit this machine."""
+    usual = core.GPU_USUAL if runtime.has_gpu() else core.CPU_USUAL
+    unit = "epochs" if "epochs" in usual else "steps"
+    return {"length": usual[unit], "unit": unit, "batch": usual["batch_size"]}
 
 
 # --- recorded runs --------------------------------------------------------------------------------
@@ -161,8 +187,9 @@ def show_recorded(name: Any) -> Iterator[tuple[str, str]]:
 
 
 @friendly
-def first_look(seen: bool) -> Iterator[Any]:
-    """When the tab is opened for the first time: a recorded run, and what suits this machine.
+def first_look(seen: bool, held: Any) -> Iterator[Any]:
+    """When the tab is opened for the first time: a recorded run, and what suits this machine, or
+    what a link said.
 
     Yields player, curve, whether the tab was seen, and then line, length, unit, batch and devices.
     """
@@ -172,14 +199,11 @@ def first_look(seen: bool) -> Iterator[Any]:
     shown: Any = (gr.skip(), gr.skip())
     if films:
         (shown,) = show_recorded("cifar10-ship" if "cifar10-ship" in films else films[0])
-    gpu = runtime.has_gpu()
-    usual = core.GPU_USUAL if gpu else core.CPU_USUAL
+    usual = _usual() | (held["values"] if held else {})
     yield (
         *shown,
         True,
-        words.GPU if gpu else words.CPU,
-        usual.get("epochs") or usual["steps"],
-        "epochs" if "epochs" in usual else "steps",
-        usual["batch_size"],
+        words.GPU if runtime.has_gpu() else words.CPU,
+        *(usual[field] for field in ("length", "unit", "batch")),
         gr.update(choices=["auto", *here()]),
     )

@@ -79,7 +79,7 @@ def classes_of(base: Checkpoint) -> list[str]:
     return []
 
 
-def _check(asked: Asked) -> None:
+def check(asked: Asked) -> None:
     """Raise `ValueError` for values that make no sense with any data."""
     one_of("unit of the length", asked.unit, UNITS)
     if asked.unit == "steps":
@@ -100,7 +100,7 @@ def plan(local: bool, base: Selected, asked: Asked) -> Generator[str, None, Plan
     Raises:
         ValueError: a value that is not allowed, or data that can't be had or doesn't fit.
     """
-    _check(asked)
+    check(asked)
     shape, dataset = base.checkpoint.model.config, str(asked.dataset or "").strip()
     dataset = dataset or str(base.checkpoint.info.get("dataset") or "cifar10")
     found = yield from loading(dataset, shape.size, shape.channels, local=local)

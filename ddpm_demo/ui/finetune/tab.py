@@ -14,8 +14,10 @@ from ddpm_demo.config import TrainConfig
 from ddpm_demo.models.zoo import available, facts
 from ddpm_demo.ui.components import controls, player
 from ddpm_demo.ui.components.controls import QUIET, text
+from ddpm_demo.ui.components.links import Links, Part
 from ddpm_demo.ui.components.model_choice import FIRST, ModelChoice
 from ddpm_demo.ui.finetune import asked as words
+from ddpm_demo.ui.finetune import link
 from ddpm_demo.ui.finetune.asked import ALL, PANELS, UNITS, Asked, recorded
 from ddpm_demo.ui.server import settings, work
 from ddpm_demo.ui.server.lazy import called, streamed
@@ -77,7 +79,7 @@ def _base() -> tuple[gr.Dropdown, gr.Dropdown]:
     )
     only = gr.Dropdown(
         [ALL, *classes],
-        value="ship" if "ship" in classes else ALL,
+        value=link.usual_class(classes),
         label="Class",
         info="Train the copy on these pictures only.",
         elem_id="tune-class",
@@ -110,13 +112,18 @@ def _more(local: bool) -> dict[str, Any]:
     """What few change, in a box that is closed at first: the fields of `Asked` that are left."""
     with gr.Accordion("More settings", open=False, elem_id="tune-more"):
         lr = gr.Number(
-            2e-4,
+            words.LR,
             step=1e-5,
             elem_id="tune-lr",
             **text("lr", TrainConfig),
         )
         grids = gr.Slider(
-            1, 40, 8, step=1, label="Grids", info="How often 16 pictures are drawn on the way."
+            1,
+            40,
+            words.GRIDS,
+            step=1,
+            label="Grids",
+            info="How often 16 pictures are drawn on the way.",
         )
         device = gr.Dropdown(
             ["auto"],
@@ -155,10 +162,13 @@ def _results(local: bool) -> Results:
     return Results(download, meter, table, upload, repo, send)
 
 
-def build_finetune_tab(choice: ModelChoice, tab: gr.Tab, local: bool) -> None:
+def build_finetune_tab(
+    choice: ModelChoice, tab: gr.Tab, local: bool, links: Links | None = None
+) -> None:
     """Lay out the tab; call it inside of it.
 
     Args:
+        links: what a link holds of the tab is added to them.
         local: the app is for the owner of this machine alone, who may train on folders of its disk
             and push to the Hub with its login.
     """
@@ -187,7 +197,10 @@ def build_finetune_tab(choice: ModelChoice, tab: gr.Tab, local: bool) -> None:
     listed = functools.partial(_list_result, choice, results, stage)
     _connect_runs(stage, buttons, onward, what, local, listed)
     _connect_results(choice, results, stage, local)
-    _connect_base(choice, base, only)
+    held = gr.State(None)
+    _connect_base(choice, [base, held], only)
+    if links is not None:
+        _add_link(links, choice, [base, held], asked)
     estimate = functools.partial(streamed(f"{HANDLERS}:show_estimate"), local)
     guess.click(estimate, what, line, **_long(screen))
     for name, replay in replays.items():
@@ -195,7 +208,20 @@ def build_finetune_tab(choice: ModelChoice, tab: gr.Tab, local: bool) -> None:
         replay.click(shown, None, [screen, curve], **QUIET)
     seen = gr.State(False)
     found = [screen, curve, seen, line, length, unit, batch, rest["device"]]
-    tab.select(streamed(f"{HANDLERS}:first_look"), seen, found, **QUIET)
+    tab.select(streamed(f"{HANDLERS}:first_look"), [seen, held], found, **QUIET)
+
+
+def _add_link(links: Links, choice: ModelChoice, model: list[Any], asked: Asked) -> None:
+    """What a link holds of the tab.
+
+    Args:
+        model: the base, and what a link said of it.
+    """
+    fields = [getattr(asked, field) for field in link.FIELDS]
+    part = Part("finetune", link.NAMES, link.read, [*model, *fields], go="tune")
+    changes = [control.change for control in (model[0], *fields)]
+    inputs = [choice.own, model[0], *asked.all()]
+    links.add(part, changes, called(f"{HANDLERS}:query"), inputs=inputs, preprocess=False)
 
 
 def _long(screen: gr.HTML) -> dict[str, Any]:
@@ -300,7 +326,7 @@ def _connect_results(choice: ModelChoice, results: Results, stage: Stage, local:
     results.send.click(push, [stage.last, results.repo], stage.line, **QUIET)
 
 
-def _connect_base(choice: ModelChoice, base: gr.Dropdown, only: gr.Dropdown) -> None:
+def _connect_base(choice: ModelChoice, model: list[Any], only: gr.Dropdown) -> None:
     """A base has its own classes, and what a visitor makes can be one."""
-    base.change(streamed(f"{HANDLERS}:chosen"), [choice.own, base], only, **QUIET)
-    choice.follow(base)
+    model[0].change(streamed(f"{HANDLERS}:chosen"), [choice.own, *model], only, **QUIET)
+    choice.follow(model[0])

@@ -230,15 +230,16 @@ def fit(own: Mapping[str, str], name: Any, seconds: Any, *values: Any) -> tuple[
 
 
 @friendly
-def chosen(own: Mapping[str, str], name: Any, n: Any, linked: Any) -> Iterator[Any]:
-    """What changes with the model, see `link.shown`; nothing, if a link chose it with its settings.
+def chosen(own: Mapping[str, str], name: Any, n: Any, held: Any) -> Iterator[Any]:
+    """What changes with the model, see `link.shown`; nothing, if the settings are its own already.
 
     Args:
-        linked: the model that a link has just chosen, if one has.
+        held: the model that the settings are of. A link brings its model with settings, and Gradio
+            may tell of a change twice.
     """
     selected = find(name, own)
     values = link.shown(selected.facts, selected.best, n)
-    yield *([SKIP] * len(values) if name == linked else values), ""
+    yield *([SKIP] * len(values) if name == held else values), name
 
 
 def query(own: Mapping[str, str], name: Any, *values: Any) -> Any:

@@ -9,11 +9,11 @@ from urllib.parse import urlencode
 import gradio as gr
 
 from ddpm_demo.config import SampleConfig
-from ddpm_demo.config.setting import number, one_of, require
+from ddpm_demo.config.setting import number, require
 from ddpm_demo.inference.spec import RunSpec, defaults, query_names
-from ddpm_demo.models.zoo import Facts, available, facts
+from ddpm_demo.models.zoo import Facts, facts
 from ddpm_demo.ui.components import controls
-from ddpm_demo.ui.components.links import Read, whole
+from ddpm_demo.ui.components.links import Read, listed, whole
 from ddpm_demo.ui.components.model_choice import MOST, about, first_model, most_pictures
 from ddpm_demo.ui.components.player import PANES
 
@@ -40,14 +40,13 @@ def changes_of(text: Any) -> tuple[str, ...]:
 def read(given: dict[str, str]) -> Read:
     """New values for the model, its `shown`, seed, eta and changes, and the model's name again."""
     first = first_model() or ""
-    spec, problems = RunSpec.from_query(urlencode(given), _listed, first, page=SHOWN)
+    spec, problems = RunSpec.from_query(urlencode(given), listed, first, page=SHOWN)
     model = facts(spec.model)
     config, more = _fitting(spec.sample, model)
     page, wrong = _page(given, model, config)
     name = gr.skip() if spec.model == first else gr.update(value=spec.model)
-    linked = "" if spec.model == first else spec.model
     values = [name, *shown(model, config, config.n), config.seed, config.eta]
-    values += [";".join(spec.interventions), linked]
+    values += [";".join(spec.interventions), spec.model]
     query = query_of(dataclasses.replace(spec, sample=config), model)
     return Read(values, page, query, [*problems, *more, *wrong])
 
@@ -69,11 +68,6 @@ def shown(model: Facts, config: SampleConfig, n: int) -> list[Any]:
         gr.update(value=config.guidance, visible=bool(model.classes)),
         gr.update(maximum=most, value=fewer),
     ]
-
-
-def _listed(name: str) -> Facts:
-    one_of("model", name, available())
-    return facts(name)
 
 
 def _fitting(config: SampleConfig, model: Facts) -> tuple[SampleConfig, list[str]]:

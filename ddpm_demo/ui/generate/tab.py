@@ -133,12 +133,12 @@ def build_generate_tab(any_repo: bool = False, links: Links | None = None) -> Mo
     _connect_runs(choice, asked, buttons, box, denoise, screen)
     shown = [line, sampler, steps, asked.spacing, asked.variance, asked.clip, asked.start]
     shown += [labels, guidance, n]
-    linked = gr.State("")
+    held = gr.State(first)
     timed, fitted = _connect_settings(choice, asked, pace, time)
-    chosen = _connect_model(choice, pace, asked, [*shown, linked])
+    chosen = _connect_model(choice, pace, asked, [*shown, held])
     chosen.then(*timed, **QUICK).then(*fitted, **QUICK)
     if links is not None:
-        _add_link(links, choice, asked, [*shown, seed, asked.eta, box.first[1], linked])
+        _add_link(links, choice, asked, [*shown, seed, asked.eta, box.first[1], held])
     return choice
 
 

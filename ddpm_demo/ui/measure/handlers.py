@@ -22,8 +22,8 @@ from ddpm_demo.inference.timing import spoken
 from ddpm_demo.ui.components import player
 from ddpm_demo.ui.components.bar import bar
 from ddpm_demo.ui.components.model_choice import find
-from ddpm_demo.ui.measure import report
-from ddpm_demo.ui.measure.asked import PANELS, Asked
+from ddpm_demo.ui.measure import link, report
+from ddpm_demo.ui.measure.asked import IMAGES, PANELS, Asked
 from ddpm_demo.ui.measure.plans import PAGE, Judged, Plan, offer, plan
 from ddpm_demo.ui.measure.report import Report
 from ddpm_demo.ui.server import runtime, settings
@@ -62,16 +62,34 @@ def how_long(own: Mapping[str, str], name: Any, *values: Any) -> str:
 
 
 @friendly
-def chosen(own: Mapping[str, str], name: Any, *seen: bool) -> Iterator[Any]:
+def chosen(own: Mapping[str, str], name: Any, held: Any, *seen: bool) -> Iterator[Any]:
     """Updates of the controls for a model, and of the line that says what it can't have.
 
     Args:
+        held: what a link said of a model: these values stay.
         seen: whether the tab was open before; then nothing changes.
     """
     if any(seen):
         return
     options, why = offer(find(name, own))
+    said = held["values"] if held and held["model"] == name else {}
+    for field, value in said.items():
+        getattr(options, field)["value"] = value
     yield [*(gr.update(**o) for o in options.all()), gr.update(**why), *(True for _ in seen)]
+
+
+def query(own: Mapping[str, str], name: Any, *values: Any) -> Any:
+    """The controls as the address holds them; as it is, if they measure nothing."""
+    try:
+        selected, asked = find(name, own), Asked(*values)
+        plan(selected, asked)
+        usual = offer(selected)[0]
+    except (ValueError, TypeError, OSError):
+        return gr.skip()
+    if name in own:  # it is on this page alone
+        return ""
+    said = {k: v["value"] for k, v in vars(usual).items() if "value" in v} | {"images": IMAGES}
+    return link.query_of(name, asked, said)
 
 
 @GPU

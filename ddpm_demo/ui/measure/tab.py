@@ -13,7 +13,9 @@ from ddpm_demo.inference.spec import defaults
 from ddpm_demo.models.zoo import Facts, available, facts
 from ddpm_demo.ui.components import controls, player
 from ddpm_demo.ui.components.controls import QUICK, QUIET
+from ddpm_demo.ui.components.links import Links, Part
 from ddpm_demo.ui.components.model_choice import ModelChoice, first_model
+from ddpm_demo.ui.measure import link
 from ddpm_demo.ui.measure.asked import (
     ALL,
     FD,
@@ -90,11 +92,14 @@ def _bits(model: Facts) -> dict[str, Any]:
     return {"images": images, "terms": terms}
 
 
-def build_measure_tab(choice: ModelChoice, tab: gr.Tab, local: bool) -> None:
+def build_measure_tab(
+    choice: ModelChoice, tab: gr.Tab, local: bool, links: Links | None = None
+) -> None:
     """Lay out the tab; call it inside of it.
 
     Args:
         local: folders of this disk are allowed.
+        links: what a link holds of the tab is added to them.
     """
     names = available()
     first = first_model() or names[0]
@@ -122,7 +127,13 @@ def build_measure_tab(choice: ModelChoice, tab: gr.Tab, local: bool) -> None:
     asked = Asked(wanted=wanted, **settings)
     shown = [screen, line, result, gr.State(None)]
     _connect_run([choice.own, name, *asked.all()], buttons, shown, local)
-    _connect_settings(choice, name, asked, [pace, why], tab)
+    held = gr.State(None)
+    _connect_settings(choice, [name, held], asked, [pace, why], tab)
+    if links is not None:
+        part = Part("measure", link.NAMES, link.read, [name, held, *asked.all()], go="measure")
+        changes = [control.change for control in (name, *asked.all())]
+        inputs = [choice.own, name, *asked.all()]
+        links.add(part, changes, called(f"{HANDLERS}:query"), inputs=inputs, preprocess=False)
 
 
 def _connect_run(
@@ -150,15 +161,16 @@ def _connect_run(
 
 
 def _connect_settings(
-    choice: ModelChoice, name: gr.Dropdown, asked: Asked, lines: list[gr.HTML], tab: gr.Tab
+    choice: ModelChoice, model: list[Any], asked: Asked, lines: list[gr.HTML], tab: gr.Tab
 ) -> None:
     """How long it takes, and what a model changes.
 
     Args:
+        model: its name, and what a link said of it.
         lines: of the time, and of what the model can't have.
     """
-    pace, why = lines
-    what, offered, seen = [choice.own, name], [*asked.all(), why], gr.State(False)
+    (pace, why), name = lines, model[0]
+    what, offered, seen = [choice.own, *model], [*asked.all(), why], gr.State(False)
     chosen = streamed(f"{HANDLERS}:chosen")
     name.change(chosen, what, offered, **QUIET)
     first = tab.select(chosen, [*what, seen], [*offered, seen], **QUIET)
@@ -166,7 +178,7 @@ def _connect_settings(
     choice.follow(name)
     # What Gradio would check are the choices, and between the change of a model and that of its
     # choices they are of two models.
-    timed = (called(f"{HANDLERS}:how_long"), [*what, *asked.all()], pace)
+    timed = (called(f"{HANDLERS}:how_long"), [choice.own, name, *asked.all()], pace)
     changes = [name.change, *(control.change for control in asked.all())]
     gr.on(changes, *timed, preprocess=False, **QUICK)
     first.then(*timed, preprocess=False, **QUICK)

@@ -16,8 +16,9 @@ from typing import Any
 
 import gradio as gr
 
-from ddpm_demo.config.setting import require
+from ddpm_demo.config.setting import one_of, require
 from ddpm_demo.inference.spec import QUERY_MOST, parts, shortened
+from ddpm_demo.models.zoo import Facts, available, facts
 from ddpm_demo.ui.components.controls import QUICK, QUIET
 
 HERE = Path(__file__).parent
@@ -174,6 +175,16 @@ class Links:
         for name, tab in self.tabs.items():
             chosen = f"() => {{ globalThis.ddpmLinks?.choose({name!r}); }}"
             tab.select(None, js=chosen, **QUIET)
+
+
+def listed(name: str) -> Facts:
+    """The shipped model that a link names.
+
+    Raises:
+        OSError, ValueError: there is none, or its files are broken.
+    """
+    one_of("model", name, available())
+    return facts(name)
 
 
 def whole(name: str, text: str, low: int, high: int) -> int:

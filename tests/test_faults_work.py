@@ -1,0 +1,157 @@
+"""Brothers of the faults in docs/faults.md: places and names tried first, private facts, limits."""
+
+import io
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import imageio.v3 as iio
+import numpy as np
+import pytest
+from PIL import Image
+
+from ddpm_demo.cli import main
+from ddpm_demo.experiments import EXPERIMENTS
+from ddpm_demo.experiments.asked import Race
+from ddpm_demo.experiments.report import Report
+from ddpm_demo.experiments.slide import as_json, command
+from ddpm_demo.media import encode, web_page
+from ddpm_demo.models.checkpoint import Checkpoint, save_checkpoint
+from ddpm_demo.publishing.push import repo_name
+from ddpm_demo.ui.server.guard import closed, route_of
+
+Capture = pytest.CaptureFixture[str]
+Patch = pytest.MonkeyPatch
+Tiny = Callable[..., Checkpoint]
+FRAME = np.zeros((3, 5, 3), np.uint8)
+
+
+def pictures(folder: Path) -> Path:
+    folder.mkdir(parents=True)
+    for k in range(4):
+        Image.new("RGB", (8, 8), (40 * k, 0, 0)).save(folder / f"{k}.png")
+    return folder
+
+
+# Row 3
+
+
+@pytest.mark.parametrize(
+    ("path", "root", "shut"),
+    [
+        ("/gradio_api/upload", "/proxy=/vibe-", False),
+        ("/gradio_api/file=/tmp/a b/#dev/100%/ü?x=http://a", "", False),
+        ("/gradio_api/file=C:/Temp/deep_link/cat.png", "", False),
+        ("/gradio_api/file=https:/example.org", "/a/b", True),
+        ("/a/b/gradio_api/proxy=http://example.org", "/a/b/", True),
+    ],
+)
+def test_routes_below_any_proxy(path: str, root: str, shut: bool) -> None:
+    assert closed(route_of({"path": path, "root_path": root})) is shut
+
+
+# Row 14
+
+
+@pytest.mark.parametrize("encoding", ["ascii", "latin-1", "cp1252"])
+def test_results_are_whole_in_any_encoding(
+    encoding: str, tmp_path: Path, tiny: Tiny, monkeypatch: Patch
+) -> None:
+    """The words on the screen lose a sign; those in the file lose none."""
+    folder = pictures(tmp_path / "Fotos ä→ж")
+    save_checkpoint(tmp_path / "mödel→", tiny(channels=3))
+    screen = io.BytesIO()
+    monkeypatch.setattr("sys.stdout", io.TextIOWrapper(screen, encoding))
+    words = ["evaluate", "--model", str(tmp_path / "mödel→"), "--metrics", "bpd"]
+    words += ["--bpd-images", "2", "--bpd-steps", "2", "--dataset", f"folder:{folder}"]
+    out = tmp_path / "ergebnis→.json"
+    assert main([*words, "--out", str(out)]) == 0
+    assert b" bits/dim on 2 test pictures" in screen.getvalue()
+    assert json.loads(out.read_text("utf-8"))["model"] == "mödel→"
+
+
+# Row 15
+
+
+def test_results_and_slides_name_no_place(tmp_path: Path, tiny: Tiny, monkeypatch: Patch) -> None:
+    folder = pictures(tmp_path / "secret" / "cats")
+    save_checkpoint(tmp_path / "secret" / "net", tiny(channels=3))
+    monkeypatch.chdir(tmp_path)
+    words = f"evaluate --model {tmp_path}/secret/net --metrics bpd --bpd-images 2 --bpd-steps 2"
+    assert main([*words.split(), "--dataset", f"folder:{folder}", "--out", "r.json"]) == 0
+    said = Path("r.json").read_text("utf-8")
+    assert "secret" not in said
+    assert json.loads(said)["dataset"] == "folder:cats"
+    asked, row = Race(model=f"{tmp_path}/secret/net"), EXPERIMENTS["race"]
+    assert "--model net" in command(row, asked)
+    assert "secret" not in as_json(row, asked, Report(1.0))
+    assert "--model YOU/net" in command(row, Race(model="YOU/net"))
+
+
+# Row 19
+
+
+@pytest.mark.parametrize("name", ["a/b/c", "me/", "-x", "me/a..b", "https://huggingface.co/me/x"])
+def test_a_name_that_no_repo_can_have_is_refused_before_the_work(
+    name: str, tmp_path: Path, tiny: Tiny, capsys: Capture
+) -> None:
+    save_checkpoint(tmp_path / "m", tiny(channels=3))
+    words = f"finetune --model {tmp_path}/m --dataset folder:{tmp_path} --out {tmp_path}/run"
+    assert main([*words.split(), f"--push={name}"]) == 2
+    assert "repository is" in capsys.readouterr().err
+    assert not (tmp_path / "run").exists()
+    assert repo_name(" me/cifar10-ship ") == "me/cifar10-ship"
+
+
+def test_the_numbers_of_an_experiment_need_a_place_too(tmp_path: Path, capsys: Capture) -> None:
+    (tmp_path / "p.json").mkdir()
+    assert main(["experiment", "plane", "--out", str(tmp_path / "p.png")]) == 2
+    assert "p.json" in capsys.readouterr().err
+
+
+# Row 20
+
+
+def test_a_page_without_a_run() -> None:
+    with pytest.raises(ValueError, match="a run of at least one step"):
+        web_page.run_page([], {}, ("", ""))
+
+
+@pytest.mark.parametrize(
+    ("kind", "options"),
+    [("mp4", {"hold": 600, "fps": 1000}), ("gif", {"fps": float("nan")}), ("mp4", {"fps": 0})],
+)
+def test_times_that_would_never_end(kind: str, options: dict[str, Any]) -> None:
+    with pytest.raises(ValueError, match=r"hold|fps"):
+        encode.encode([FRAME], kind, **options)
+
+
+@pytest.mark.parametrize("frames", [[], [FRAME[:0]], [FRAME, FRAME[1:]], [FRAME[..., :1]]])
+def test_no_frames_or_odd_ones(frames: list[np.ndarray]) -> None:
+    for kind in ("gif", "mp4", "png"):
+        with pytest.raises(ValueError, match=r"frames must all be of one shape|holds one frame"):
+            encode.encode(frames, kind)
+
+
+@pytest.mark.parametrize("fps", [0.01, 1 / 3, 29.97, 59.94])
+def test_rates_that_are_no_whole_numbers(fps: float) -> None:
+    film = encode.encode([FRAME, FRAME + 200], "mp4", fps=fps, hold=0)
+    assert abs(iio.immeta(film, plugin="pyav")["fps"] / fps - 1) < 0.01
+
+
+@pytest.mark.parametrize("shape", [(1, 1), (1, 300), (7, 1), (513, 515)])
+def test_sides_of_one_pixel_and_odd_ones(shape: tuple[int, int]) -> None:
+    frames = [np.full((*shape, 3), level, np.uint8) for level in (10, 200)]
+    gif = iio.imread(encode.encode(frames, "gif"), plugin="pillow", index=None)
+    assert gif.shape[:3] == (2, *shape)
+    film = iio.imread(encode.encode(frames, "mp4", hold=0), plugin="pyav")
+    assert film.shape[1] % 2 == film.shape[2] % 2 == 0
+    assert [round(float(f.mean()), -1) for f in film] == [10, 200]
+
+
+def test_ten_thousand_frames() -> None:
+    frames = [np.full((1, 1, 3), k % 256, np.uint8) for k in range(10_000)]
+    gif = encode.encode(frames, "gif", fps=50)
+    with Image.open(io.BytesIO(gif)) as film:
+        assert getattr(film, "n_frames", 0) == 10_000
