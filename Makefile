@@ -10,12 +10,13 @@ PY := .venv/bin/python
 BIOME := npx --yes @biomejs/biome@2.6.8
 INSTALL := $(PY) -m pip install --disable-pip-version-check
 
-.PHONY: help demo test lint types docs check format clean
+.PHONY: help demo test browsers lint types docs check format clean
 .DELETE_ON_ERROR:
 
 help:
 	@echo "make demo     start the app on http://$(HOST):$(PORT)   (HOST=, PORT=, ARGS=\"--share\")"
 	@echo "make test     run all tests                       (ARGS=\"-k schedule\", WORKERS=0: in one process)"
+	@echo "make browsers open, run, scrub and save in Firefox, where there is one"
 	@echo "make lint     check style, the size of functions and who imports whom"
 	@echo "make types    check types with mypy"
 	@echo "make docs     build docs/ into site/"
@@ -30,6 +31,9 @@ demo: .venv/.runtime
 
 test: .venv/.dev
 	$(PY) -m pytest -n $(WORKERS) $(ARGS)
+
+browsers: .venv/.dev
+	$(PY) tests/browsers.py
 
 lint: .venv/.dev
 	$(PY) -m ruff check

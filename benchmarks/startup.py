@@ -1,20 +1,25 @@
-"""How soon the page is up, beside Gradio's own hello-world.
+"""How soon the page is up, beside Gradio's own hello-world, and what it costs to open.
 
     python -m benchmarks.startup
 
 Each round starts both in processes of their own, one after the other, and takes the seconds until
-the page and its configuration have come. Nothing else should be running.
+the page and its configuration have come. Then a browser with an empty cache opens our page while
+the server makes its own run: when are its pictures there, how many requests does the page make,
+and how many bytes come over the line? Nothing else should be running.
 """
 
 from __future__ import annotations
 
 import argparse
 import os
+import shutil
 import socket
 import statistics
 import subprocess
 import sys
 import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
 import httpx
 
@@ -23,6 +28,8 @@ HELLO = (
     "gr.Interface(lambda name: 'Hello ' + name, 'text', 'text').launch(server_port={port})"
 )
 PATIENCE = 120.0
+FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-background-networking", "--no-first-run"]
+SHOWN = "document.querySelector('#player canvas')?.offsetParent"
 
 
 def seconds_until_up(command: list[str], port: int) -> float:
@@ -31,6 +38,13 @@ def seconds_until_up(command: list[str], port: int) -> float:
     Raises:
         RuntimeError: the process ended, or its page didn't come in two minutes.
     """
+    with running(command, port) as seconds:
+        return seconds
+
+
+@contextmanager
+def running(command: list[str], port: int) -> Iterator[float]:
+    """A server while the block lasts; gives the seconds until it was up, and raises as above."""
     start = time.perf_counter()
     environment = os.environ | {"GRADIO_ANALYTICS_ENABLED": "False"}
     server = subprocess.Popen(command, stdout=subprocess.DEVNULL, env=environment)
@@ -39,13 +53,47 @@ def seconds_until_up(command: list[str], port: int) -> float:
             try:
                 httpx.get(f"http://127.0.0.1:{port}/").raise_for_status()
                 httpx.get(f"http://127.0.0.1:{port}/config").raise_for_status()
-                return time.perf_counter() - start
             except httpx.HTTPError:
                 time.sleep(0.02)
+                continue
+            yield time.perf_counter() - start
+            return
+        raise RuntimeError(f"{' '.join(command[:2])} did not come up.")
     finally:
         server.terminate()
         server.wait()
-    raise RuntimeError(f"{' '.join(command[:2])} did not come up.")
+
+
+def opened(command: list[str], port: int) -> dict[str, float]:
+    """What a browser sees of a new page, from the moment in which the server answers.
+
+    Returns:
+        `first`: seconds until the run that the server makes by itself is shown; `requests`; `sent`
+        and `whole`: bytes of all answers as they were sent, and unpacked.
+    """
+    from playwright.sync_api import sync_playwright
+
+    with running(command, port), sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=shutil.which("chromium"), args=FLAGS)
+        page = browser.new_page(viewport={"width": 1366, "height": 625})
+        devtools, found = page.context.new_cdp_session(page), {"requests": 0, "sent": 0, "whole": 0}
+
+        def count(name: str, key: str) -> Callable[[dict[str, int]], None]:
+            def add(event: dict[str, int]) -> None:
+                found[name] += event.get(key, 0) if key else 1
+
+            return add
+
+        devtools.send("Network.enable")
+        devtools.on("Network.requestWillBeSent", count("requests", ""))
+        devtools.on("Network.loadingFinished", count("sent", "encodedDataLength"))
+        devtools.on("Network.dataReceived", count("whole", "dataLength"))
+        start = time.perf_counter()
+        page.goto(f"http://127.0.0.1:{port}/")
+        page.wait_for_function(SHOWN, timeout=1000 * PATIENCE)
+        first = time.perf_counter() - start
+        browser.close()
+    return {"first": first, **found}
 
 
 def main() -> None:
@@ -64,6 +112,16 @@ def main() -> None:
     hello_s, ours_s = (statistics.median(column) for column in zip(*times[1:], strict=True))
     print(f"Gradio's hello-world {hello_s:.2f} s, our page {ours_s:.2f} s after the start:")
     print(f"{ours_s - hello_s:+.2f} s")
+    try:
+        seen = opened(ours, ports[1])
+    except ImportError:
+        print("Without Playwright and Chromium, the page was not opened.")
+        return
+    print(f"The server's own run is seen {seen['first']:.1f} s after the page is up.")
+    print(
+        f"A new page makes {seen['requests']:.0f} requests, for {seen['sent'] / 1e6:.2f} MB "
+        f"over the line ({seen['whole'] / 1e6:.2f} MB unpacked)."
+    )
 
 
 if __name__ == "__main__":

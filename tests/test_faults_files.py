@@ -2,6 +2,7 @@
 
 import io
 import os
+import re
 import struct
 import zlib
 from collections.abc import Callable
@@ -269,3 +270,11 @@ def test_a_folder_is_called_by_nothing_else(tmp_path: Path, tiny: Tiny, monkeypa
         save_checkpoint(tmp_path / str(k) / "m", tiny(seed=k))
     grids = [dd.load(tmp_path / str(k) / "m").sample(n=1, steps=1).pixels for k in (0, 1)]
     assert (grids[0] != grids[1]).any()
+
+
+def test_the_table_names_tests_that_there_are() -> None:
+    tests = Path(__file__).parent
+    table = (tests.parent / "docs" / "faults.md").read_text("utf-8")
+    text = "\n".join(path.read_text("utf-8") for path in tests.glob("*.py"))
+    for name in re.findall(r"`(test_\w+)…?`", table):
+        assert f"def {name}" in text or (tests / f"{name}.py").is_file(), name

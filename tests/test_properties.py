@@ -12,7 +12,7 @@ import tempfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeVar
-from urllib.parse import urlencode
+from urllib.parse import parse_qsl, urlencode
 
 import pytest
 from hypothesis import given
@@ -30,6 +30,11 @@ from ddpm_demo.media.open import suffixes
 from ddpm_demo.models.diffusers_config import published
 from ddpm_demo.models.diffusers_format import read_configs
 from ddpm_demo.models.zoo import Facts
+from ddpm_demo.ui.experiments import link as experiments
+from ddpm_demo.ui.finetune import link as finetune
+from ddpm_demo.ui.forward import link as forward
+from ddpm_demo.ui.generate import link as generate
+from ddpm_demo.ui.measure import link as measure
 
 R = TypeVar("R")
 WORDS = st.text(max_size=12) | st.text("0123456789,;. -", max_size=20)
@@ -211,3 +216,19 @@ def test_any_link_gives_a_run_that_can_be_made(query: str) -> None:
     assert run.sample.steps <= 100
     assert RunSpec.from_query(run.to_query(KNOWN), find, "m") == (run, [])
     assert len(Schedule.cosine(100).chosen(run.sample)) == run.sample.steps
+
+
+WORTH = st.sampled_from(
+    ["mnist", "cifar10", "0", "7", "300", "ship", "each", "any", "fd,bpd", "9e9"]
+)
+
+
+@given(st.sampled_from([experiments, finetune, forward, generate, measure]), st.data())
+def test_any_link_of_a_tab_is_read_and_written_again(tab: Any, data: st.DataObject) -> None:
+    """What a tab makes of any link is a link that says the same, without complaints."""
+    given = data.draw(st.dictionaries(st.sampled_from(tab.NAMES), WORTH | WORDS, max_size=5))
+    read = tab.read(given)
+    assert all(0 < len(problem) <= 600 for problem in read.problems)
+    again = tab.read(dict(parse_qsl(read.query)))
+    assert not again.problems
+    assert again.query == read.query
