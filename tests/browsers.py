@@ -113,7 +113,7 @@ def walk(firefox: Firefox, url: str) -> None:
     """Open, run, scrub and save."""
     firefox.open(f"{url}?model=mnist&n=4&steps=6&run=1")
     firefox.until(f"{STATUS}.startsWith('step 6 / 6')")
-    assert firefox.value(FRAMES) == 7
+    firefox.until(f"{FRAMES} === 7")
     last = firefox.value(PIXELS)
     firefox.value(
         "(() => { const s = document.querySelector('#player [data-part=slider]'); s.value = 0; "

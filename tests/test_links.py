@@ -232,8 +232,15 @@ def test_a_link_of_finetune() -> None:
     assert "secret" not in again
 
 
-def test_a_change_that_is_told_twice_keeps_what_a_link_said() -> None:
+def test_a_change_that_is_told_twice_keeps_what_a_link_said(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     """Gradio may tell of the model of a link twice; its settings are the link's all the same."""
+
+    def find(name: str, own: Any) -> Any:
+        return SimpleNamespace(facts=facts(name), best=defaults(facts(name)))
+
+    monkeypatch.setattr(handlers, "find", find)
     told = list(handlers.chosen({}, "mnist", 16, "mnist")) * 2
     for *values, held in told:
         assert held == "mnist"

@@ -306,6 +306,8 @@ def test_a_run_stands_beside_the_one_before() -> None:
     assert "<td>4</td><td>3</td><td>↑ worse</td>" in worse.html(first)
     assert "<td>3</td><td>4</td><td>↓ better</td>" in first.html(worse)
     assert "<td>80</td><td>80</td><td>the same</td>" in worse.html(first)
+    less, more = (Report("d", [figure("FID", value, "")], "") for value in (7.0, 9.0))
+    assert "<td>7</td><td>9</td><td>↓</td>" in less.html(more)  # it doesn't say what is better
     assert "<table" not in other.html(first)  # nothing that both have
     assert "<table" not in first.html(None)
 

@@ -83,6 +83,8 @@ def _verdict(new: Figure, was: Figure) -> str:
         return "the same"
     better = (new.value < was.value) == (new.goal == LOWER)
     arrow = "↓" if new.value < was.value else "↑"
+    if not new.goal:  # the metric doesn't say which way is better
+        return arrow
     return f"{arrow} {'better' if better else 'worse'}"
 
 
