@@ -112,9 +112,13 @@ def test_another_class_or_base_is_another_run(base, data, tmp_path):
     run("bright", base)
     with pytest.raises(ValueError, match=r"another run: train.only was 'bright' and is 'dark'"):
         run("dark", base, resume=True)
-    other = Checkpoint(base.model, base.diffusion, base.info, "other")
-    with pytest.raises(ValueError, match=r"another run: base.name was 'base' and is 'other'"):
-        run("bright", other, resume=True)
+    assert not run(
+        "bright", Checkpoint(base.model, base.diffusion, base.info, "moved"), resume=True
+    )
+    with torch.no_grad():
+        next(base.model.parameters()).add_(1)
+    with pytest.raises(ValueError, match="another run: the base has other weights now"):
+        run("bright", base, resume=True)
     assert load_checkpoint(tmp_path / "out").info["train"]["only"] == "bright"
 
 
