@@ -46,3 +46,23 @@ def test_a_lesson_is_walked_through(browser: Any, serve: Callable[..., str]) -> 
     expect(card).to_be_hidden()
     page.evaluate("localStorage.clear()")
     page.close()
+
+
+def test_a_card_runs_an_experiment(browser: Any, serve: Callable[..., str]) -> None:
+    from playwright.sync_api import expect
+
+    options = {k: v for k, v in LAUNCH.items() if k not in ("run_history", "ssr_mode")}
+    page, loaded = browser.new_page(), []
+    page.on("domcontentloaded", lambda page: loaded.append(page.url))
+    page.goto(f"{serve(build_app(), **options)}?lesson=find-the-bug&card=1")
+    card = page.get_by_role("complementary", name="Lessons")
+    card.get_by_role("heading", name="Grain").wait_for()
+    tab = page.get_by_role("tab", name="Experiments")
+    expect(tab).to_have_attribute("aria-selected", "true", timeout=60_000)
+    page.wait_for_function("location.search.includes('bug=short')")
+    card.get_by_role("button", name="The last step adds noise").click()
+    page.locator("#experiment-result img").first.wait_for()
+    assert len(loaded) == 3  # the bare link, what it stands for, and the answer
+    expect(card).to_contain_text("differ in that alone", timeout=60_000)
+    page.evaluate("localStorage.clear()")
+    page.close()

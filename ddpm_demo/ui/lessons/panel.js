@@ -40,11 +40,14 @@ function open(query, replace = false) {
   else location.assign(address);
 }
 
-/** Whether the address names a card, and nothing of the app. */
-function bare() {
-  const names = new URLSearchParams(location.search).keys();
+/** Whether an address names a card, and nothing of the app. */
+function bare(search) {
+  const names = new URLSearchParams(search).keys();
   return [...names].every((name) => ["lesson", "card", "__theme"].includes(name));
 }
+
+// As it was before the page wrote it anew, which may leave out for a moment what belongs to a tab.
+const arrived = { bare: location.search.includes("lesson=") && bare(location.search) };
 
 function cover(panes) {
   document.body.dataset.covered = panes.join(" ");
@@ -131,7 +134,7 @@ function show(at) {
   say(before);
   cover(before === undefined ? card.hide : []);
   globalThis.ddpmLinks?.set("lesson", { lesson: name, card: shown.at + 1 });
-  if (bare()) open(card.open, true);
+  if (arrived.bare) open(card.open, true);
   else room.turn();
 }
 
