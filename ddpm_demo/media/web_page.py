@@ -47,8 +47,8 @@ class Shown(StepLike, Protocol):
 PLAYER = Path(__file__).resolve().parents[1] / "ui" / "components" / "player"
 SCRIPTS = (
     *("words.js", "recording.js", "pictures.js", "files.js", "gradio.js", "hand.js"),
-    *("opening.js", "maths.js", "curve.js", "step.js", "probe.js", "brush.js", "branches.js"),
-    *("link.js", "take_home.js", "player.js"),
+    *("opening.js", "maths.js", "curve.js", "step.js", "probe.js", "brush.js", "tree.js"),
+    *("branches.js", "link.js", "take_home.js", "player.js"),
 )
 STYLES = ("player.css", "step.css")
 EPS_RANGE = 3  # eps_hat is seen from -3 to 3

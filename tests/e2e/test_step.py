@@ -156,6 +156,11 @@ def test_a_drawing_is_branched_and_compared(page, enlarged):
 
     page.locator(f"{ROOT} [data-part=first]").click()
     page.wait_for_selector("#player [data-step='2']", state="attached")
+    tree = page.locator(f"{ROOT} [data-part=tree]")
+    assert tree.locator("g").count() == 2
+    start, wide = (tree.locator("g path:not(.wide)").nth(k).get_attribute("d") for k in (0, 1))
+    assert start == "M0.0 7V7H1000.0"
+    assert wide == "M333.3 7V21H1000.0"  # it leaves the first run at step 2 of 6
     beside = page.get_by_label("Run beside it")
     beside.select_option(index=1)
     apart = page.locator(f"{ROOT} [data-part=branches] canvas").nth(1)

@@ -1,6 +1,8 @@
 // The runs of this page that share a past: which one is shown, and another beside it on the same
 // timeline, with their difference and how far apart they are at each t.
 
+import { drawTree } from "./tree.js";
+
 const RUNS = 12; // runs that a page keeps
 const TALL = 40; // pixels of the curve
 
@@ -14,12 +16,16 @@ export class Branches {
     this.runs = []; // recordings, oldest first
     this.other = null;
     this.box = player.part("branches");
-    this.box.innerHTML = `<label>Run <select data-part="runs" aria-label="Run"></select></label>
+    this.box.innerHTML = `<svg data-part="tree" role="img" preserveAspectRatio="none"></svg>
+      <label>Run <select data-part="runs" aria-label="Run"></select></label>
       <label>beside <select data-part="beside" aria-label="Run beside it"></select></label>
       <output></output>
       <div hidden><figure><canvas role="img"></canvas><figcaption>the other run</figcaption></figure>
       <figure><canvas role="img"></canvas><figcaption>difference</figcaption></figure>
       <figure><svg role="img" preserveAspectRatio="none" viewBox="0 0 100 ${TALL}"></svg><figcaption>distance by t</figcaption></figure></div>`;
+    this.box.querySelector("[data-part=tree]").addEventListener("click", ({ target }) => {
+      this.pick(this.runs[target.closest("[data-run]")?.dataset.run]);
+    });
     const [runs, beside] = this.selects;
     runs.addEventListener("change", () => this.pick(this.runs[runs.value]));
     beside.addEventListener("change", () => {
@@ -33,28 +39,39 @@ export class Branches {
     return this.box.querySelectorAll("select");
   }
 
-  /** A run begins; its past comes from the run that it goes on from. Only relatives stay. */
+  /** A run begins, or another is shown. */
   begin(recording) {
-    const { since, id } = recording.header;
+    if (!this.runs.includes(recording)) this.add(recording);
+    this.offer(recording);
+  }
+
+  /** A new run: its past comes from the run that it goes on from. Only relatives stay. */
+  add(recording) {
+    const { since, id, n, title } = recording.header;
     const from = since && this.runs.find(({ header }) => header.id === since.id);
-    if (!from && !this.runs.includes(recording)) this.runs = [];
-    const forked = from && forks(from) !== forks(recording); // other pictures than before
-    if (from && !forked && from.header.n === recording.header.n)
-      recording.frames.unshift(...from.frames.filter(({ step }) => step < since.step));
-    const same = from && from.header.title === recording.header.title;
-    if (same) this.runs.splice(this.runs.indexOf(from), 1);
+    if (!from) this.runs = [];
+    const alike = from && from.header.n === n && forks(from) === forks(recording);
+    if (alike) recording.frames.unshift(...from.frames.filter(({ step }) => step < since.step));
+    if (from?.header.title === title) this.replace(from, recording);
+    else if (alike) this.other = from;
     if (id) this.runs = [...this.runs.filter(({ header }) => header.id !== id), recording];
     this.runs = this.runs.slice(-RUNS);
     if (!this.runs.includes(this.other)) this.other = null;
-    if (from && !same && !forked && from.header.n === recording.header.n) this.other = from;
-    this.offer(recording);
+  }
+
+  /** A run that was gone on with, unchanged, is the longer one. */
+  replace(from, recording) {
+    this.runs.splice(this.runs.indexOf(from), 1);
+    for (const { header } of this.runs)
+      if (header.since?.id === from.header.id) header.since.id = recording.header.id;
+    recording.header.since = from.header.since;
   }
 
   offer(recording) {
     this.box.hidden = this.runs.length < 2;
     const [runs, beside] = this.selects;
-    const name = ({ header }, k) => `${k + 1}: ${header.changed || "as it was"}`;
-    const option = (run, k) => new Option(name(run, k), k);
+    this.names = this.runs.map(({ header }, k) => `${k + 1}: ${header.changed || "as it was"}`);
+    const option = (_, k) => new Option(this.names[k], k);
     runs.replaceChildren(...this.runs.map(option));
     runs.value = this.runs.indexOf(recording);
     const alike = ({ header }) => header.n === recording.header.n;
@@ -100,6 +117,11 @@ export class Branches {
   show() {
     const room = this.box.querySelector("div");
     const frame = this.player.frames[this.player.at];
+    if (frame && !this.box.hidden) {
+      const { runs, names, other, player } = this;
+      const what = { names, shown: player.recording, other, step: frame.step };
+      drawTree(this.box.querySelector("[data-part=tree]"), runs, what);
+    }
     room.hidden = !this.other || !frame;
     this.box.querySelector("output").textContent = "";
     if (room.hidden) return;
@@ -148,7 +170,7 @@ export class Branches {
     const most = Math.max(0.05, ...this.apart.map(([, d]) => d));
     const at = ([k, d]) => `${(100 * k) / total},${(TALL - (TALL - 2) * (d / most)).toFixed(1)}`;
     const x = (100 * step) / total;
-    const svg = this.box.querySelector("svg");
+    const svg = this.box.querySelector("figure svg");
     svg.innerHTML = `<polyline points="${this.apart.map(at).join(" ")}"/><line x1="${x}" x2="${x}" y1="0" y2="${TALL}"/>`;
     svg.setAttribute("aria-label", `Distance by t, at most ${most.toFixed(3)}`);
   }
