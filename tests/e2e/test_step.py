@@ -147,7 +147,7 @@ def test_a_drawing_is_branched_and_compared(page, enlarged):
     page.locator("#change input").click()
     page.get_by_role("option", name="Paint bright").click()
     draw_across(page, enlarged, 0.15)
-    assert page.locator(f"{ROOT} .ddpm-drawn").count() == 2
+    assert page.locator(f"{ROOT} .ddpm-drawn:visible").count() == 2
     count = page.locator("#branches input[type=number]")
     count.fill("4")
     count.press("Tab")
