@@ -152,7 +152,7 @@ def test_a_drawing_is_branched_and_compared(page, enlarged):
     count.fill("4")
     count.press("Tab")
     page.locator("#branch").press("Enter")
-    over(page, "painted bright at t = 667, 4 continuations of picture 1")
+    over(page, "painted bright at t = 667 · 4 continuations of picture 1")
 
     page.locator(f"{ROOT} [data-part=first]").click()
     page.wait_for_selector("#player [data-step='2']", state="attached")
