@@ -123,7 +123,7 @@ def build_app(tabs: Sequence[TabRow] = TABS) -> gr.Blocks:
         gr.Markdown(INTRO)
         build_lessons(shared.links)
         line = link_line()
-        with gr.Tabs() as all_tabs:
+        with gr.Tabs(overflow_behavior="wrap") as all_tabs:
             for row in tabs:
                 if row.needs_model and shared.choice is None:
                     continue

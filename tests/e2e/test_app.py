@@ -158,6 +158,7 @@ def test_phone_width_has_no_sideways_scrolling(page: Any, url: str) -> None:
     page.set_viewport_size({"width": 390, "height": 844})
     page.goto(url)
     page.locator("#go").wait_for()
+    assert page.locator(".overflow-menu:visible").count() == 0  # no tab hides in it
     for tab in ("Generate", "Forward noising"):
         page.get_by_role("tab", name=tab).click()
         page.wait_for_timeout(300)
