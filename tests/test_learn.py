@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import time
 from pathlib import Path
 from typing import Any
 
@@ -98,6 +99,16 @@ def test_it_is_stopped_and_goes_on_with_another_rate(tools: Tools) -> None:
     assert report.numbers["images"] > 320
     assert after[2]["lr"] == pytest.approx(1e-4, rel=0.05)  # the warm-up has still a step to go
     assert report.numbers["losses"][:2] == [row["train"] for row in rows]
+
+
+def test_time_that_others_take_is_no_training() -> None:
+    net = ModelConfig(size=8, channels=1, width=8, multipliers=(1,), attention=(4,), time_dim=16)
+    config = dataclasses.replace(learn.TRAIN, batch_size=2, images=8)
+    seconds = 0.0
+    for at in train(net, learn.PROCESS, config, digits("mnist", 8, 1, True)):
+        seconds = at.seconds
+        time.sleep(0.7)
+    assert seconds < 2.1  # the three sleeps before the last step
 
 
 def test_what_was_learned_is_kept(tools: Tools) -> None:

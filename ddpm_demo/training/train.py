@@ -35,7 +35,7 @@ class Progress:
         step, images: done so far, over all sessions of the run.
         loss: of this step, the mean over its batch and the devices.
         lr: learning rate of this step.
-        seconds: spent so far, over all sessions.
+        seconds: spent in training so far, over all sessions; not where the caller spends its own.
         rate: images per second since it was last started.
         done: share of the run, 0 to 1.
         report: at the end of a stretch of `preview_every` images, else None.
@@ -235,7 +235,9 @@ def steps_of(run: Trainer, out: Path | None, should_stop: Callable[[], bool]) ->
                 save_run(out, run)
                 RunFolder(out).add(_row(run, lr, report), report.preview)
         rate = (run.images - first) / max(time.monotonic() - started, 1e-9)
+        left = time.monotonic()
         yield Progress(run.step, run.images, loss, lr, run.seconds, rate, run.done(), report)
+        started += time.monotonic() - left  # what others did meanwhile is no training
         if stop:
             return
 
