@@ -13,7 +13,7 @@ from ddpm_demo.models.zoo import facts
 from ddpm_demo.ui.components.links import Links, Part, Read, whole
 from ddpm_demo.ui.finetune import link as finetune
 from ddpm_demo.ui.forward import link as forward
-from ddpm_demo.ui.generate import handlers
+from ddpm_demo.ui.generate import handlers, swaps
 from ddpm_demo.ui.generate import link as generate
 from ddpm_demo.ui.measure import link as measure
 
@@ -248,3 +248,16 @@ def test_a_change_that_is_told_twice_keeps_what_a_link_said(
     *values, held = next(handlers.chosen({}, "cifar10", 16, held))
     assert held == "cifar10"
     assert any(value != handlers.SKIP for value in values)
+
+
+@pytest.mark.parametrize("words", swaps.offered())
+def test_a_swap_changes_one_setting(words: str) -> None:
+    model = facts("cifar10")
+    config = defaults(model).but(seed=7, steps=9)
+    after = swaps.SWAPS[words](RunSpec("cifar10", config))
+    changed = [k for k, v in vars(after.sample).items() if v != getattr(config, k)]
+    assert len(changed) == 1 or after.model == swaps.LAPLACE
+    assert after.sample.seed == 7
+    values = swaps.swapped(RunSpec("cifar10", config), model, words)
+    assert values[3]["value"] == after.sample.steps
+    assert values[-3] == 7

@@ -48,9 +48,9 @@ PLAYER = Path(__file__).resolve().parents[1] / "ui" / "components" / "player"
 SCRIPTS = (
     *("words.js", "recording.js", "pictures.js", "files.js", "gradio.js", "hand.js"),
     *("opening.js", "maths.js", "curve.js", "step.js", "probe.js", "brush.js", "tree.js"),
-    *("branches.js", "link.js", "take_home.js", "player.js"),
+    *("branches.js", "link.js", "take_home.js", "present.js", "../compare/compare.js", "player.js"),
 )
-STYLES = ("player.css", "step.css")
+STYLES = ("player.css", "step.css", "present.css", "../compare/compare.css")
 EPS_RANGE = 3  # eps_hat is seen from -3 to 3
 MOST_CHARS = 8_000_000  # of base64 in a file; a longer run gives fewer frames
 PANES = {

@@ -120,7 +120,7 @@ def build_app(tabs: Sequence[TabRow] = TABS) -> gr.Blocks:
     """The page, ready for `launch(**LAUNCH)`."""
     shared = Shared(local=not settings.strangers, links=Links())
     with Page(title=TITLE, delete_cache=(600, 3600)) as page:
-        gr.Markdown(INTRO)
+        gr.Markdown(INTRO, elem_id="intro")
         build_lessons(shared.links)
         line = link_line()
         with gr.Tabs(overflow_behavior="wrap") as all_tabs:

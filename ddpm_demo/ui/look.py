@@ -9,7 +9,12 @@ import gradio as gr
 # The app serves its fonts itself, so the page works with no network at all. Of the default font's
 # weights, 600 lacks most letters.
 FONT = gr.themes.LocalFont("Source Sans Pro", weights=(400, 700))
+# Gradio's own small sizes, 9 to 12 px, can't be read from the back row.
+SIZES = gr.themes.Size(
+    name="readable", xxs="14px", xs="14px", sm="14px", md="14px", lg="16px", xl="22px", xxl="26px"
+)
 THEME = gr.themes.Default(
+    text_size=SIZES,
     primary_hue="teal",
     neutral_hue="slate",
     radius_size="md",

@@ -59,6 +59,7 @@ def test_a_link_makes_its_run_and_a_reload_keeps_it(page: Any, url: str) -> None
     assert shown(page) == ["mnist", "3", "9", "4"]
     assert not page.locator("#link-line").is_visible()
 
+    has(page, "steps=3", "n=4", "class=3+-+three,5+-+five")
     page.evaluate("() => { navigator.clipboard.writeText = () => Promise.reject(); }")
     page.get_by_role("button", name="Copy link").click()
     link = page.get_by_role("textbox", name="Link to this page").input_value()

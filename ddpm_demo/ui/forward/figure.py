@@ -21,7 +21,7 @@ FIGURE = """
 
 PLOT = """
 <div class="plot {kind}">
-  <h4><span>{title}</span></h4>
+  <h2><span>{title}</span></h2>
   <div class="area">
     <div class="axis y">{ticks}</div>
     <svg viewBox="0 0 100 100" preserveAspectRatio="none" role="img" aria-label="{label}">
@@ -33,7 +33,7 @@ PLOT = """
   <div class="axis x"><span>0</span><span><i>t</i></span><span class="T"></span></div>
 </div>"""
 
-STRIP = '<div class="{view}"><h4><span class="key"></span>{name}</h4><div></div></div>'
+STRIP = '<div class="{view}"><h2><span class="key"></span>{name}</h2><div></div></div>'
 
 PLOTS = [
     {

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 from ddpm_demo.inference.spec import defaults
@@ -58,11 +58,16 @@ def make(name: str) -> None:
             updates=updates(checkpoint, config),
             id=runs.begin(EVERYBODY, record),
         )
-        parts = [json.loads(message) for message in messages if isinstance(message, str)]
-        _tell(run=parts[0]["run"], frames=[frame for part in parts for frame in part["frames"]])
+        _tell(**told(messages))
     finally:
         if "words" in _told:
             _tell()
+
+
+def told(messages: Iterable[Any]) -> dict[str, Any]:
+    """What a page is told of a run, of the messages of its stream."""
+    parts = [json.loads(message) for message in messages if isinstance(message, str)]
+    return {"run": parts[0]["run"], "frames": [frame for part in parts for frame in part["frames"]]}
 
 
 def _tell(**what: Any) -> None:

@@ -11,7 +11,7 @@ import gradio as gr
 
 from ddpm_demo.catalog import SAMPLERS
 from ddpm_demo.config import SampleConfig
-from ddpm_demo.config.setting import number
+from ddpm_demo.config.setting import number, one_of
 from ddpm_demo.diffusion.timesteps import parse_timesteps
 from ddpm_demo.diffusion.walk import Step
 from ddpm_demo.inference import given, timing
@@ -21,12 +21,14 @@ from ddpm_demo.inference.labels import class_words, parse_classes
 from ddpm_demo.inference.record import Record
 from ddpm_demo.inference.spec import RunSpec
 from ddpm_demo.inference.updates import updates
+from ddpm_demo.models.zoo import available
 from ddpm_demo.ui.components import controls, player
 from ddpm_demo.ui.components.model_choice import Selected, find, most_pictures
 from ddpm_demo.ui.components.pad import drawn
 from ddpm_demo.ui.generate import link
 from ddpm_demo.ui.generate.asked import TIMES, Asked
 from ddpm_demo.ui.generate.asked_change import breakpoints
+from ddpm_demo.ui.generate.swaps import SWAPS, swapped
 from ddpm_demo.ui.server import runtime, settings
 from ddpm_demo.ui.server.errors import friendly
 from ddpm_demo.ui.server.runs import runs
@@ -255,3 +257,13 @@ def query(own: Mapping[str, str], name: Any, *values: Any) -> Any:
     except REFUSED:
         return SKIP
     return link.query_of(spec, selected.checkpoint)
+
+
+@friendly
+def swap(own: Mapping[str, str], words: Any, name: Any, *values: Any) -> Iterator[Any]:
+    """The controls with one setting swapped: as `link.read` returns them."""
+    one_of("swap", words, tuple(SWAPS))
+    one_of("model of a swap", name, tuple(available()))
+    selected = find(name, own)
+    spec = RunSpec(name, sample_config(selected, Asked(*values)))
+    yield swapped(spec, selected.checkpoint, words)

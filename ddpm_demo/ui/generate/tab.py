@@ -20,6 +20,7 @@ from ddpm_demo.ui.generate import link
 from ddpm_demo.ui.generate.asked import TIMES, Asked
 from ddpm_demo.ui.generate.first_run import first_run
 from ddpm_demo.ui.generate.pausing_tab import AGAIN, Pausing, build_pausing, connect_pausing
+from ddpm_demo.ui.generate.swaps import offered
 from ddpm_demo.ui.server import settings
 from ddpm_demo.ui.server.lazy import called, streamed
 from ddpm_demo.ui.server.runs import new_visitor, runs
@@ -125,6 +126,7 @@ def build_generate_tab(any_repo: bool = False, links: Links | None = None) -> Mo
             n = gr.Slider(1, MOST, SampleConfig.n, step=1, label=text("n")["label"], elem_id="n")
             time, sampler, steps = _length(model, best)
             seed = controls.seed_box("seed")
+            swap = _swap()
             rest = _more(model, best)
             build_hub_entry(choice, any_repo)
     asked = Asked(
@@ -133,26 +135,64 @@ def build_generate_tab(any_repo: bool = False, links: Links | None = None) -> Mo
     _connect_runs(choice, asked, buttons, box, denoise, screen)
     shown = [line, sampler, steps, asked.spacing, asked.variance, asked.clip, asked.start]
     shown += [labels, guidance, n]
-    held = gr.State(first)
+    held = _connect_controls(choice, asked, pace, time, shown)
+    read = [name, *shown, seed, asked.eta, box.first[1], held]
+    _connect_swap(choice, asked, swap, read)
+    _add_link(links or Links(), choice, asked, read)
+    return choice
+
+
+def _connect_controls(
+    choice: ModelChoice, asked: Asked, pace: gr.HTML, time: gr.Dropdown, shown: list[Any]
+) -> gr.State:
+    """What a model and each setting change.
+
+    Returns:
+        the name of the model that the controls were last set for.
+    """
+    held = gr.State(first_model())
     timed, fitted = _connect_settings(choice, asked, pace, time)
     chosen = _connect_model(choice, pace, asked, [*shown, held])
     chosen.then(*timed, **QUICK).then(*fitted, **QUICK)
-    if links is not None:
-        _add_link(links, choice, asked, [*shown, seed, asked.eta, box.first[1], held])
-    return choice
+    return held
 
 
 def _add_link(links: Links, choice: ModelChoice, asked: Asked, read: list[Any]) -> None:
     """What a link holds of the tab.
 
     Args:
-        read: as `link.read` returns their values, after the model's.
+        read: as `link.read` returns their values.
     """
     texts = read[-2]
     changes = [control.change for control in (choice.name, *asked.all(), texts)]
-    part = Part("generate", link.NAMES, link.read, [choice.name, *read], go="go")
+    part = Part("generate", link.NAMES, link.read, read, go="go")
     inputs = [choice.own, choice.name, *asked.all(), texts]
     links.add(part, changes, called(f"{HANDLERS}:query"), inputs=inputs)
+
+
+def _swap() -> gr.Dropdown:
+    """The usual experiments."""
+    return gr.Dropdown(
+        offered(),
+        value=None,
+        label="Swap one setting",
+        info="Keeps this run, and makes the next one beside it.",
+        elem_id="swap",
+    )
+
+
+def _connect_swap(choice: ModelChoice, asked: Asked, swap: gr.Dropdown, read: list[Any]) -> None:
+    """The run is kept, a setting changes, and the next run begins.
+
+    Args:
+        read: as `link.read` returns their values.
+    """
+    keep = "() => { document.querySelector('#player [data-part=keep]')?.click(); }"
+    again = "() => { document.getElementById('go')?.click(); return null; }"
+    inputs = [choice.own, swap, choice.name, *asked.all()]
+    kept = swap.input(None, js=keep, **QUIET)
+    done = kept.then(streamed(f"{HANDLERS}:swap"), inputs, read, **QUIET)
+    done.success(None, outputs=swap, js=again, **QUIET)
 
 
 def _picture() -> gr.Button:

@@ -26,6 +26,7 @@ from ddpm_demo.ui.components.player.messages import note as note
 from ddpm_demo.ui.components.player.messages import paused as paused
 from ddpm_demo.ui.components.player.messages import starting as starting
 from ddpm_demo.ui.components.player.messages import stream as stream
+from ddpm_demo.ui.components.player.qr import qr_code
 from ddpm_demo.ui.components.player.source import sampler_code
 from ddpm_demo.ui.server.runs import pixels
 
@@ -71,7 +72,7 @@ def Player(
         step: keep room for what a step computes, before the first run brings it.
         opening: asked by a page that has shown nothing yet; returns a run to play, words to show
             until it is there, or nothing.
-        link: the tab whose links hold what is shown, if there is one.
+        link: the tab whose links hold what is shown, if there is one. Its runs can be kept.
         options: of `gr.HTML`: elem_id, visible ...; and `again`, the id of a button that makes the
             run that is shown once more.
     """
@@ -84,7 +85,7 @@ def Player(
         # Not as css_template: that is compiled and set again at each message.
         head=f"<style>{styles}</style>",
         apply_default_css=False,
-        server_functions=[export_film, sampler_code, web_page, pixels, *own],
+        server_functions=[*(export_film, sampler_code, qr_code, web_page, pixels), *own],
         opening=opening.__name__ if opening else "",
         labels=list(panels),
         panes=list(PANELS) if step else [],

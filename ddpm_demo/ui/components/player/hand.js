@@ -10,6 +10,7 @@ export function listen(player) {
     last: () => player.go(player.frames.length - 1),
     live: () => player.go(player.frames.length - 1),
     one: () => player.alone(player.one === null ? 0 : null),
+    keep: () => player.compare.keep(player.recording),
     link: () => player.link.copy(),
   };
   for (const [name, act] of Object.entries(actions)) {

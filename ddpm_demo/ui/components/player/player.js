@@ -1,5 +1,6 @@
 // The browser's half of the player. Python joins these modules into one script, as Gradio takes it.
 
+import { Compare } from "../compare/compare.js";
 import { Branches } from "./branches.js";
 import { Brush } from "./brush.js";
 import { cut, download, framesOf } from "./files.js";
@@ -8,6 +9,7 @@ import { listen } from "./hand.js";
 import { Link } from "./link.js";
 import { openWith } from "./opening.js";
 import { Pictures } from "./pictures.js";
+import { Present } from "./present.js";
 import { Probe } from "./probe.js";
 import { Recording } from "./recording.js";
 import { StepView } from "./step.js";
@@ -47,6 +49,9 @@ class Player {
     this.branches = new Branches(this);
     this.link = props.link && globalThis.ddpmLinks ? new Link(this) : null;
     this.part("link").hidden = !this.link;
+    this.present = new Present(this);
+    this.compare = new Compare(this.part("stage"), this.part("kept"));
+    this.part("keep").hidden = !props.link;
     listen(this);
   }
 
@@ -78,6 +83,7 @@ class Player {
     this.pictures.paint(frame, moment(this.recording.header, frame));
     this.probe.show();
     this.branches.show();
+    this.compare.show(frame);
     this.element.dataset.step = frame.step;
   }
 
@@ -234,6 +240,7 @@ class Player {
     this.root.style.setProperty("--ratio", (header.columns * header.w) / (rows * header.h));
     this.pictures.layout(header, this.one);
     this.probe.begin();
+    this.compare.begin(recording);
     this.voice.say(header.title || "Started");
     this.trigger?.("begun");
   }

@@ -1,0 +1,150 @@
+"""Pictures, timeline, Play, t and the main button are on one screen, whatever its size; the stage
+can have all of it; and axe-core finds nothing that keeps somebody out."""
+
+import os
+import shutil
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from ddpm_demo.config import SampleConfig
+from ddpm_demo.inference.generate import generate
+from ddpm_demo.inference.updates import updates
+from ddpm_demo.ui.components import player
+from ddpm_demo.ui.generate import first_run
+
+pytestmark = pytest.mark.e2e
+
+AXE = "axe-core@4.11.0"
+FOUND = """async () => {
+  const { violations } = await axe.run({ exclude: [["footer"]] }); // which is Gradio's own
+  return violations.map(({ id, nodes }) => [id, ...nodes.map(({ html }) => html.slice(0, 200))]);
+}"""
+SIZES = [(1366, 625), (1280, 800), (1920, 1080), (390, 844), (844, 390)]
+TABS = {
+    "Generate": ("#player", "[data-part=slider]", "[data-part=play]", "[data-part=status]", "#go"),
+    "Forward noising": ("#noiser", ".t", ".play", ".now", ".own"),
+    "Fine-tune": (
+        "#tuner",
+        "[data-part=slider]",
+        "[data-part=play]",
+        "[data-part=status]",
+        "#tune",
+    ),
+}
+SETTLED = "() => new Promise((done) => requestAnimationFrame(() => requestAnimationFrame(done)))"
+BOXES = """([stage, names]) => {
+  const root = document.querySelector(stage);
+  const pictures = [...root.querySelectorAll("figure:not([hidden]) canvas")];
+  const parts = names.map((n) => root.querySelector(n) ?? document.querySelector(n));
+  return [...pictures, ...parts].map((part) => {
+    const { x, y, right, bottom } = part.getBoundingClientRect();
+    return [Math.round(x), Math.round(y), Math.round(right), Math.round(bottom)];
+  });
+}"""
+
+
+@pytest.fixture(scope="module")
+def url(serve: Any) -> str:
+    from ddpm_demo.ui.app import LAUNCH, build_app
+
+    fixed = ("ssr_mode", "run_history")  # `serve` sets these
+    return str(serve(build_app(), **{k: v for k, v in LAUNCH.items() if k not in fixed}))
+
+
+@pytest.fixture
+def told(tiny: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The app's first run is there, here of a tiny network."""
+    checkpoint, config = tiny(), SampleConfig(steps=8, labels=None)
+    steps = generate(checkpoint, config)
+    said = updates(checkpoint, config)
+    messages = player.stream(steps, panels=player.STEP_PANELS, title="A run", updates=said)
+    monkeypatch.setattr(first_run, "_told", first_run.told(messages))
+
+
+@pytest.fixture
+def opened(page: Any, url: str, told: None) -> Any:
+    """A page that shows the app's first run."""
+    page.goto(url)
+    page.locator("#player [data-run=over]").wait_for(state="attached")
+    yield page
+    page.set_viewport_size({"width": 1280, "height": 800})
+
+
+def test_all_is_on_one_screen(opened: Any) -> None:
+    page = opened
+    for tab, (stage, *names) in TABS.items():
+        page.set_viewport_size({"width": 1366, "height": 625})
+        page.get_by_role("tab", name=tab).click()
+        page.locator(f"{stage} canvas").first.wait_for()
+        page.wait_for_function(f"() => document.querySelector('{stage} canvas').height !== 150")
+        for width, height in SIZES:
+            page.set_viewport_size({"width": width, "height": height})
+            page.evaluate(
+                "new Promise((done) => requestAnimationFrame(() => setTimeout(done, 50)))"
+            )
+            boxes = page.evaluate(BOXES, [stage, names])
+            where = f"{tab} at {width} x {height}: {boxes}"
+            assert min(y for _, y, _, _ in boxes) >= 0, where
+            assert max(bottom for *_, bottom in boxes) <= height, where
+            assert max(right for _, _, right, _ in boxes) <= width, where
+            assert boxes[0][1] == boxes[1][1], where  # side by side
+            assert boxes[0][2] - boxes[0][0] > 110, where
+    page.set_viewport_size({"width": 1920, "height": 1080})
+    box = page.locator(".gradio-container").bounding_box()
+    assert abs(2 * box["x"] + box["width"] - 1920) < 20  # centred
+
+
+def test_the_stage_alone(opened: Any) -> None:
+    page, root = opened, opened.locator("#player .ddpm-player")
+    page.evaluate("ddpmLinks.address = () => new URL('https://lecture.example/?seed=7')")
+    page.keyboard.press("p")
+    page.locator("#player [data-part=qr]").wait_for()
+    assert page.locator("#player [data-part=keys]").is_visible()
+    box = root.bounding_box()
+    size = page.evaluate("[innerWidth, innerHeight]")
+    assert [box["x"], box["y"], box["width"], box["height"]] == [0, 0, *size]
+    assert not page.locator("#player [data-save=gif]").is_visible()
+    small = root.evaluate(
+        """root => [...root.querySelectorAll("*")].filter((e) => e.checkVisibility() &&
+        [...e.childNodes].some((n) => n.nodeType === 3 && n.data.trim()) &&
+        parseFloat(getComputedStyle(e).fontSize) < 20 && !e.closest("sub, msub")).map((e) =>
+        e.outerHTML)"""
+    )
+    assert small == []
+    page.keyboard.press("Home")
+    page.locator("#player [data-step='0']").wait_for(state="attached")
+    page.locator("#player [data-part=keys]").wait_for(state="hidden")
+    page.keyboard.press("Escape")
+    page.locator("#go").wait_for()
+    assert root.bounding_box()["width"] < size[0]
+    assert not page.locator("#player [data-part=qr]").is_visible()
+
+
+@pytest.fixture(scope="module")
+def axe(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """The script of axe-core, which npm fetches."""
+    npm, folder = shutil.which("npm"), tmp_path_factory.mktemp("axe")
+    if npm is None:
+        if os.environ.get("REQUIRE_NODE"):
+            pytest.fail("REQUIRE_NODE is set, but npm is not installed.", pytrace=False)
+        pytest.skip("NO CHECK OF ACCESSIBILITY: npm not found; install Node.js and npm")
+    subprocess.run([npm, "install", "--no-save", "--silent", AXE], cwd=folder, check=True)
+    return Path(folder, "node_modules", "axe-core", "axe.min.js").read_text(encoding="utf-8")
+
+
+@pytest.mark.usefixtures("told")
+@pytest.mark.parametrize("theme", ["light", "dark"])
+def test_nobody_is_kept_out(page: Any, url: str, axe: str, theme: str) -> None:
+    page.goto(f"{url}?__theme={theme}")
+    page.locator("#player .ddpm-player").wait_for()
+    page.evaluate(axe)
+    found = {"before": page.evaluate(FOUND)}
+    page.locator("#player [data-run=over]").wait_for(state="attached")
+    for tab in page.get_by_role("tab").all():
+        tab.click()
+        page.evaluate(SETTLED)
+        found[tab.inner_text()] = page.evaluate(FOUND)
+    assert {where: what for where, what in found.items() if what} == {}
