@@ -260,4 +260,4 @@ def test_a_swap_changes_one_setting(words: str) -> None:
     assert after.sample.seed == 7
     values = swaps.swapped(RunSpec("cifar10", config), model, words)
     assert values[3]["value"] == after.sample.steps
-    assert values[-3] == 7
+    assert values[-4] == 7
