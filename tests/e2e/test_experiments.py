@@ -80,9 +80,12 @@ def test_it_learns_and_the_model_is_kept(page: Any, url: str) -> None:
     result.get_by_text("Loss by t").wait_for()
     page.get_by_label("Go on").check()
     page.locator("#experiment-run").click()
+    page.locator("#experiment-stop").wait_for()  # what the run before said is gone
     done(page)
     page.locator("#experiment-keep").click()
-    page.locator("#experiment-line").get_by_text("is in the model list of Generate").wait_for()
+    page.locator("#experiment-line").get_by_text(
+        "is in the model list of Generate"
+    ).first.wait_for()
 
 
 def test_stop_and_bad_values(page: Any, url: str) -> None:
