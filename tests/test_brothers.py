@@ -20,6 +20,7 @@ import ddpm_demo as dd
 from ddpm_demo import data as d
 from ddpm_demo.cli import main
 from ddpm_demo.cli.common import suffix
+from ddpm_demo.config import SampleConfig
 from ddpm_demo.data import folder as folders
 from ddpm_demo.evaluation import inception
 from ddpm_demo.inference.generate import metadata
@@ -215,7 +216,7 @@ def test_a_proxy_that_can_not_be_used_is_said(
 
 def test_files_name_their_class(tiny: Tiny) -> None:
     classes = tiny(num_classes=3).classes
-    run = RunSpec("m", dd.api.SampleConfig(labels=(1,), guidance=1.5, steps=9, seed=4))
+    run = RunSpec("m", SampleConfig(labels=(1,), guidance=1.5, steps=9, seed=4))
     about = metadata("m", run.sample, classes)
     assert about["class"] == "kind 1"
     assert file_name("gif", about) == "ddpm-m-kind-1-w1-5-ddim-9-seed4.gif"
@@ -225,7 +226,7 @@ def test_files_name_their_class(tiny: Tiny) -> None:
     assert RunSpec.from_metadata(numbered) == RunSpec.from_metadata(numbered, classes) == run
     older = {("label" if key == "class" else key): text for key, text in numbered.items()}
     assert RunSpec.from_metadata(older) == run
-    free = metadata("m", dd.api.SampleConfig(labels=None, steps=9))
+    free = metadata("m", SampleConfig(labels=None, steps=9))
     assert file_name("gif", free) == "ddpm-m-any-ddim-9-seed0.gif"
     assert RunSpec.from_metadata(free, classes).sample.labels is None
 

@@ -704,7 +704,7 @@ def test_a_path_may_begin_with_the_home_folder(
     assert not (here / "~").exists()
     capsys.readouterr()
     assert run("sample --model tiny --out ~nobody-of-that-name/a.png") == 2
-    assert "the home folder is not known" in capsys.readouterr().err
+    assert "there is no home folder for its ~nobody-of-that-name" in capsys.readouterr().err
 
 
 def test_no_home_is_needed_for_help(here: Path) -> None:

@@ -439,11 +439,8 @@ def test_a_cache_that_cannot_be_written_is_refused_before_the_work(
 def test_without_a_home_the_cache_is_asked_for(
     here: Path, capsys: Capture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def homeless() -> Path:
-        raise RuntimeError("Could not determine home directory.")
-
     monkeypatch.setattr("ddpm_demo.files.cache_folder", cache_folder)
-    monkeypatch.setattr(Path, "home", homeless)
+    monkeypatch.setenv("HOME", "")
     assert run(f"{LINE} -n 40 --steps 2") == 2
     assert "no place for samples: name one (--cache)" in capsys.readouterr().err
     assert run(f"{LINE} -n 40 --steps 2 --cache samples") == 0
