@@ -157,6 +157,7 @@ def test_a_drawing_is_branched_and_compared(page, enlarged):
     page.locator(f"{ROOT} [data-part=first]").click()
     page.wait_for_selector("#player [data-step='2']", state="attached")
     tree = page.locator(f"{ROOT} [data-part=tree]")
+    tree.locator("g").nth(1).wait_for(state="attached")
     assert tree.locator("g").count() == 2
     start, wide = (tree.locator("g path:not(.wide)").nth(k).get_attribute("d") for k in (0, 1))
     assert start == "M0.0 7V7H1000.0"
