@@ -14,7 +14,7 @@ import gradio as gr
 
 from ddpm_demo.config.setting import one_of, require
 from ddpm_demo.inference.spec import shortened
-from ddpm_demo.ui.components.links import Read, listed, whole
+from ddpm_demo.ui.components.links import Read, checked, listed, whole
 from ddpm_demo.ui.components.model_choice import first_model
 from ddpm_demo.ui.finetune.asked import ALL, BATCH, GRIDS, LR, STEPS, UNITS, Asked
 
@@ -47,13 +47,8 @@ def read(given: dict[str, str]) -> Read:
         "lr": _above_0,
         "grids": lambda name, text: whole(name, text, 1, 40),
     }
-    values: dict[str, Any] = {}
-    for field, name in FIELDS.items():
-        if name in given:
-            try:
-                values[field] = checks[name](name, given[name])
-            except ValueError as error:
-                problems.append(str(error))
+    values, wrong = checked(given, FIELDS, checks)
+    problems += wrong
     other = model.name != first
     shown = {field: gr.update(value=value) for field, value in values.items()}
     if other:

@@ -11,7 +11,7 @@ import gradio as gr
 from ddpm_demo.config.setting import one_of
 from ddpm_demo.inference.spec import RunSpec
 from ddpm_demo.ui.components import controls
-from ddpm_demo.ui.components.links import Read, listed, whole
+from ddpm_demo.ui.components.links import Read, checked, listed, whole
 from ddpm_demo.ui.components.model_choice import first_model
 from ddpm_demo.ui.measure.asked import ALL, IMAGES_MOST, N_MOST, Asked, metrics
 
@@ -47,13 +47,8 @@ def read(given: dict[str, str]) -> Read:
         "class": lambda *_: controls.class_options(model, config.labels)["value"],
         "guidance": lambda *_: min(config.guidance, controls.GUIDANCE_MOST),
     }
-    values: dict[str, Any] = {}
-    for field, name in FIELDS.items():
-        if name in given:
-            try:
-                values[field] = checks[name](name, given[name])
-            except ValueError as error:
-                problems.append(str(error))
+    values, wrong = checked(given, FIELDS, checks)
+    problems += wrong
     shown = {field: gr.update(value=value) for field, value in values.items()}
     if spec.model != first or "labels" in values:
         shown["labels"] = gr.update(**controls.class_options(model, config.labels))

@@ -187,6 +187,27 @@ def listed(name: str) -> Facts:
     return facts(name)
 
 
+def checked(
+    given: Mapping[str, str],
+    fields: Mapping[str, str],
+    checks: Mapping[str, Callable[[str, str], Any]],
+) -> tuple[dict[str, Any], list[str]]:
+    """The values of a link by field, and a sentence on each that can't be used.
+
+    Args:
+        fields: the name in a link of each field.
+        checks: by that name, what makes a value of name and text, or raises `ValueError`.
+    """
+    values, problems = {}, []
+    for key, name in fields.items():
+        if name in given:
+            try:
+                values[key] = checks[name](name, given[name])
+            except ValueError as error:
+                problems.append(str(error))
+    return values, problems
+
+
 def whole(name: str, text: str, low: int, high: int) -> int:
     """The whole number that a link says.
 
