@@ -51,6 +51,7 @@ def test_each_card_runs_and_is_saved(page: Any, url: str) -> None:
     result = page.locator("#experiment-result")
     done(page)
     result.get_by_text("mnist from seed 3").wait_for()
+    result.locator("img").nth(1).wait_for(state="attached")
     assert result.locator("img").count() == 2
     assert "ab_s, 1 - ab_s" in result.locator("pre .wrong").inner_text()
     with page.expect_download() as saved:
@@ -80,7 +81,9 @@ def test_it_learns_and_the_model_is_kept(page: Any, url: str) -> None:
     result.get_by_text("Loss by t").wait_for()
     page.get_by_label("Go on").check()
     page.locator("#experiment-run").click()
-    page.locator("#experiment-stop").wait_for()  # what the run before said is gone
+    page.wait_for_function(  # what the run before said is gone
+        f"() => !document.querySelector('#experiment-line').textContent.includes('{DONE}')"
+    )
     done(page)
     page.locator("#experiment-keep").click()
     page.locator("#experiment-line").get_by_text(

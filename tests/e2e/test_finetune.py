@@ -204,6 +204,7 @@ def test_stopped_and_continued_is_as_unbroken(
 ) -> None:
     from ddpm_demo.ui.components.model_choice import find
     from ddpm_demo.ui.finetune import handlers as tuning
+    from ddpm_demo.ui.finetune.asked import ALL
     from ddpm_demo.ui.server import disk
 
     # In bfloat16, another number of cores changes more.
@@ -224,7 +225,7 @@ def test_stopped_and_continued_is_as_unbroken(
     tab.wait_for_function(f"() => {STEP} === 20")
     continued = downloaded(tab, tmp_path / "continued.safetensors")
 
-    asked = (f"folder:{place / 'pictures'}", tuning.ALL, STEPS, "steps", 8, 0.005, 8, "auto")
+    asked = (f"folder:{place / 'pictures'}", ALL, STEPS, "steps", 8, 0.005, 8, "auto")
     plan = tuning.plan(True, find("plain", {}), tuning.Asked(*asked))
     with pytest.raises(StopIteration) as end:
         next(plan)

@@ -43,7 +43,7 @@ def url(serve: Any, gates: Gates) -> Iterator[str]:
     from ddpm_demo.ui.generate import handlers as tab
     from ddpm_demo.ui.server import settings
 
-    real = tab.generate
+    real = tab.play
 
     def held(*args: Any, **options: Any) -> Iterator[Any]:
         steps = real(*args, **options)
@@ -58,7 +58,7 @@ def url(serve: Any, gates: Gates) -> Iterator[str]:
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(settings, "RUNS", 1)
-        patch.setattr(tab, "generate", held)
+        patch.setattr(tab, "play", held)
         patch.setattr(tuning, "plan", fail)
         fixed = ("ssr_mode", "run_history")  # `serve` sets these
         yield str(serve(build_app(), **{k: v for k, v in LAUNCH.items() if k not in fixed}))
