@@ -527,6 +527,16 @@ def test_only() -> None:
         images(()).only("cow")
 
 
+def test_a_part_has_as_many_of_each_class() -> None:
+    """Labels 0, 1, 2, 1, 0, 1: the first of each class, then the second, then the third."""
+    assert images().part("6").tolist() == [0, 1, 2, 4, 3, 5]
+    assert images().part("3").tolist() == [0, 1, 2]
+    assert images().part("3:6").tolist() == [4, 3, 5]
+    for words in ("0", "7", "3:3", "-1", "4:2", "x", "", "1:2:3", "9" * 5000):
+        with pytest.raises(ValueError, match="allowed is a number from 1 to 6, or FROM:TO"):
+            images().part(words)
+
+
 def test_batch() -> None:
     x = Images(torch.tensor([0, 255, 51]).byte().reshape(3, 1, 1, 1), torch.zeros(3))
     got = x.batch(torch.tensor([2, 0, 1, 1]))

@@ -49,6 +49,8 @@ def train(
     pictures = d.load(dataset, **look) if isinstance(dataset, str) else dataset
     if config.only:
         pictures = pictures.only(config.only)
+    if config.pictures:
+        pictures = pictures.take(pictures.part(config.pictures))
     start: ModelConfig | Checkpoint
     if isinstance(model, Model):
         start, process = model.checkpoint, process or model.checkpoint.diffusion

@@ -44,7 +44,8 @@ def train_arguments(p: argparse.ArgumentParser) -> None:
         "--size", type=int, help="pixels a side (default: the data's own; 32 for folders)"
     )
     g.add_argument("--grey", action="store_true", help="train on grey pictures")
-    add_settings(g, c.TrainConfig, ["only", "flip"], changes={"only": {"metavar": "CLASS"}})
+    names = {"only": {"metavar": "CLASS"}, "pictures": {"metavar": "N"}}
+    add_settings(g, c.TrainConfig, ["only", "pictures", "flip"], changes=names)
     g = p.add_argument_group("run")
     g.add_argument(
         "--out", type=path, required=True, help="folder for weights, state, log, previews"
@@ -166,7 +167,7 @@ def _pictures(
     if leader:
         say_skipped(both[0].skipped + both[1].skipped)
     images, held_out = (found.only(o.only) if o.only else found for found in both)
-    return images, held_out
+    return images.take(images.part(o.pictures)) if o.pictures else images, held_out
 
 
 def _classes(o: argparse.Namespace, images: Images) -> int:

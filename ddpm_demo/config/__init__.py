@@ -176,6 +176,9 @@ class TrainConfig:
 
     dataset: str = setting("mnist", "mnist, fashion_mnist, cifar10, folder:PATH")
     only: str | None = setting(None, "train on one class", none="all of them")
+    pictures: str | None = setting(
+        None, "train on so many, all classes alike: 100, or 100:200 for those after", none="all"
+    )
     loss: str = setting("mse", "distance to the target", choices=LOSSES)
     # or min-snr with gamma 5 (Hang et al. 2023, eq. 6)
     weighting: str = setting("none", "of the loss, by t", choices=WEIGHTINGS)

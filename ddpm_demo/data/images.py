@@ -60,6 +60,29 @@ class Images:
         """The pictures at these places, in their order."""
         return replace(self, pixels=self.pixels[index], labels=self.labels[index])
 
+    def part(self, words: str) -> Tensor:
+        """The places of so many pictures: "100" are the first 100, "100:200" those after them.
+
+        The order goes from class to class, and takes the next picture of each: a part has about as
+        many of each class, and parts that don't overlap share no picture.
+
+        Raises:
+            ValueError: the words name no such part.
+        """
+        import torch
+
+        first, _, last = words.rpartition(":")
+        ok = (first or "0").isdecimal() and last.isdecimal() and len(words) < 40
+        start, stop = (int(first or 0), int(last)) if ok else (0, 0)
+        allowed = f"a number from 1 to {len(self):,}, or FROM:TO"
+        require(start < stop <= len(self), "pictures", words, allowed)
+        turn = torch.empty_like(self.labels)  # how many of its class come before it
+        for label in self.labels.unique():
+            mine = (self.labels == label).nonzero()[:, 0]
+            turn[mine] = torch.arange(len(mine))
+        order = turn * (self.labels.max() + 2) + self.labels
+        return order.argsort(stable=True)[start:stop]
+
     def digests(self) -> Tensor:
         """(N,) int64: a hash of each picture and its label; its name and place do not count."""
         import numpy as np
