@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -12,14 +13,14 @@ from ddpm_demo.config import DiffusionConfig
 from ddpm_demo.data import Images, packed
 from ddpm_demo.diffusion.denoiser import Denoiser
 from ddpm_demo.evaluation.classifier import Classifier, ClassifierConfig
-from ddpm_demo.experiments import EXPERIMENTS, copying
+from ddpm_demo.experiments import EXPERIMENTS, copying, few
 from ddpm_demo.experiments.asked import Copying
 from ddpm_demo.experiments.nearest import nearest
-from ddpm_demo.experiments.report import Sheet, Table
+from ddpm_demo.experiments.report import Report, Sheet, Table
 from ddpm_demo.experiments.tools import Tools
 from ddpm_demo.inference.generate import defaults, generate
 from ddpm_demo.media import convert
-from ddpm_demo.models.checkpoint import Checkpoint
+from ddpm_demo.models.checkpoint import Checkpoint, save_checkpoint
 from ddpm_demo.models.exact import Exact
 from ddpm_demo.models.load import load_checkpoint
 
@@ -126,3 +127,41 @@ def test_the_card_finds_what_was_copied(tiny: Callable[..., Checkpoint]) -> None
     assert isinstance(table, Table)
     assert np.array_equal(sheet.cells[0][2], sheet.cells[1][2])
     assert table.rows[0][1:] == ("24", "0.000 ± 0.000")
+
+
+def test_models_of_few_pictures_are_looked_up_among_their_own(
+    zoo: Path, tiny: Callable[..., Checkpoint], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What a network gives back is at no distance; two networks that are the same agree."""
+    g = torch.Generator().manual_seed(0)
+    pixels = torch.randint(0, 256, (40, 1, 8, 8), generator=g).byte()
+    digits = Images(pixels, torch.arange(40) % 10, tuple("0123456789"))
+    for name, part in (("10", "10"), ("half-a", "20"), ("half-b", "20:40")):
+        model = tiny()
+        model.info |= {"dataset": "mnist", "train": {"pictures": part}, "sample": {"steps": 2}}
+        save_checkpoint(zoo / f"{few.PREFIX}{name}", model)
+    known = digits.pixels[digits.part("10")]
+    monkeypatch.setattr(few, "_drawn", drawn := Drawn(known.repeat(3, 1, 1, 1)[: few.N]))
+    *_, report = few.run(0, Tools(data=lambda *_, **__: digits))
+    assert drawn.names == few.names() == [few.PREFIX + n for n in ("10", "half-a", "half-b")]
+    assert report.numbers["mnist-small-10"]["nearest"] == (0, 0)
+    assert report.numbers["mnist-small-10"]["test"][0] > 0
+    assert report.numbers["mnist-small-half-b"]["nearest"][0] > 0  # none of its own
+    assert report.numbers["same"] == (0, 0)
+    assert report.numbers["other"][0] > 0
+    sheet = report.panels[0]
+    assert isinstance(sheet, Sheet)
+    assert [np.array_equal(a[0], b[0]) for a, b in zip(*sheet.cells[:2], strict=True)] == [True] * 8
+    assert not np.array_equal(sheet.cells[4][0], sheet.cells[5][0])
+
+
+class Drawn:
+    """In place of `few._drawn`: the same pictures each time."""
+
+    def __init__(self, pictures: torch.Tensor) -> None:
+        self.pictures, self.names = pictures, list[str]()
+
+    def __call__(self, name: str, _seed: int, _tools: Tools) -> Any:
+        self.names.append(name)
+        yield Report(0, name)
+        return self.pictures

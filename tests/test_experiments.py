@@ -227,7 +227,9 @@ def test_each_bug_changes_the_run_and_leaves_the_right_one_alone(
     )
     if name == "base-model":
         model.info["sample"] = {"labels": [1]}
-    report = last("break", Break(name, seed=3), Tools(load=lambda _: model))
+    raw = tiny(seed=1)
+    tools = Tools(load=lambda wanted: raw if wanted.endswith("-raw") else model)
+    report = last("break", Break(name, seed=3), tools)
     sheet = report.panels[0]
     assert isinstance(sheet, Sheet)
     (right,), (wrong,) = sheet.cells

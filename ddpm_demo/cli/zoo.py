@@ -31,6 +31,7 @@ def ship_arguments(p: argparse.ArgumentParser) -> None:
         metavar="FILE",
         help="JSON: a list of rows with sampler, spacing, steps, calls and distance",
     )
+    p.add_argument("--raw", action="store_true", help="the weights of the last step, without EMA")
     p.add_argument("--history", default="", help="a sentence on interruptions")
     p.set_defaults(run_command=_ship)
 
@@ -92,7 +93,7 @@ def _ship(o: argparse.Namespace) -> None:
     require(sample is None or isinstance(sample, dict), "--sample", o.sample, 'like {"start": 940}')
     samplers = None if o.samplers is None else _json(o.samplers.read_text("utf-8"), "--samplers")
     story = Story(o.commit, o.limits, o.history)
-    ship(o.run, o.folder, story, sample=sample, samplers=samplers)
+    ship(o.run, o.folder, story, sample=sample, samplers=samplers, raw=o.raw)
     print(o.folder)
 
 

@@ -211,6 +211,12 @@ def arrived(dataset: str, folder: Path | None = None) -> tuple[int, int]:
     return min(come, size), size
 
 
+def frame_of(size: int, larger: int) -> int:
+    """Pixels of the black frame that makes digits larger without a blur; 0: none does."""
+    border = larger - size
+    return border // 2 if size == 28 and 0 < border <= 8 and border % 2 == 0 else 0
+
+
 def fitted(pixels: Tensor, size: int | None, channels: int | None) -> Tensor:
     import torch
 
@@ -221,9 +227,8 @@ def fitted(pixels: Tensor, size: int | None, channels: int | None) -> Tensor:
         pixels = (pixels.to(torch.int32) * grey).sum(1, keepdim=True).div(1000).round().byte()
     if size is None or pixels.shape[-1] == size:
         return pixels
-    border = size - pixels.shape[-1]
-    if pixels.shape[-1] == 28 and 0 < border <= 8 and border % 2 == 0:  # MNIST: no blur
-        return torch.nn.functional.pad(pixels, [border // 2] * 4)
+    if frame := frame_of(pixels.shape[-1], size):
+        return torch.nn.functional.pad(pixels, [frame] * 4)
     from torchvision.transforms.v2.functional import resize
 
     return torch.cat([resize(part, [size, size], antialias=True) for part in pixels.split(4096)])

@@ -112,10 +112,14 @@ class Classifier(nn.Module):
     def extract(self, pixels: Tensor) -> tuple[Tensor, Tensor]:
         """(B, dim) features and (B, classes) logits of (B, C, H, W) uint8 pictures.
 
+        Digits in a black frame, as `data.fitted` makes them, are seen without it.
+
         Raises:
             ValueError: pictures of a shape that it wasn't trained for.
         """
         shape = (self.config.channels, self.config.size, self.config.size)
+        if frame := data.frame_of(self.config.size, pixels.shape[-1]):
+            pixels = pixels[..., frame:-frame, frame:-frame]
         seen = tuple(pixels.shape[1:])
         require(seen == shape, "shape of the pictures", seen, f"that of the classifier, {shape}")
         features = self.features(pixels.to(self.head.weight.device).float() / 127.5 - 1)
@@ -175,8 +179,9 @@ def judge_of(checkpoint: Checkpoint) -> Classifier:
     require(dataset in data.DATASETS, "data of the model", dataset, known)
     judge = load_classifier(str(dataset))
     wanted, shape = judge.config, (config.channels, config.size)
+    framed = config.channels == wanted.channels and data.frame_of(wanted.size, config.size) > 0
     require(
-        shape == (wanted.channels, wanted.size),
+        framed or shape == (wanted.channels, wanted.size),
         "channels and size of the model",
         shape,
         f"{(wanted.channels, wanted.size)}, those of the classifier of {dataset}",

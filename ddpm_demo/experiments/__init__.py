@@ -112,8 +112,7 @@ EXPERIMENTS: dict[str, Experiment] = {
             name="break",
             question="What if …?",
             about="The right run beside one with a well-known bug, from the same seed, and the "
-            "line of code that makes the difference. Weights without EMA are among the pictures "
-            "of “How does it learn?”.",
+            "line of code that makes the difference.",
             settings=Break,
             module="breaking",
         ),

@@ -18,6 +18,7 @@ BUG_NAMES = (
     "ddim-sigma",
     "other-noise",
     "base-model",
+    "no-ema",
     "zero-one",
     "no-noise",
     "same-noise",

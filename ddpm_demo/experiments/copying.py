@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 import torch
@@ -11,6 +12,7 @@ import torch
 from ddpm_demo.config.setting import require
 from ddpm_demo.data import Images
 from ddpm_demo.evaluation.classifier import Classifier, judge_of
+from ddpm_demo.experiments import few
 from ddpm_demo.experiments.asked import Copying
 from ddpm_demo.experiments.nearest import Nearest, nearest
 from ddpm_demo.experiments.report import Panel, Plot, Report, Sheet, Table, Words
@@ -19,12 +21,10 @@ from ddpm_demo.inference.generate import defaults
 from ddpm_demo.media import convert
 from ddpm_demo.media.plots import line_plot
 from ddpm_demo.models.checkpoint import Checkpoint
-from ddpm_demo.models.zoo import available
 
 SHOWN, N, TEST, K = 8, 24, 200, 5
 BINS = 20
 FEATURES, AMONG = "features", 40  # of so many that are nearest in pixels
-SMALL = "mnist-small-"  # models of few pictures, where they are shipped
 
 
 def cost(asked: Copying, per_call: Callable[[str, int], float]) -> float:
@@ -103,15 +103,16 @@ def run(asked: Copying, tools: Tools) -> Iterator[Report]:
     panels += _result(asked, found)
     yield Report(0.95, "Looking at them as a classifier does", panels)
     panels += _by_features(found, checkpoint)
-    for name in [name for name in available() if name.startswith(SMALL)]:
-        for done, made in _drawn(tools.load(name), SHOWN, asked, tools):
-            found.pictures[name] = made
-            yield Report(0.95, f"{name}: {done:.0%}", panels)
-        found.look(name, _pixels(found.pictures[name]))
-        panels += (found.sheet(name, f"{name}, from the same noise"),)
-    numbers = {name: {"n": len(near.places), "distances": near.distance[:, 0].tolist()}
-               for name, near in found.near.items()}  # fmt: skip
-    yield Report(1, "", panels, numbers)
+    numbers: dict[str, Any] = {
+        name: {"n": len(near.places), "distances": near.distance[:, 0].tolist()}
+        for name, near in found.near.items()
+    }
+    more: tuple[Panel, ...] = ()
+    for at in few.run(asked.seed, tools):
+        more = at.panels or more
+        numbers |= at.numbers
+        yield Report(0.95, at.line, panels + more)
+    yield Report(1, "", panels + more, numbers)
 
 
 def _by_features(found: _Found, checkpoint: Checkpoint) -> tuple[Panel, ...]:

@@ -186,6 +186,9 @@ def _opening(name: str, checkpoint: Checkpoint, beside: bool) -> str:
     elif init := info.get("init"):
         before = "an earlier version" if init == name else f"[`{init}`](../{init}/README.md)"
         origin = f"trained by this project from the weights of {before}"
+    averaged = "The weights are the exponential moving average, in half precision."
+    if info.get("raw"):
+        averaged = "The weights are those of the last step, not averaged, in half precision."
     return f"""---
 license: mit
 library_name: ddpm_demo
@@ -194,7 +197,7 @@ tags: [ddpm, diffusion, unconditional-image-generation]
 # {name}
 
 A DDPM (Ho, Jain & Abbeel 2020) of {checkpoint.parameters / 1e6:.1f} M parameters, {origin}.
-The weights are the exponential moving average, in half precision.
+{averaged}
 
 ![{SHOWN} samples](samples.png)
 {film}
@@ -219,7 +222,7 @@ def _training(
     )
     return f"""## Training
 
-- Data: {about}
+- Data: {about}{_part(info)}
 - Command: `{command(checkpoint, name)}`
 - Code: commit {story.commit}
 - Pictures seen: {info["images"]:,} in {hours}.{" " * bool(story.history)}{story.history}
@@ -230,6 +233,18 @@ def _training(
 | t | training loss at the end |
 | --- | --- |
 {rows}"""
+
+
+def _part(info: Mapping[str, Any]) -> str:
+    """Which pictures a model saw that didn't see all."""
+    words = info.get("train", {}).get("pictures")
+    if not words:
+        return ""
+    listed = f'ddpm_demo.data.load("{info["dataset"]}").part("{words}")'
+    return (
+        f"\n- Of these it saw the pictures {words} in the order that takes one of each class, "
+        f"then the next of each. `{listed}` lists them."
+    )
 
 
 def _samplers(rows: Sequence[Mapping[str, Any]]) -> str:

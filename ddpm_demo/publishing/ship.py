@@ -18,7 +18,7 @@ from ddpm_demo.files import require_writable, write_atomically
 from ddpm_demo.inference.generate import defaults, generate, metadata, timesteps_of
 from ddpm_demo.media import convert, encode
 from ddpm_demo.media.plots import as_file, line_plot
-from ddpm_demo.models.checkpoint import Checkpoint, model_files, save_checkpoint
+from ddpm_demo.models.checkpoint import Checkpoint, load_tensors, model_files, save_checkpoint
 from ddpm_demo.models.load import load_checkpoint
 from ddpm_demo.publishing import cards
 from ddpm_demo.publishing.cards import Story, card, check_samplers
@@ -36,6 +36,7 @@ def ship(
     *,
     sample: Mapping[str, Any] | None = None,
     samplers: Sequence[Mapping[str, Any]] | None = None,
+    raw: bool = False,
 ) -> Checkpoint:
     """Make `folder` a shipped model out of the finished or paused run in `run`.
 
@@ -44,6 +45,7 @@ def ship(
     Args:
         sample: how the model is best sampled, in the names of `SampleConfig`.
         samplers: rows with what samplers measure, for the app's time limit; see `cards.COLUMNS`.
+        raw: ship the weights of the last step, out of the state, and not their average.
 
     Returns:
         The checkpoint as shipped, read back from its file.
@@ -58,6 +60,12 @@ def ship(
     from_dict(SampleConfig, sample or {})
     require_writable(folder)
     checkpoint = public(load_checkpoint(run))
+    if raw:
+        require(source.resumable(), "RUN", str(run), f"one with {source.state.name}")
+        state, prefix = load_tensors(source.state)[0], "model."
+        own = {k.removeprefix(prefix): v for k, v in state.items() if k.startswith(prefix)}
+        checkpoint.model.load_state_dict(own)
+        checkpoint.info["raw"] = True
     if sample is not None:
         checkpoint.info["sample"] = dict(sample)
     if samplers is not None:
