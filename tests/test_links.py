@@ -12,10 +12,12 @@ from ddpm_demo.inference.spec import RunSpec, defaults
 from ddpm_demo.models.zoo import facts
 from ddpm_demo.ui.components.links import Links, Part, Read, whole
 from ddpm_demo.ui.finetune import link as finetune
+from ddpm_demo.ui.finetune.asked import Asked as TuneAsked
 from ddpm_demo.ui.forward import link as forward
 from ddpm_demo.ui.generate import handlers, swaps
 from ddpm_demo.ui.generate import link as generate
 from ddpm_demo.ui.measure import link as measure
+from ddpm_demo.ui.measure.asked import Asked as MeasureAsked
 
 USUAL = vars(forward.Shown()) | {"timesteps": forward.strip_of(forward.Shown())}
 
@@ -188,7 +190,7 @@ def test_a_link_of_measure() -> None:
     assert (steps["value"], guidance["value"], images["value"]) == (12, 2, 9)
     assert (labels["value"], terms["value"]) == ([model.classes[3]], 20)
     assert against["value"] == model.classes[7]
-    asked = measure.Asked(**{field: held["values"][field] for field in measure.FIELDS})
+    asked = MeasureAsked(**{field: held["values"][field] for field in measure.FIELDS})
     assert measure.query_of("mnist", asked, dict.fromkeys(measure.FIELDS)) == read.query
     assert measure.query_of("cifar10", asked, vars(asked)) == ""
     assert {k: v for k, (v,) in parse_qs(read.query).items()} == given
@@ -226,7 +228,7 @@ def test_a_link_of_finetune() -> None:
     values = [each["value"] for each in (length, unit, batch, lr, grids)]
     assert values == [2, "epochs", 32, 0.0001, 4]
     assert {k: v for k, (v,) in parse_qs(read.query).items()} == given
-    asked = finetune.Asked(dataset="folder:secret", device="cpu", **held["values"])
+    asked = TuneAsked(dataset="folder:secret", device="cpu", **held["values"])
     again = finetune.query_of("fashion-mnist", asked, finetune.USUAL | {"only": "T-shirt/top"})
     assert parse_qs(again) == parse_qs(read.query)
     assert "secret" not in again

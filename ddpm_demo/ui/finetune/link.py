@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 from urllib.parse import urlencode
 
@@ -14,9 +15,10 @@ import gradio as gr
 
 from ddpm_demo.config.setting import one_of, require
 from ddpm_demo.inference.spec import shortened
+from ddpm_demo.ui.components import links
 from ddpm_demo.ui.components.links import Read, checked, listed, whole
 from ddpm_demo.ui.components.model_choice import first_model
-from ddpm_demo.ui.finetune.asked import ALL, BATCH, GRIDS, LR, STEPS, UNITS, Asked
+from ddpm_demo.ui.finetune.asked import ALL, BATCH, GRIDS, LR, STEPS, UNITS
 
 FIELDS = {  # of `Asked`, and what a link calls them
     "only": "class",
@@ -60,18 +62,7 @@ def read(given: dict[str, str]) -> Read:
     return Read([chosen, {"model": model.name, "values": values}, *now], {}, query, problems)
 
 
-def query_of(name: str, asked: Asked, usual: dict[str, Any]) -> str:
-    """What differs from what the tab begins with for a base.
-
-    Args:
-        usual: values by field.
-    """
-    pairs = {} if name == first_model() else {"model": name}
-    for field, word in FIELDS.items():
-        value = getattr(asked, field)
-        if value != usual.get(field, value):
-            pairs[word] = str(value)
-    return urlencode(pairs)
+query_of = partial(links.query_of, FIELDS)
 
 
 def classes(names: list[str], only: str | None = None) -> dict[str, Any]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 from urllib.parse import urlencode
 
@@ -10,10 +11,10 @@ import gradio as gr
 
 from ddpm_demo.config.setting import one_of
 from ddpm_demo.inference.spec import RunSpec
-from ddpm_demo.ui.components import controls
+from ddpm_demo.ui.components import controls, links
 from ddpm_demo.ui.components.links import Read, checked, listed, whole
 from ddpm_demo.ui.components.model_choice import first_model
-from ddpm_demo.ui.measure.asked import ALL, IMAGES_MOST, N_MOST, Asked, metrics
+from ddpm_demo.ui.measure.asked import ALL, IMAGES_MOST, N_MOST, metrics
 
 SAMPLED = ("model", "sampler", "steps", "class", "guidance")
 FIELDS = {  # of `Asked`, and what a link calls them
@@ -54,27 +55,12 @@ def read(given: dict[str, str]) -> Read:
         shown["labels"] = gr.update(**controls.class_options(model, config.labels))
     now = [shown.get(field, gr.skip()) for field in FIELDS]
     chosen = gr.skip() if spec.model == first else gr.update(value=spec.model)
-    pairs = {FIELDS[field]: _text(value) for field, value in values.items()}
+    pairs = {FIELDS[field]: links.words(value) for field, value in values.items()}
     query = urlencode(({"model": spec.model} if spec.model != first else {}) | pairs)
     return Read([chosen, {"model": spec.model, "values": values}, *now], {}, query, problems)
 
 
-def query_of(name: str, asked: Asked, usual: dict[str, Any]) -> str:
-    """What differs from what the tab offers for the model.
-
-    Args:
-        usual: values by field.
-    """
-    pairs = {} if name == first_model() else {"model": name}
-    for field, word in FIELDS.items():
-        value = getattr(asked, field)
-        if value != usual.get(field, value):
-            pairs[word] = _text(value)
-    return urlencode(pairs)
-
-
-def _text(value: Any) -> str:
-    return ",".join(map(str, value)) if isinstance(value, list) else f"{value}"
+query_of = partial(links.query_of, FIELDS)
 
 
 def _metrics(name: str, text: str) -> list[str]:

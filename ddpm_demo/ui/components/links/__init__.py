@@ -13,6 +13,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlencode
 
 import gradio as gr
 
@@ -20,6 +21,7 @@ from ddpm_demo.config.setting import one_of, require
 from ddpm_demo.inference.spec import QUERY_MOST, parts, shortened
 from ddpm_demo.models.zoo import Facts, available, facts
 from ddpm_demo.ui.components.controls import QUICK, QUIET
+from ddpm_demo.ui.components.model_choice import first_model
 
 HERE = Path(__file__).parent
 ASKED = "() => globalThis.ddpmLinks?.asked() ?? ''"
@@ -206,6 +208,26 @@ def checked(
             except ValueError as error:
                 problems.append(str(error))
     return values, problems
+
+
+def query_of(fields: Mapping[str, str], name: str, asked: Any, usual: Mapping[str, Any]) -> str:
+    """What differs from what a tab offers for a model.
+
+    Args:
+        fields: of `asked`, and what a link calls them.
+        usual: values by field.
+    """
+    pairs = {} if name == first_model() else {"model": name}
+    for field_, word in fields.items():
+        value = getattr(asked, field_)
+        if value != usual.get(field_, value):
+            pairs[word] = words(value)
+    return urlencode(pairs)
+
+
+def words(value: Any) -> str:
+    """A value as links hold it."""
+    return ",".join(map(str, value)) if isinstance(value, list) else f"{value}"
 
 
 def whole(name: str, text: str, low: int, high: int) -> int:
