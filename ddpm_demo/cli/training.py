@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from ddpm_demo.models.checkpoint import Checkpoint
     from ddpm_demo.training.train import Progress
 
-NETWORK = ("width", "multipliers", "blocks", "attention", "norm", "dropout")
+NETWORK = ("width", "multipliers", "blocks", "attention", "time_dim", "norm", "dropout")
 LENGTH = ("images", "epochs", "minutes")
 OPTIMISATION = (
     *("loss", "weighting", "batch_size", "lr", "warmup", "decay"),

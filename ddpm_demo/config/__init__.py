@@ -64,7 +64,7 @@ class ModelConfig:
     norm_eps: float = 1e-6
     dropout: float = setting(0.0, "in residual blocks", low=0, high=0.95)
     scale_shift: bool = True  # time embedding as scale and shift; False: added (Ho et al.)
-    time_dim: int | None = 512  # width of the time embedding; None: 4 * width of the first level
+    time_dim: int | None = setting(512, "width of the time embedding")  # None: 4 * the width
     freq_shift: int = 0  # of the sinusoids: 1 in Ho et al.'s code
     flip_sin_to_cos: bool = False  # cosines before sines
     downsample: str = "conv"  # "conv" (stride 2), or "resnet": in a residual block after attention

@@ -165,7 +165,7 @@ def _raw(checkpoint: Checkpoint, run: SampleConfig, load: Callable[[str], Checkp
 
 LINEAR = "mnist-linear"  # a small model with Ho et al.'s schedule
 DDPM = {"sampler": "ddpm", "steps": 10, "variance": "beta_tilde"}
-LAPLACE: dict[str, Any] = {"sampler": "ddpm", "steps": 25}
+LAPLACE: dict[str, Any] = {"sampler": "ddpm", "steps": 10}
 
 BUGS: dict[str, Bug] = {
     bug.name: bug
@@ -179,8 +179,8 @@ BUGS: dict[str, Bug] = {
             'return split(prediction.x0.clamp(-1, 1), x_t, alpha_bar, "x0")',
             "return prediction",
             _unclipped,
-            "mnist-laplace",
-            {**LAPLACE, "start": None},
+            LINEAR,
+            {"sampler": "ddpm", "steps": 25, "start": None},
         ),
         Bug(
             "last-noise",

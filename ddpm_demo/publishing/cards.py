@@ -79,7 +79,7 @@ def command(checkpoint: Checkpoint, name: str) -> str:
     if not model.scale_shift:
         usual = ModelConfig.paper()
         words.append("--paper")
-    keys = ("size", "width", "multipliers", "blocks", "attention", "norm", "dropout")
+    keys = ("size", "width", "multipliers", "blocks", "attention", "time_dim", "norm", "dropout")
     changed = _changed(model, usual, keys) | _process(checkpoint) | _run(train)
     if model.channels == 1 and not (row and row.channels == 1):
         words.append("--grey")
