@@ -29,7 +29,7 @@ from ddpm_demo.inference.spec import RunSpec
 from ddpm_demo.media.open import suffixes
 from ddpm_demo.models.diffusers_config import published
 from ddpm_demo.models.diffusers_format import read_configs
-from ddpm_demo.models.zoo import Facts
+from ddpm_demo.models.facts import Facts
 from ddpm_demo.ui.experiments import link as experiments
 from ddpm_demo.ui.finetune import link as finetune
 from ddpm_demo.ui.forward import link as forward

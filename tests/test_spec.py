@@ -19,7 +19,7 @@ from ddpm_demo.config import (
     SampleConfig,
 )
 from ddpm_demo.inference.spec import RunSpec, defaults
-from ddpm_demo.models.zoo import Facts
+from ddpm_demo.models.facts import Facts
 
 CLASSES = ["frog", "ship", "T-shirt/top", "a & b=c", "ü"]
 

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
     from ddpm_demo.diffusion.walk import Step
     from ddpm_demo.models.checkpoint import Checkpoint
-    from ddpm_demo.models.zoo import Facts
+    from ddpm_demo.models.facts import Facts
 
 PAGE = 64  # pictures sampled at a time
 OWN = ("sampler", "steps", "spacing", "start", "variance", "eta", "clip", "guidance", "timesteps")

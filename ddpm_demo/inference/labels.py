@@ -12,7 +12,7 @@ from ddpm_demo.config.setting import require
 
 if TYPE_CHECKING:
     from ddpm_demo.models.checkpoint import Checkpoint
-    from ddpm_demo.models.zoo import Facts
+    from ddpm_demo.models.facts import Facts
 
 EACH, ANY = "each", "any"
 NAMED = 20  # class names in a message

@@ -19,7 +19,7 @@ from ddpm_demo.inference.labels import class_words, own_labels, parse_classes
 
 if TYPE_CHECKING:
     from ddpm_demo.models.checkpoint import Checkpoint
-    from ddpm_demo.models.zoo import Facts
+    from ddpm_demo.models.facts import Facts
 
 QUERY_MOST = 4096  # characters of a link
 SHOWN = 40  # characters of a bad value in a message

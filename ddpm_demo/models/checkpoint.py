@@ -23,7 +23,7 @@ from torch import Tensor, nn
 
 from ddpm_demo.config import DiffusionConfig, ModelConfig, from_dict
 from ddpm_demo.files import write_atomically
-from ddpm_demo.models.zoo import KEY, Facts
+from ddpm_demo.models.facts import KEY, Facts
 from ddpm_demo.nn.unet import UNet
 
 VERSION = 1

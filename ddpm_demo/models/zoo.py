@@ -1,12 +1,10 @@
-"""The shipped models and what they say of themselves, read without torch: the page needs no more
-to be shown."""
+"""The shipped models: where they are, and what their files say, read without torch."""
 
 from __future__ import annotations
 
 import json
 import math
 import os
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -14,33 +12,9 @@ from safetensors import safe_open
 
 from ddpm_demo.config import DiffusionConfig, ModelConfig, from_dict
 from ddpm_demo.files import expand
+from ddpm_demo.models.facts import KEY, Facts
 
-KEY = "ddpm_demo"  # of our JSON in the metadata of safetensors files
 VARIABLE = "DDPM_DEMO_MODELS"  # of the environment
-
-
-@dataclass(frozen=True)
-class Facts:
-    """What is known of a model without its weights.
-
-    Attributes:
-        name: as in `Checkpoint`.
-        config: of the network.
-        diffusion: the process that it was trained for.
-        info: what the trainer says of it; see `Checkpoint`.
-        parameters: how many numbers the network has.
-    """
-
-    name: str
-    config: ModelConfig
-    diffusion: DiffusionConfig
-    info: dict[str, Any]
-    parameters: int
-
-    @property
-    def classes(self) -> list[str]:
-        """Names of the classes that the network knows; none if it was trained without."""
-        return list(self.info.get("classes", ())) if self.config.num_classes else []
 
 
 def models_folder() -> Path:

@@ -14,7 +14,7 @@ from ddpm_demo.catalog import SAMPLERS
 from ddpm_demo.config import SEED_MAX, SampleConfig
 from ddpm_demo.config.setting import settings
 from ddpm_demo.inference.labels import ANY, EACH, class_words
-from ddpm_demo.models.zoo import Facts
+from ddpm_demo.models.facts import Facts
 
 HERE = Path(__file__).parent
 QUIET: dict[str, Any] = {"show_progress": "hidden", "api_visibility": "private"}

@@ -12,7 +12,8 @@ import gradio as gr
 from ddpm_demo.config import SampleConfig
 from ddpm_demo.config.setting import one_of
 from ddpm_demo.inference.spec import defaults
-from ddpm_demo.models.zoo import Facts, available
+from ddpm_demo.models.facts import Facts
+from ddpm_demo.models.zoo import available
 
 if TYPE_CHECKING:
     from ddpm_demo.models.checkpoint import Checkpoint

@@ -11,7 +11,8 @@ import gradio as gr
 from ddpm_demo.config import SampleConfig
 from ddpm_demo.config.setting import number, require
 from ddpm_demo.inference.spec import RunSpec, defaults, query_names
-from ddpm_demo.models.zoo import Facts, facts
+from ddpm_demo.models.facts import Facts
+from ddpm_demo.models.zoo import facts
 from ddpm_demo.ui.components import controls
 from ddpm_demo.ui.components.links import Read, listed, whole
 from ddpm_demo.ui.components.model_choice import MOST, about, first_model, most_pictures

@@ -9,7 +9,8 @@ import gradio as gr
 
 from ddpm_demo.config import SPACINGS, SampleConfig
 from ddpm_demo.inference.spec import defaults
-from ddpm_demo.models.zoo import Facts, available, facts, how_to_get_models
+from ddpm_demo.models.facts import Facts
+from ddpm_demo.models.zoo import available, facts, how_to_get_models
 from ddpm_demo.ui.components import controls, player
 from ddpm_demo.ui.components.controls import QUICK, QUIET, text
 from ddpm_demo.ui.components.hub_entry import build_hub_entry

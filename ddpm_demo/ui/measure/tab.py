@@ -10,7 +10,8 @@ import gradio as gr
 from ddpm_demo.config import SampleConfig
 from ddpm_demo.inference.labels import ANY, EACH
 from ddpm_demo.inference.spec import defaults
-from ddpm_demo.models.zoo import Facts, available, facts
+from ddpm_demo.models.facts import Facts
+from ddpm_demo.models.zoo import available, facts
 from ddpm_demo.ui.components import controls, player
 from ddpm_demo.ui.components.controls import QUICK, QUIET
 from ddpm_demo.ui.components.links import Links, Part
