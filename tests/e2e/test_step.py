@@ -128,11 +128,13 @@ def enlarged(page, server):
 
 def test_a_pixel_is_read_by_keys_and_by_pointing(page, enlarged):
     """With all decimals, the terms sum to the next picture."""
+    from playwright.sync_api import expect
+
     enlarged.focus()
     probe = page.locator(f"{ROOT} [data-part=probe]")
-    probe.get_by_text("row 5, column 5").wait_for()
+    expect(probe).to_contain_text("row 5, column 5", timeout=60_000)
     page.keyboard.press("ArrowRight")
-    probe.get_by_text("row 5, column 6").wait_for()
+    expect(probe).to_contain_text("row 5, column 6", timeout=60_000)
     probe.get_by_role("button").press("Enter")
     box = enlarged.bounding_box()
     for x, y in ((0.06, 0.06), (0.94, 0.3)):

@@ -4,6 +4,8 @@ import { signed, termOf } from "./maths.js";
 
 const CHANNELS = { 1: ["grey"], 3: ["red", "green", "blue"] };
 const ANSWERS = 12; // answers of the server that the page keeps
+const PIXEL_TRIES = 3; // a server that is busy may miss a question
+const PIXEL_MS = 500;
 const CLOSE = 1e-5; // what rounding may leave between the sum and the next x_t
 
 const floats = (text) => {
@@ -101,7 +103,11 @@ export class Probe {
   async ask(key, what) {
     await new Promise((resolve) => setTimeout(resolve, 25)); // a timeline that is dragged
     if (this.asked !== key) return;
-    const reply = await this.player.server.pixels?.(what).catch(() => null);
+    let reply = null;
+    for (let tries = PIXEL_TRIES; tries && !reply && this.asked === key; tries -= 1) {
+      reply = await this.player.server.pixels?.(what).catch(() => null);
+      if (!reply) await new Promise((resolve) => setTimeout(resolve, PIXEL_MS));
+    }
     if (!reply) {
       if (this.asked === key) this.say("The server did not answer.");
       return;
