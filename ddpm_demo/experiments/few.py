@@ -31,8 +31,8 @@ WHAT = (
 )
 SAID = (
     "A network that saw few pictures gives them back: its pictures are much nearer to what it saw "
-    "than test pictures are. With many pictures it can't learn them by heart, and the two are "
-    "equally far away.",
+    "than test pictures are. With many pictures it can't learn them by heart: its pictures are as "
+    "far away as test pictures are, or farther.",
     "The two halves share no digit. Where their networks agree on a picture, it can't be a copy.",
 )
 
