@@ -16,7 +16,7 @@ from ddpm_demo.evaluation.classifier import Classifier, ClassifierConfig
 from ddpm_demo.experiments import EXPERIMENTS, copying, few
 from ddpm_demo.experiments.asked import Copying
 from ddpm_demo.experiments.nearest import nearest
-from ddpm_demo.experiments.report import Report, Sheet, Table
+from ddpm_demo.experiments.report import Sheet, Table
 from ddpm_demo.experiments.tools import Tools
 from ddpm_demo.inference.generate import defaults, generate
 from ddpm_demo.media import convert
@@ -161,7 +161,6 @@ class Drawn:
     def __init__(self, pictures: torch.Tensor) -> None:
         self.pictures, self.names = pictures, list[str]()
 
-    def __call__(self, name: str, _seed: int, _tools: Tools) -> Any:
+    def __call__(self, name: str, _seed: int, _tools: Tools) -> torch.Tensor:
         self.names.append(name)
-        yield Report(0, name)
         return self.pictures

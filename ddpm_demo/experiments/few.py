@@ -7,7 +7,7 @@ nearly the same picture from the same noise, where they saw enough pictures.
 
 from __future__ import annotations
 
-from collections.abc import Generator, Iterator
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -52,7 +52,7 @@ def run(seed: int, tools: Tools) -> Iterator[Report]:
     table: list[tuple[str, ...]] = []
     numbers: dict[str, Any] = {}
     for name in names():
-        made[name] = yield from _drawn(name, seed, tools)
+        made[name] = _drawn(name, seed, tools)
         own, test = _seen(name, tools)
         near, of_test = nearest(made[name], own, 1), nearest(test, own, 1)
         words = facts(name).info.get("train", {}).get("pictures") or f"{len(own):,}"
@@ -63,22 +63,21 @@ def run(seed: int, tools: Tools) -> Iterator[Report]:
         table.append((words, str(N), *(spoken(*gap) for gap in gaps)))
         numbers[name] = {"n": N, "nearest": gaps[0], "test": gaps[1]}
         sheet = Sheet(WHAT, tuple(cells), tuple(rows), (), tuple(notes), 1)
-        yield Report(0, f"{name}: done", (sheet, _table(table)), numbers)
+        yield Report(len(made) / len(names()), name, (sheet, _table(table)), numbers)
     if set(HALVES) <= set(made):
         numbers |= (halves := _halves(*(made[name] for name in HALVES)))
         words = f"The halves' pictures from the same noise differ by {spoken(*halves['same'])}, "
         words += f"those from different noise by {spoken(*halves['other'])} (n = {N})."
-        yield Report(0, "", (sheet, _table(table), Words((*SAID, words))), numbers)
+        yield Report(1, "", (sheet, _table(table), Words((*SAID, words))), numbers)
     elif made:
-        yield Report(0, "", (sheet, _table(table), Words(SAID[:1])), numbers)
+        yield Report(1, "", (sheet, _table(table), Words(SAID[:1])), numbers)
 
 
-def _drawn(name: str, seed: int, tools: Tools) -> Generator[Report, None, Tensor]:
-    """Returns (N, 1, H, W) uint8 pictures."""
+def _drawn(name: str, seed: int, tools: Tools) -> Tensor:
+    """(N, 1, H, W) uint8 pictures."""
     checkpoint = tools.load(name)
-    for step in tools.generate(checkpoint, defaults(checkpoint).but(n=N, seed=seed)):
-        yield Report(0, f"{name}: {step.index / step.total:.0%}")
-    return torch.from_numpy(convert.to_uint8(step.x_t).transpose(0, 3, 1, 2).copy())
+    *_, last = tools.generate(checkpoint, defaults(checkpoint).but(n=N, seed=seed))
+    return torch.from_numpy(convert.to_uint8(last.x_t).transpose(0, 3, 1, 2).copy())
 
 
 def _seen(name: str, tools: Tools) -> tuple[Tensor, Tensor]:

@@ -12,6 +12,7 @@ from ddpm_demo.experiments.slide import as_json, slide
 from ddpm_demo.media import convert, encode
 
 ROOM = 820  # pixels that the cells of a row have together
+PADDING = 10  # of a cell, as in experiments.css
 SHOWN = 112  # that a small picture has, if there is room
 
 
@@ -89,9 +90,9 @@ def _cell(sheet: Sheet, cell: Any, about: list[str]) -> str:
         return '<td class="coming"></td>'
     frame = convert.grid(cell, min(sheet.wide, len(cell)))
     picture = _data("image/png", encode.encode([frame], "png"))
-    width = frame.shape[1]
+    width, columns = frame.shape[1], max(map(len, sheet.cells))
     largest = max(4, SHOWN // cell.shape[1])
-    scale = max(1, min(largest, ROOM // (width * max(map(len, sheet.cells)))))
+    scale = max(1, min(largest, (ROOM // columns - PADDING) // width))
     said = html.escape(", ".join(about) or sheet.title)
     note = about[-1] if sheet.notes and len(about) > bool(sheet.rows) + bool(sheet.columns) else ""
     return (
