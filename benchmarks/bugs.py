@@ -78,7 +78,6 @@ def main() -> None:
     p.add_argument("--bugs", default=",".join(BUGS), help="which, by commas")
     o = p.parse_args()
     kept = json.loads(RECORD.read_text()) if RECORD.is_file() else {"bugs": {}}
-    kept["command"] = f"python -m benchmarks.bugs -n {o.n}"
     right: dict[str, tuple[Tensor, Tensor]] = {}
     for name in o.bugs.split(","):
         bug = BUGS[name]
@@ -89,6 +88,7 @@ def main() -> None:
         if key not in right:
             right[key] = gathered(judge, bug, n, False)
         row = {
+            "command": f"python -m benchmarks.bugs -n {o.n} --bugs {name}",
             "n": n,
             "what": f"Fréchet distance from the test pictures of {judge.info['dataset']}",
         }
