@@ -252,14 +252,30 @@ def test_a_change_that_is_told_twice_keeps_what_a_link_said(
     assert any(value != handlers.SKIP for value in values)
 
 
-@pytest.mark.parametrize("words", swaps.offered())
-def test_a_swap_changes_one_setting(words: str) -> None:
-    model = facts("cifar10")
-    config = defaults(model).but(seed=7, steps=9)
-    after = swaps.SWAPS[words](RunSpec("cifar10", config))
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [("cifar10", words) for words in swaps.SWAPS if words != swaps.LAPLACE]
+    + [("mnist", swaps.LAPLACE)],
+)
+def test_a_swap_changes_one_setting(name: str, words: str) -> None:
+    assert words in swaps.offered(name)
+    model = facts(name)
+    config = defaults(model).but(seed=7, steps=9, labels=(3,))
+    after = swaps.SWAPS[words](RunSpec(name, config))
     changed = [k for k, v in vars(after.sample).items() if v != getattr(config, k)]
-    assert len(changed) == 1 or after.model == swaps.LAPLACE
+    other = {swaps.LAPLACE: "mnist-laplace", swaps.FEW: "cifar10-fast"}.get(words)
+    assert after.model == (other or name)
+    assert other or len(changed) == 1
     assert after.sample.seed == 7
-    values = swaps.swapped(RunSpec("cifar10", config), model, words)
+    assert after.sample.labels == ((3,) if facts(after.model).classes else None)
+    values = swaps.swapped(RunSpec(name, config), model, words)
     assert values[3]["value"] == after.sample.steps
     assert values[-4] == 7
+
+
+def test_a_model_has_the_swaps_that_it_can_have() -> None:
+    assert swaps.FEW not in swaps.offered("mnist")
+    assert swaps.LAPLACE not in swaps.offered("cifar10")
+    assert swaps.offered("mine") == []
+    with pytest.raises(ValueError, match="model of this swap is 'mnist'"):
+        swaps.SWAPS[swaps.FEW](RunSpec("mnist", defaults(facts("mnist"))))

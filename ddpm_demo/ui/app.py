@@ -16,7 +16,7 @@ from ddpm_demo.ui.finetune.tab import build_finetune_tab
 from ddpm_demo.ui.forward.tab import build_forward_tab
 from ddpm_demo.ui.generate.tab import build_generate_tab
 from ddpm_demo.ui.lessons.panel import build_lessons
-from ddpm_demo.ui.look import CSS, THEME
+from ddpm_demo.ui.look import CSS, SCREENS, THEME
 from ddpm_demo.ui.measure.tab import build_measure_tab
 from ddpm_demo.ui.rooms.phones import PHONES
 from ddpm_demo.ui.server import settings
@@ -33,7 +33,7 @@ into noise (Ho, Jain & Abbeel 2020)."""
 LAUNCH: dict[str, Any] = {
     "theme": THEME,
     "css": CSS,
-    "head": HEAD,
+    "head": f"{HEAD}<style>{SCREENS}</style>",
     # Larger uploads are refused before any of our code; the paper's network, tuned, has 72 MB.
     "max_file_size": "80mb",
     "show_error": False,

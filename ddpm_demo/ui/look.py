@@ -25,6 +25,10 @@ THEME = gr.themes.Default(
     block_info_text_color_dark="*neutral_400",
     body_text_color_subdued="*neutral_600",
     body_text_color_subdued_dark="*neutral_400",
+    checkbox_background_color_selected="*primary_700",
+    checkbox_border_color_selected="*primary_700",
+    slider_color="*primary_700",
+    slider_color_dark="*primary_400",
     button_primary_background_fill="*primary_700",
     button_primary_background_fill_hover="*primary_800",
     button_primary_background_fill_dark="*primary_700",
@@ -33,3 +37,4 @@ THEME = gr.themes.Default(
     button_primary_text_color_dark="white",
 )
 CSS = Path(__file__).with_name("page.css").read_text(encoding="utf-8")
+SCREENS = Path(__file__).with_name("screens.css").read_text(encoding="utf-8")

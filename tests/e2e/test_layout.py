@@ -1,5 +1,6 @@
 """Pictures, timeline, Play, t and the main button are on one screen, whatever its size; the stage
-can have all of it; and axe-core finds nothing that keeps somebody out."""
+can have all of it; targets are large and show their focus; and axe-core finds nothing that keeps
+somebody out."""
 
 import os
 import shutil
@@ -34,6 +35,19 @@ TABS = {
         "#tune",
     ),
 }
+TARGETS = """() => [...document.querySelectorAll(
+    "button, input, select, textarea, a[href], summary, [tabindex='0']")]
+  .filter((e) => !e.disabled && e.checkVisibility({ visibilityProperty: true }))"""
+# A box that is checked, and what else has a label around it, is hit by its label, too.
+SMALL = f"""() => ({TARGETS})().map((e) => [e, (e.closest("label") ?? e).getBoundingClientRect()])
+  .filter(([, {{ width, height }}]) => width > 1 && Math.min(width, height) < 23.9)
+  .map(([e, {{ width, height }}]) => [width, height, e.outerHTML.slice(0, 150)])"""
+UNMARKED = f"""() => ({TARGETS})().filter((e) => {{
+    e.focus();
+    const {{ outlineStyle, outlineWidth }} = getComputedStyle(e);
+    const marked = outlineStyle !== "none" && parseFloat(outlineWidth) >= 2;
+    return document.activeElement === e && !marked;
+  }}).map((e) => e.outerHTML.slice(0, 150))"""
 SETTLED = "() => new Promise((done) => requestAnimationFrame(() => requestAnimationFrame(done)))"
 BOXES = """([stage, names]) => {
   const root = document.querySelector(stage);
@@ -100,9 +114,14 @@ def test_all_is_on_one_screen(opened: Any) -> None:
 def test_the_stage_alone(opened: Any) -> None:
     page, root = opened, opened.locator("#player .ddpm-player")
     page.evaluate("ddpmLinks.address = () => new URL('https://lecture.example/?seed=7')")
+    keys = page.locator("#player [data-part=keys]")
+    keys.evaluate(  # for three seconds only, which a busy machine may miss
+        "keys => new MutationObserver(() => { keys.dataset.seen ||= keys.checkVisibility() || ''; })"
+        ".observe(keys, { attributes: true, attributeFilter: ['hidden'] })"
+    )
     page.keyboard.press("p")
+    page.locator("#player [data-part=keys][data-seen=true]").wait_for(state="attached")
     page.locator("#player [data-part=qr]").wait_for()
-    assert page.locator("#player [data-part=keys]").is_visible()
     box = root.bounding_box()
     size = page.evaluate("[innerWidth, innerHeight]")
     assert [box["x"], box["y"], box["width"], box["height"]] == [0, 0, *size]
@@ -121,6 +140,17 @@ def test_the_stage_alone(opened: Any) -> None:
     page.locator("#go").wait_for()
     assert root.bounding_box()["width"] < size[0]
     assert not page.locator("#player [data-part=qr]").is_visible()
+
+    page.get_by_role("tab", name="Forward noising").click()
+    page.locator("#noiser [data-shown='400']").wait_for()
+    page.get_by_role("button", name="Present").click()
+    page.locator("#noiser [data-part=qr]").wait_for()
+    stage = page.locator("#noiser .stage").bounding_box()
+    assert [stage["x"], stage["y"], stage["width"], stage["height"]] == [0, 0, *size]
+    page.keyboard.press("ArrowRight")
+    page.locator("#noiser [data-shown='401']").wait_for()
+    page.keyboard.press("p")
+    page.locator("#noiser [data-part=qr]").wait_for(state="hidden")
 
 
 @pytest.fixture(scope="module")
@@ -147,4 +177,7 @@ def test_nobody_is_kept_out(page: Any, url: str, axe: str, theme: str) -> None:
         tab.click()
         page.evaluate(SETTLED)
         found[tab.inner_text()] = page.evaluate(FOUND)
+        found[f"small in {tab.inner_text()}"] = page.evaluate(SMALL)
+        page.keyboard.press("Tab")  # from now on, a focus is one of the keyboard
+        found[f"unmarked in {tab.inner_text()}"] = page.evaluate(UNMARKED)
     assert {where: what for where, what in found.items() if what} == {}

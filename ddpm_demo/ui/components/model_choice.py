@@ -103,10 +103,11 @@ def about(facts: Facts) -> str:
         f"T = {process.T:,}",
         "" if process.noise == "gaussian" else f"{process.noise.capitalize()} noise",
         _learned(facts),
-        CAVEATS.get(facts.name, ""),
     ]
     # Lines break between the parts only.
-    return ", ".join(part.replace(" ", "\N{NO-BREAK SPACE}") for part in parts if part)
+    said = ", ".join(part.replace(" ", "\N{NO-BREAK SPACE}") for part in parts if part)
+    caveat = CAVEATS.get(facts.name)
+    return f"{said}. {caveat}" if caveat else said
 
 
 def _learned(facts: Facts) -> str:

@@ -51,7 +51,7 @@ PLOTS = [
 ]
 NAMES = [{"view": "linear", "name": "Linear"}, {"view": "cosine", "name": "Cosine"}]
 TEMPLATE = f"""
-<div class="stage">
+<div class="stage" tabindex="-1">
   {"".join(FIGURE.format(**name) for name in NAMES)}
   <div class="drive">
     <button type="button" class="play">Play</button>
@@ -61,10 +61,16 @@ TEMPLATE = f"""
     <button type="button" class="denoise"
       title="Goes to Generate: a model takes the noise away, from this t on">Denoise from
       here</button>
-    <label>Whole run in <select class="speed"><option value="5">5 s</option>
+    <label><span>Whole run in</span> <select class="speed" aria-label="Whole run in">
+      <option value="5">5 s</option>
       <option value="10" selected>10 s</option><option value="20">20 s</option></select></label>
+    <button type="button" data-part="present" title="The whole screen, for a lecture (p); Escape
+      comes back">Present</button>
   </div>
   <div class="plots">{"".join(PLOT.format(**plot) for plot in PLOTS)}</div>
+  <p data-part="keys" hidden>Space plays · ← → one <i>t</i> · Page ↑ ↓ a tenth · p or Escape comes
+    back</p>
+  <img data-part="qr" alt="Code of the link to this page" hidden>
 </div>
 <div class="strips">{"".join(STRIP.format(**name) for name in NAMES)}</div>
 <div class="save">Save <button type="button" data-save="strip">Strip (PNG)</button>

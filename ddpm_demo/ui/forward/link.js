@@ -27,3 +27,12 @@ if (links) {
   }).observe(element, { attributes: true, attributeFilter: ["data-shown", "data-ready"] });
   q(".link").addEventListener("click", copyLink);
 } else q(".link").hidden = true;
+
+// --- the stage alone; its keys are the slider's ---
+
+new Present(
+  q(".stage"),
+  () => Boolean(data.x0),
+  (link) => server.qr_code(link),
+);
+q(".stage").addEventListener("focus", () => slider.focus());

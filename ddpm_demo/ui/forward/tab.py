@@ -12,10 +12,12 @@ from gradio.helpers import Examples
 
 from ddpm_demo.config import T_MAX, T_MIN, DiffusionConfig
 from ddpm_demo.diffusion.timesteps import default_timesteps
+from ddpm_demo.media.web_page import PLAYER, joined
 from ddpm_demo.ui.components.controls import QUIET, text
 from ddpm_demo.ui.components.links import Links, Part
 from ddpm_demo.ui.components.model_choice import ModelChoice
 from ddpm_demo.ui.components.player import export_film
+from ddpm_demo.ui.components.player.qr import qr_code
 from ddpm_demo.ui.forward import link
 from ddpm_demo.ui.forward.asked import EXAMPLES, SIZE, SIZES, words_of
 from ddpm_demo.ui.forward.figure import TEMPLATE
@@ -24,7 +26,7 @@ from ddpm_demo.ui.server.lazy import called, streamed
 
 HERE = Path(__file__).parent
 HANDLERS = "ddpm_demo.ui.forward.handlers"
-SCRIPTS = ("forward.js", "link.js", "denoise.js")
+SCRIPTS = ("forward.js", "denoise.js", "link.js")
 NAMES = [Path(path).stem.capitalize() for path in EXAMPLES]
 
 
@@ -33,9 +35,9 @@ def _noiser() -> gr.HTML:
     return gr.HTML(
         html_template=TEMPLATE,
         css_template=(HERE / "forward.css").read_text(encoding="utf-8"),
-        js_on_load="".join((HERE / name).read_text(encoding="utf-8") for name in SCRIPTS),
+        js_on_load=joined(PLAYER, ["present.js"]) + joined(HERE, SCRIPTS),
         apply_default_css=False,
-        server_functions=[export_film],
+        server_functions=[export_film, qr_code],
         names=NAMES,
         elem_id="noiser",
     )

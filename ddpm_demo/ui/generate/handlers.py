@@ -28,7 +28,7 @@ from ddpm_demo.ui.components.pad import drawn
 from ddpm_demo.ui.generate import link
 from ddpm_demo.ui.generate.asked import TIMES, Asked
 from ddpm_demo.ui.generate.asked_change import breakpoints
-from ddpm_demo.ui.generate.swaps import SWAPS, swapped
+from ddpm_demo.ui.generate.swaps import offered, swapped
 from ddpm_demo.ui.server import runtime, settings
 from ddpm_demo.ui.server.errors import friendly
 from ddpm_demo.ui.server.runs import runs
@@ -262,8 +262,8 @@ def query(own: Mapping[str, str], name: Any, *values: Any) -> Any:
 @friendly
 def swap(own: Mapping[str, str], words: Any, name: Any, *values: Any) -> Iterator[Any]:
     """The controls with one setting swapped: as `link.read` returns them."""
-    one_of("swap", words, tuple(SWAPS))
     one_of("model of a swap", name, tuple(available()))
+    one_of("swap", words, tuple(offered(name)))
     selected = find(name, own)
     spec = RunSpec(name, sample_config(selected, Asked(*values)))
     yield swapped(spec, selected.checkpoint, words)

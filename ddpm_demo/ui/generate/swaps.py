@@ -7,11 +7,13 @@ from dataclasses import replace
 from typing import Any
 from urllib.parse import parse_qsl
 
+from ddpm_demo.config.setting import require
 from ddpm_demo.inference.spec import RunSpec, defaults
 from ddpm_demo.models.zoo import available, facts
 from ddpm_demo.ui.generate import link
 
-LAPLACE = "mnist-laplace"
+LAPLACE = "Laplace noise"
+FEW = "Few-step model"
 
 
 def _sampler(spec: RunSpec) -> RunSpec:
@@ -27,9 +29,32 @@ def _guidance(value: float) -> Callable[[RunSpec], RunSpec]:
     return lambda spec: replace(spec, sample=spec.sample.but(guidance=value))
 
 
-def _laplace(spec: RunSpec) -> RunSpec:
-    own = defaults(facts(LAPLACE))
-    return RunSpec(LAPLACE, own.but(n=spec.sample.n, seed=spec.sample.seed))
+def _brother(model: str) -> str | None:
+    """The shipped model that was trained as this one, but with Laplace noise."""
+    name = f"{model}-laplace"
+    return name if name in available() else None
+
+
+def _student(model: str) -> str | None:
+    """The shipped model that was distilled from this one."""
+    taught = ((name, facts(name).info.get("teacher") or {}) for name in available())
+    return next((name for name, teacher in taught if teacher.get("name") == model), None)
+
+
+def _by(find: Callable[[str], str | None]) -> Callable[[RunSpec], RunSpec]:
+    """The same pictures by another model, sampled as that is sampled best."""
+
+    def swap(spec: RunSpec) -> RunSpec:
+        name = find(spec.model)
+        require(
+            name is not None, "model of this swap", spec.model, "one that such a model was made of"
+        )
+        asked, other = spec.sample, facts(str(name))
+        own = defaults(other)
+        labels = asked.labels if other.classes else own.labels
+        return RunSpec(str(name), own.but(n=asked.n, seed=asked.seed, labels=labels))
+
+    return swap
 
 
 SWAPS: Mapping[str, Callable[[RunSpec], RunSpec]] = {
@@ -38,13 +63,22 @@ SWAPS: Mapping[str, Callable[[RunSpec], RunSpec]] = {
     "Guidance 1": _guidance(1),
     "Guidance 3": _guidance(3),
     "Guidance 8": _guidance(8),
-    "Laplace noise": _laplace,
+    LAPLACE: _by(_brother),
+    FEW: _by(_student),
 }
 
 
-def offered() -> list[str]:
-    """The swaps for which there is a model."""
-    return [words for words in SWAPS if words != "Laplace noise" or LAPLACE in available()]
+def offered(model: Any) -> list[str]:
+    """The swaps that a model can have: none, if it isn't a shipped one."""
+    if model not in available():
+        return []
+    there = {LAPLACE: _brother(model), FEW: _student(model)}
+    classes = facts(model).classes
+    return [
+        words
+        for words in SWAPS
+        if there.get(words, True) and (classes or not words.startswith("Guidance"))
+    ]
 
 
 def swapped(spec: RunSpec, model: Any, words: str) -> list[Any]:

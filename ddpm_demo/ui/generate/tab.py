@@ -127,7 +127,7 @@ def build_generate_tab(any_repo: bool = False, links: Links | None = None) -> Mo
             n = gr.Slider(1, MOST, SampleConfig.n, step=1, label=text("n")["label"], elem_id="n")
             time, sampler, steps = _length(model, best)
             seed = controls.seed_box("seed")
-            swap = _swap()
+            swap = _swap(first)
             rest = _more(model, best)
             build_hub_entry(choice, any_repo)
     asked = Asked(
@@ -171,15 +171,20 @@ def _add_link(links: Links, choice: ModelChoice, asked: Asked, read: list[Any]) 
     links.add(part, changes, called(f"{HANDLERS}:query"), inputs=inputs)
 
 
-def _swap() -> gr.Dropdown:
+def _swap(model: str) -> gr.Dropdown:
     """The usual experiments."""
     return gr.Dropdown(
-        offered(),
+        offered(model),
         value=None,
         label="Swap one setting",
         info="Keeps this run, and makes the next one beside it.",
         elem_id="swap",
     )
+
+
+def _swaps(name: Any) -> Any:
+    """Those of a model that has been chosen."""
+    return gr.update(choices=offered(name))
 
 
 def _connect_swap(choice: ModelChoice, asked: Asked, swap: gr.Dropdown, read: list[Any]) -> None:
@@ -188,10 +193,12 @@ def _connect_swap(choice: ModelChoice, asked: Asked, swap: gr.Dropdown, read: li
     Args:
         read: as `link.read` returns their values.
     """
+    choice.name.change(_swaps, choice.name, swap, **QUICK)
     keep = "() => { document.querySelector('#player [data-part=keep]')?.click(); }"
     again = "() => { document.getElementById('go')?.click(); return null; }"
     inputs = [choice.own, swap, choice.name, *asked.all()]
-    kept = swap.input(None, js=keep, **QUIET)
+    # Not `input`, which comes when the focus leaves the list, too.
+    kept = swap.select(None, js=keep, **QUIET)
     done = kept.then(streamed(f"{HANDLERS}:swap"), inputs, read, **QUIET)
     done.success(None, outputs=swap, js=again, **QUIET)
 

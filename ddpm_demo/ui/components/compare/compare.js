@@ -2,6 +2,7 @@
 // aligned by t, as their steps differ.
 
 import { Pictures } from "../player/pictures.js";
+import { lowered } from "../player/words.js";
 
 const MOST = 3; // kept runs
 const LETTERS = ["A", "B", "C"];
@@ -44,6 +45,7 @@ export class Compare {
     Object.assign(this, { stage, list });
     this.lanes = []; // {recording, pictures, box, row}
     this.shown = null; // the run that moves, and the frame it is at
+    this.one = null; // the number of the picture shown alone; null: all of them
   }
 
   /** Pin a run; the oldest makes room for it if there are too many. */
@@ -59,8 +61,18 @@ export class Compare {
     const lane = { recording, pictures, box, row, apart: new Map() };
     this.lanes.push(lane);
     pictures.see([{ label: "", name: "kept" }]);
-    pictures.layout(recording.header, null);
+    this.lay(lane);
     this.rewrite();
+  }
+
+  /** One picture alone, or all of them, if the kept run has it. */
+  alone(k) {
+    this.one = k;
+    for (const lane of this.lanes) this.lay(lane);
+  }
+
+  lay({ pictures, recording: { header } }) {
+    pictures.layout(header, this.one !== null && this.one < header.n ? this.one : null);
   }
 
   drop(lane) {
@@ -92,8 +104,10 @@ export class Compare {
   measure(lane, frame, beside) {
     const { recording } = this.shown;
     const words = lane.row.querySelector(".ddpm-apart");
-    if (!comparable(recording, lane.recording) || frame.t !== beside.t) {
-      words.textContent = `at t = ${beside.t}`;
+    const alike = comparable(recording, lane.recording);
+    lane.row.querySelector("svg").style.visibility = alike ? "" : "hidden";
+    if (!alike || frame.t !== beside.t) {
+      words.textContent = alike ? `shown at t = ${beside.t}` : "other noise, so no distance";
       return;
     }
     if (!lane.apart.has(frame.t)) {
@@ -120,7 +134,9 @@ export class Compare {
       const now = this.shown?.recording.header.meta ?? header.meta;
       const differ = differences(header.meta, now);
       const letter = LETTERS[k];
-      lane.pictures.views[0].figure.querySelector("figcaption").textContent = `Kept ${letter}: xₜ`;
+      lane.pictures.views[0].figure
+        .querySelector("figcaption")
+        .replaceChildren(...lowered(`Kept ${letter}: xₜ`));
       lane.pictures.views[0].label = `Kept run ${letter}`;
       lane.row.innerHTML = `<b></b> <span class="ddpm-differ"></span> <span class="ddpm-apart"></span>
         <svg viewBox="0 0 100 26" preserveAspectRatio="none" role="img"
@@ -131,8 +147,8 @@ export class Compare {
       for (const [name, one, other] of differ) {
         const [bold, plain] = [document.createElement("b"), document.createElement("span")];
         bold.textContent = one;
-        plain.textContent = ` (now ${other}) `;
-        said.append(`${name} `, bold, plain);
+        plain.textContent = ` (now ${other})`;
+        said.append(said.textContent && " · ", `${name} `, bold, plain);
       }
       if (!differ.length) said.textContent = "the same settings";
       const button = lane.row.querySelector("button");

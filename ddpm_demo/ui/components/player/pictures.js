@@ -1,5 +1,7 @@
 // The panes: a figure with a canvas each, in which all pictures of a frame are shown, or one.
 
+import { lowered } from "./words.js";
+
 const FRAME = 4; // screen pixels, left for the frame around a pane
 const GAP = 1; // pixels between pictures, in pixels of a picture
 
@@ -28,7 +30,7 @@ export class Pictures {
       figure.dataset.pane = name ?? "";
       figure.innerHTML =
         '<figcaption></figcaption><div class="ddpm-box"><canvas role="img"></canvas></div>';
-      figure.firstChild.textContent = label;
+      figure.firstChild.replaceChildren(...lowered(label));
       this.stage.append(figure);
       const canvas = figure.querySelector("canvas");
       canvas.setAttribute("aria-label", `${label}: nothing yet`);

@@ -49,7 +49,8 @@ class Player {
     this.branches = new Branches(this);
     this.link = props.link && globalThis.ddpmLinks ? new Link(this) : null;
     this.part("link").hidden = !this.link;
-    this.present = new Present(this);
+    const code = server.qr_code && ((link) => server.qr_code(link));
+    this.present = new Present(this.root, () => this.frames.length > 0, code);
     this.compare = new Compare(this.part("stage"), this.part("kept"));
     this.part("keep").hidden = !props.link;
     listen(this);
@@ -92,6 +93,7 @@ class Player {
     if (!this.frames.length) return;
     this.one = k;
     this.pictures.layout(this.recording.header, k);
+    this.compare.alone(k);
     this.probe.begin();
     this.brush.show();
     this.show(this.at);
@@ -240,6 +242,7 @@ class Player {
     this.root.style.setProperty("--ratio", (header.columns * header.w) / (rows * header.h));
     this.pictures.layout(header, this.one);
     this.probe.begin();
+    this.compare.alone(this.one);
     this.compare.begin(recording);
     this.voice.say(header.title || "Started");
     this.trigger?.("begun");

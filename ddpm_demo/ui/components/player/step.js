@@ -3,6 +3,7 @@
 
 import { Curve } from "./curve.js";
 import { brief, lineOfMaths, lineOfWords } from "./maths.js";
+import { lowered } from "./words.js";
 
 export const SHOWN_FIRST = ["x_t", "x0_hat"];
 const SYMBOLS = { x_t: "xₜ", x0_hat: "x̂₀", eps_hat: "ε̂", z: "σz" };
@@ -57,7 +58,8 @@ export class StepView {
         const box = document.createElement("label");
         box.className = `ddpm-of-${name}`;
         box.title = label;
-        box.innerHTML = `<input type="checkbox" data-pane="${name}"> ${SYMBOLS[name]}`;
+        box.innerHTML = `<input type="checkbox" data-pane="${name}"><span></span>`;
+        box.lastChild.replaceChildren(...lowered(SYMBOLS[name]));
         const input = box.firstChild;
         input.checked = this.chosen.has(name);
         input.setAttribute("aria-label", label);

@@ -19,6 +19,17 @@ export function seconds(s) {
   return `${s < 9.95 ? s.toFixed(1) : Math.round(s)} s`;
 }
 
+const LOWERED = { ₜ: "t", "₀": "0" };
+
+/** A label such as "xₜ" with subscripts that every font has. */
+export function lowered(label) {
+  return label.split(/([ₜ₀])/).map((part) => {
+    const below = document.createElement("sub");
+    below.textContent = LOWERED[part] ?? "";
+    return LOWERED[part] ? below : part;
+  });
+}
+
 const ordinal = new Intl.PluralRules("en", { type: "ordinal" });
 const ENDINGS = { one: "st", two: "nd", few: "rd", other: "th" };
 
