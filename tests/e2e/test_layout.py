@@ -116,7 +116,7 @@ def test_the_stage_alone(opened: Any) -> None:
     page.evaluate("ddpmLinks.address = () => new URL('https://lecture.example/?seed=7')")
     keys = page.locator("#player [data-part=keys]")
     keys.evaluate(  # for three seconds only, which a busy machine may miss
-        "keys => new MutationObserver(() => { keys.dataset.seen ||= keys.checkVisibility() || ''; })"
+        "keys => new MutationObserver(() => { if (!keys.hidden) keys.dataset.seen = true; })"
         ".observe(keys, { attributes: true, attributeFilter: ['hidden'] })"
     )
     page.keyboard.press("p")
