@@ -325,8 +325,12 @@ export function startPlayer({ element, props, server, watch, trigger }) {
     (place) => player.wait(place),
     () => player.end(),
   );
-  addEventListener("pagehide", () => {
+  const leave = () => {
     if (player.frames.length > 1) keep(key, player.recording);
+  };
+  addEventListener("pagehide", leave);
+  document.addEventListener("visibilitychange", () => {
+    if (document.hidden) leave(); // all that a phone says before it drops a sleeping page
   });
   player.brush.offer(block);
   player.refresh();
