@@ -504,7 +504,7 @@ BAD = {
         ("--images 9 --dataset imagenet", "dataset is 'imagenet'"),
         ("--images 9 --dataset folder:nowhere", "There is no folder nowhere."),
         (
-            "--images 9 --dataset folder:{here}",
+            "--images 9 --dataset folder:{zoo}",
             "should hold pictures, such as jpg, png or webp, but it has none",
         ),
         ("--images 9 {data} --size 0", "size is 0; allowed is a whole number from 8 to 1,024."),
@@ -601,6 +601,7 @@ def test_a_bad_argument_is_one_line_and_code_2(
     places = {name: str(here.parent / f"{name}.png") for name in files}
     places |= {
         "photo": str(single / photo.name),
+        "zoo": str(zoo),
         "here": str(here),
         "data": f"--dataset folder:{single}",
     }

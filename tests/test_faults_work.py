@@ -1,8 +1,11 @@
 """Brothers of the faults in docs/faults.md: places and names tried first, private facts, limits."""
 
+import contextlib
 import io
 import json
-from collections.abc import Callable
+import os
+import sys
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +14,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+import ddpm_demo as dd
 from ddpm_demo.cli import main
 from ddpm_demo.experiments import EXPERIMENTS
 from ddpm_demo.experiments.asked import Race
@@ -71,6 +75,60 @@ def test_results_are_whole_in_any_encoding(
     assert json.loads(out.read_text("utf-8"))["model"] == "mödel→"
 
 
+@contextlib.contextmanager
+def unread() -> Iterator[None]:
+    """Standard output and error are pipes that nobody reads any more, as of `2>&1 | head -0`."""
+    with contextlib.ExitStack() as stack:
+        patch = stack.enter_context(pytest.MonkeyPatch.context())
+        for name in ("stdout", "stderr"):
+            read, write = os.pipe()
+            os.close(read)
+            stream = stack.enter_context(os.fdopen(write, "w", encoding="utf-8"))
+            patch.setattr(sys, name, stream)
+        yield
+
+
+@pytest.mark.parametrize(
+    ("words", "made", "code"),
+    [
+        ("noise --image cats/0.png --size 8 --t 1 --out a.png", "a.png", 1),
+        ("evaluate --model net --metrics bpd {few} {cats} --out a.json", "a-terms.svg", 1),
+        ("train --init net {cats} --images 4 --batch-size 4 --out a", "a/model.safetensors", 0),
+    ],
+)
+def test_work_goes_on_when_nobody_reads_what_is_said(
+    words: str, made: str, code: int, tmp_path: Path, tiny: Tiny, monkeypatch: Patch
+) -> None:
+    """The code is 1 where a line of the result, such as the name of the file, was lost."""
+    pictures(tmp_path / "cats")
+    save_checkpoint(tmp_path / "net", tiny(channels=3))
+    monkeypatch.chdir(tmp_path)
+    few = "--bpd-images 2 --bpd-steps 2"
+    with unread():
+        assert main(words.format(cats="--dataset folder:cats", few=few).split()) == code
+    assert Path(made).is_file()
+
+
+def test_a_screen_that_is_full_or_closed(zoo: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    with open(os.devnull) as deaf, pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sys, "stdout", io.TextIOWrapper(_Unwritable(deaf.fileno()), "utf-8"))
+        assert main(["models"]) == 1
+        patch.setattr(sys, "stdout", None)
+        assert main(["models"]) == 0
+    said = capfd.readouterr().err
+    assert said == "ddpm_demo: Not all that was said could be written: Bad file descriptor.\n"
+
+
+class _Unwritable(io.BytesIO):
+    """Bytes that end in a file that is open for reading alone."""
+
+    def __init__(self, number: int) -> None:
+        self.number = number
+
+    def fileno(self) -> int:
+        return self.number
+
+
 # Row 15
 
 
@@ -108,6 +166,50 @@ def test_the_numbers_of_an_experiment_need_a_place_too(tmp_path: Path, capsys: C
     (tmp_path / "p.json").mkdir()
     assert main(["experiment", "plane", "--out", str(tmp_path / "p.png")]) == 2
     assert "p.json" in capsys.readouterr().err
+
+
+def test_no_run_is_written_over_a_model_or_among_its_own_pictures(
+    tmp_path: Path, tiny: Tiny, monkeypatch: Patch, capsys: Capture
+) -> None:
+    folder = pictures(tmp_path / "cats")
+    save_checkpoint(tmp_path / "net", tiny(channels=3))
+    before = (tmp_path / "net" / "model.safetensors").read_bytes()
+    monkeypatch.chdir(folder)
+    data, end = "--dataset folder:.", "--images 4 --batch-size 4"
+    for words, said in (
+        (f"train {data} --init ../net {end} --out ../net", "a folder without a model"),
+        (f"train {data} --init ../net {end} --out ../net --resume", "a folder without a model"),
+        (f"finetune {data} --model ../net --steps 1 --out ../net", "a folder without a model"),
+        (f"train {data} {end} --out run", "one outside of folder:cats"),
+        (f"finetune {data} --model ../net --steps 1 --out ../cats", "one outside of folder:cats"),
+    ):
+        assert main(words.split()) == 2
+        assert said in capsys.readouterr().err
+    with pytest.raises(ValueError, match="a folder without a model"):
+        dd.finetune("../net", dataset="folder:.", out="../net", images=4)
+    with pytest.raises(ValueError, match="one outside of folder:cats"):
+        dd.train("folder:.", "run", images=4)
+    assert (tmp_path / "net" / "model.safetensors").read_bytes() == before
+    assert len(list(folder.iterdir())) == 4
+
+
+@pytest.mark.parametrize(
+    "words", ["train --dataset folder:x --images 1 --out", "noise --image", "evaluate --cache"]
+)
+def test_an_empty_word_is_no_folder(words: str, capsys: Capture) -> None:
+    with pytest.raises(SystemExit, match="2"):
+        main([*words.split(), ""])
+    assert "'' names no file or folder" in capsys.readouterr().err
+
+
+def test_a_run_that_is_done_says_so(tmp_path: Path, tiny: Tiny, capsys: Capture) -> None:
+    save_checkpoint(tmp_path / "net", tiny(channels=3))
+    words = f"train --dataset folder:{pictures(tmp_path / 'cats')} --init {tmp_path}/net"
+    words += f" --images 4 --batch-size 4 --out {tmp_path}/run"
+    assert main(words.split()) == 0
+    assert "already" not in capsys.readouterr().err
+    assert main([*words.split(), "--resume"]) == 0
+    assert "run is already as long as was asked for." in capsys.readouterr().err
 
 
 # Row 20

@@ -14,6 +14,7 @@ from ddpm_demo.files import expand
 from ddpm_demo.models.checkpoint import Checkpoint
 from ddpm_demo.training.finetune import finetune as _finetune
 from ddpm_demo.training.finetune import settings as _finetune_settings
+from ddpm_demo.training.run_folder import RunFolder
 from ddpm_demo.training.train import Progress
 from ddpm_demo.training.train import train as _train
 
@@ -44,6 +45,7 @@ def train(
     name = dataset if isinstance(dataset, str) else "memory"
     config = TrainConfig(dataset=name, **settings)
     config.require_length()
+    where = _folder(out, name, resume)
     shape = model.checkpoint.model.config if isinstance(model, Model) else model
     look: dict[str, Any] = {"size": shape.size, "channels": shape.channels} if shape else {}
     pictures = d.load(dataset, **look) if isinstance(dataset, str) else dataset
@@ -59,7 +61,6 @@ def train(
         lean = ModelConfig(size=size, channels=channels, attention=(-(-size // 4),))
         start = model or lean
     process = process or DiffusionConfig(schedule="cosine")
-    where = expand(out) if out is not None else None
     options: dict[str, Any] = {"resume": resume, "device": pick(device)}
     return _train(start, process, config, pictures, where, **options)
 
@@ -70,6 +71,7 @@ def finetune(
     out: str | Path | None = None,
     *,
     dataset: str | d.Images | None = None,
+    resume: bool = False,
     **settings: Any,
 ) -> Iterator[Progress]:
     """Move a copy of a model to one class, or to other pictures; yield after every step.
@@ -77,11 +79,13 @@ def finetune(
     Args:
         only: the class; None: all of the data.
         dataset: as in `train`; None: the data that the base was trained on.
+        resume: as in `train`.
         settings: of `TrainConfig`; one of images, epochs and minutes ends the run.
 
     Raises:
         ValueError: as in `train`, or pictures that don't fit the model.
     """
+    where = _folder(out, dataset if isinstance(dataset, str) else "", resume)
     checkpoint = (load(base) if isinstance(base, str) else base).checkpoint
     model = checkpoint.model.config
     name = dataset if isinstance(dataset, str) else checkpoint.info.get("dataset", "")
@@ -92,5 +96,13 @@ def finetune(
         pictures = pictures.only(only)
     config = _finetune_settings(checkpoint, pictures, dataset=name, only=only, **settings)
     device = next(checkpoint.model.parameters()).device
-    where = expand(out) if out is not None else None
-    return _finetune(checkpoint, pictures, config, where, device=device)
+    return _finetune(checkpoint, pictures, config, where, resume=resume, device=device)
+
+
+def _folder(out: str | Path | None, dataset: str, resume: bool) -> Path | None:
+    """The folder of a run, in which one can be written."""
+    if out is None:
+        return None
+    folder = RunFolder(expand(out))
+    folder.check(resume, dataset)
+    return folder.path

@@ -6,7 +6,6 @@ Torch is imported by the commands that need it, so that help is instant.
 from __future__ import annotations
 
 import argparse
-import io
 import os
 import signal
 import sys
@@ -15,6 +14,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import NoReturn
 
+from ddpm_demo.cli import screen
 from ddpm_demo.cli.distilling import distill_arguments
 from ddpm_demo.cli.evaluation import evaluate_arguments
 from ddpm_demo.cli.experiment import experiment_arguments
@@ -42,21 +42,21 @@ The options of a command: its name and --help.
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command. Returns 0, 2 for a wrong argument, or 1 for a failure; both say why."""
-    for stream in (sys.stdout, sys.stderr):  # a letter that it can't show becomes a "?"
-        if isinstance(stream, io.TextIOWrapper):
-            stream.reconfigure(errors="replace")
-    options = parser().parse_args(arguments)
+    try:
+        with screen.lasting():
+            return _run(parser().parse_args(arguments))
+    except screen.LostError as error:
+        return _fail(error, 1) if str(error) else 1
+
+
+def _run(options: argparse.Namespace) -> int:
     if options.models:
         os.environ["DDPM_DEMO_MODELS"] = options.models
     try:
         require_temporary_folder()
         with _ended_by_signals():
-            code = options.run_command(options) or 0
-            sys.stdout.flush()
-            return code
-    except BrokenPipeError:  # such as `| head`: nobody reads on, and nothing is to be said
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 1
+            options.run_command(options)
+            return 0
     except ValueError as error:  # also CheckpointError, DataError, ImageError
         return _fail(error, 2)
     except OSError as error:

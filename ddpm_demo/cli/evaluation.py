@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from ddpm_demo import config as c
 from ddpm_demo import files
 from ddpm_demo.catalog import SAMPLERS
+from ddpm_demo.cli import screen
 from ddpm_demo.cli.common import (
     class_argument,
     device_argument,
@@ -77,6 +78,8 @@ def _evaluate(o: argparse.Namespace) -> None:
         result["samples"].append(row)
         save()
         print(*report.row_lines(row), sep="\n", flush=True)
+        if not (o.out or plan.card):
+            screen.require()
     if plan.tested is not None:
         bound = _bound(plan)
         result["bpd"] = bound.as_dict()
@@ -87,7 +90,8 @@ def _evaluate(o: argparse.Namespace) -> None:
     if plan.rank == 0:
         if plan.card:
             report.write_card(plan.card, result, _command(o))
-        print(*filter(None, (o.out, plan.card)), sep="\n")
+        for place in filter(None, (o.out, plan.card)):
+            print(place)
 
 
 def _about(plan: Plan) -> dict[str, Any]:

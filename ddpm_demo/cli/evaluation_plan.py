@@ -166,6 +166,6 @@ def _card(o: argparse.Namespace) -> Path | None:
     if not o.card:
         return None
     card = models_folder() / o.model / "README.md"
-    require(card.is_file(), "--card with the model", o.model, "a shipped model")
+    require(card.is_file(), "--card with the model", o.model, "a shipped model that has one")
     files.require_writable(card.parent)
     return card

@@ -112,7 +112,7 @@ def _finetune(o: argparse.Namespace) -> None:
     usual = f.CPU_USUAL if device.type == "cpu" else f.GPU_USUAL
     _length(o, usual)
     folder = RunFolder(o.out)
-    folder.check(o.resume)
+    folder.check(o.resume, o.dataset or "")
     if o.push is not None:
         publish.repo_name(o.push)  # whatever can be refused is refused now
         publish.login()

@@ -97,6 +97,8 @@ def text(numbers: Sequence[int]) -> str:
 
 def path(word: str) -> Path:
     """A path; ~ and $NAME at its beginning are what they stand for."""
+    if not word.strip():  # such as "$NAME" of nothing; it would be the working folder
+        raise argparse.ArgumentTypeError(f"{word!r} names no file or folder")
     try:
         return expand(word)
     except ValueError as error:

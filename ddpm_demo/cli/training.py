@@ -111,7 +111,7 @@ def _train(o: argparse.Namespace) -> None:
     from ddpm_demo.training.train import train, with_classes
 
     _, config = configs(o)
-    RunFolder(o.out).check(o.resume)
+    RunFolder(o.out).check(o.resume, o.dataset)
     leader = os.environ.get("RANK", "0") == "0"
     trackio = tracker() if o.track and leader else None
     keep_memory()
@@ -218,20 +218,23 @@ def follow_until_stopped(
         signals.append(hangup)
     before = [signal.signal(n, lambda n, _frame: stopped.append(n)) for n in signals]
     try:
-        _follow(run)
+        began = _follow(run)
     finally:
         for number, handler in zip(signals, before, strict=True):
             signal.signal(number, handler)
+    if not began:
+        print(f"The run in {out} is already as long as was asked for.", file=sys.stderr)
     if stopped:
         print(f"Stopped and saved; go on with --resume --out {out}.", file=sys.stderr)
     return bool(stopped)
 
 
-def _follow(run: Iterator[Progress]) -> None:
-    """Drain a run: a bar, and a line a report."""
-    leader = os.environ.get("RANK", "0") == "0"
+def _follow(run: Iterator[Progress]) -> bool:
+    """Drain a run: a bar, and a line a report. Returns whether there was a step to make."""
+    leader, began = os.environ.get("RANK", "0") == "0", False
     with progress_bar(total=100.0, bar_format="{l_bar}{bar}| {postfix}", disable=not leader) as bar:
         for p in run:
+            began = True
             if not leader:
                 continue
             bar.n = round(100 * p.done, 2)
@@ -245,3 +248,4 @@ def _follow(run: Iterator[Progress]) -> None:
             r = p.report
             held_out = "" if r.held_out is None else f", held-out loss {r.held_out:.4f}"
             bar.write(f"{p.images:>11,} images: loss {r.train_loss:.4f}{held_out}", file=sys.stderr)
+    return began

@@ -91,16 +91,16 @@ def _ship(o: argparse.Namespace) -> None:
         require(bool(getattr(o, name)), f"--{name}", getattr(o, name), "a text")
     sample = None if o.sample is None else _json(o.sample, "--sample")
     require(sample is None or isinstance(sample, dict), "--sample", o.sample, 'like {"start": 940}')
-    samplers = None if o.samplers is None else _json(o.samplers.read_text("utf-8"), "--samplers")
+    samplers = None if o.samplers is None else _json(o.samplers.read_bytes(), "--samplers")
     story = Story(o.commit, o.limits, o.history)
     ship(o.run, o.folder, story, sample=sample, samplers=samplers, raw=o.raw)
     print(o.folder)
 
 
-def _json(text: str, name: str) -> Any:
+def _json(text: str | bytes, name: str) -> Any:
     try:
         return json.loads(text)
-    except json.JSONDecodeError as error:
+    except ValueError as error:  # also of bytes that are no text
         raise ValueError(f"{name} is not JSON: {error}.") from None
 
 

@@ -132,9 +132,21 @@ def shown(dataset: str) -> str:
     return FOLDER + (path.name or path.resolve().name)
 
 
+def place_of(dataset: str) -> Path:
+    """The folder that folder:PATH names.
+
+    Raises:
+        DataError: it names none.
+    """
+    place = dataset.removeprefix(FOLDER).strip()
+    if not place:  # else it would be the working folder
+        raise DataError(f"{dataset!r} names no folder; one that does is {FOLDER}photos.")
+    return expand(place)
+
+
 def state(dataset: str) -> str:
     """Changes when a folder's files do: what was read of it before is then no longer true."""
-    return folder_state(expand(dataset.removeprefix(FOLDER).strip())) if is_folder(dataset) else ""
+    return folder_state(place_of(dataset)) if is_folder(dataset) else ""
 
 
 def data_dir() -> Path:
@@ -175,11 +187,7 @@ def load(
     if size is not None:
         number("size", size, 8, 1024, whole=True)
     if is_folder(dataset):
-        place = dataset.removeprefix(FOLDER).strip()
-        if not place:  # else it would be the working folder
-            raise DataError(f"{dataset!r} names no folder; one that does is {FOLDER}photos.")
-        root = expand(place)
-        return read_folder(root, train, size or 32, channels or 3, progress)
+        return read_folder(place_of(dataset), train, size or 32, channels or 3, progress)
     if dataset not in DATASETS:
         raise DataError(f"dataset is {dataset!r}; allowed is {named()}.")
     folder = data_dir() if folder is None else expand(folder)

@@ -101,6 +101,11 @@ class Images:
         Raises:
             ValueError: there is no such class.
         """
-        require(name in self.classes, "class", name, ", ".join(self.classes) or "none")
+        require(
+            name in self.classes,
+            "class",
+            name,
+            ", ".join(self.classes) or "none, as the data has no classes",
+        )
         keep = self.labels == self.classes.index(name)
         return replace(self, pixels=self.pixels[keep], labels=self.labels[keep])

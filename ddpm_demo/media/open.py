@@ -104,8 +104,8 @@ def open_image(
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
         raise ImageError(f"{name} has more than the {MAX_PIXELS:,} pixels allowed") from error
     except Exception as error:  # on damaged files decoders raise nearly anything
-        reason = str(error) or type(error).__name__
-        raise ImageError(f"{name} is damaged or cannot be read ({reason}); {_READABLE}") from error
+        reason = f" ({error})" if str(error) else ""
+        raise ImageError(f"{name} is damaged or cannot be read{reason}; {_READABLE}") from error
     image.info = {}  # where and when a photograph was taken must not travel on
     return image
 
@@ -125,7 +125,7 @@ def _read(source: str | Path | bytes | BinaryIO) -> tuple[str, bytes]:
         if isinstance(source, bytes):
             data = source
         elif isinstance(source, (str, Path)):
-            name = f"'{Path(source).name}'"
+            name = f"'{Path(source).name or source}'"
             with open(source, "rb") as file:
                 data = file.read(MAX_BYTES + 1)
         else:

@@ -24,6 +24,7 @@ from PIL import Image
 from torch import Tensor
 
 from ddpm_demo.config.setting import require
+from ddpm_demo.data import is_folder, place_of, shown
 from ddpm_demo.files import require_writable, write_atomically
 from ddpm_demo.media import convert, encode
 
@@ -70,11 +71,15 @@ class RunFolder:
         for file in (self.state, self.log, *self.previews()):
             file.unlink(missing_ok=True)
 
-    def check(self, resume: bool) -> None:
+    def check(self, resume: bool, dataset: str = "") -> None:
         """Find out before any work whether a run can be written here.
 
+        Args:
+            dataset: what the run learns from, in words.
+
         Raises:
-            ValueError: a file is in the way, another run is here and `resume` is not asked for, or
+            ValueError: a file is in the way, another run is here and `resume` is not asked for, a
+                model without a run is here, the folder lies among the run's own pictures, or
                 nothing can be written.
         """
         parts = (self.path, *self.path.parents)
@@ -86,6 +91,12 @@ class RunFolder:
             str(self.path),
             "a folder without a run in it, or --resume to go on with that run",
         )
+        model = self.state.exists() or not any(self.path.glob("model*.safetensors"))
+        require(model, "--out", str(self.path), "a folder without a model, which would be lost")
+        data = place_of(dataset).resolve() if is_folder(dataset) else None
+        among = data is not None and self.path.resolve().is_relative_to(data)
+        allowed = f"one outside of {shown(dataset)}: else previews would become part of the data"
+        require(not among, "--out", str(self.path), allowed)
         written = all(ord(letter) < 0xD800 or ord(letter) > 0xDFFF for letter in str(self.path))
         require(written, "--out", str(self.path), "a name in UTF-8, which weights are read by")
         require_writable(self.path)

@@ -156,5 +156,7 @@ def ask_own_address_directly(host: str) -> None:
     if not set(proxies) - {"no"}:
         return  # none in the environment: naming exceptions would hide those of the system
     told = [name for name in proxies.get("no", "").split(",") if name.strip()]
+    if "*" in [name.strip() for name in told]:
+        return  # no proxy for anything; beside other names not every library would read it so
     names = [*told, *OWN, *([bare(host)] if bare(host) not in OWN else [])]
     os.environ["no_proxy"] = os.environ["NO_PROXY"] = ",".join(names)
