@@ -26,7 +26,7 @@ from ddpm_demo.config import DiffusionConfig, ModelConfig
 from ddpm_demo.models.checkpoint import Checkpoint, save_checkpoint
 from ddpm_demo.nn.unet import UNet
 
-PATIENCE = 120.0
+PATIENCE = 240.0
 
 
 class Server:

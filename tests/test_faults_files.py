@@ -230,6 +230,15 @@ def test_a_label_that_is_no_class_is_refused(label: int, tiny: Tiny) -> None:
         next(train(base, base.diffusion, config, images))
 
 
+# Row 11
+
+
+def test_a_folder_is_no_picture(tmp_path: Path, monkeypatch: Patch) -> None:
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(ImageError, match=r"'\.' cannot be read: Is a directory"):
+        open_image(".")
+
+
 # Row 12
 
 

@@ -10,6 +10,7 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+from urllib.request import proxy_bypass_environment
 
 import gradio as gr
 import httpx
@@ -139,6 +140,14 @@ def test_where_there_is_no_proxy_nothing_is_set(monkeypatch: pytest.MonkeyPatch)
         monkeypatch.delenv(name)
     network.ask_own_address_directly("127.0.0.1")
     assert "no_proxy" not in os.environ
+
+
+def test_no_proxy_at_all_stays_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A star means every address only where it stands alone."""
+    monkeypatch.setenv("http_proxy", "http://127.0.0.1:9")
+    monkeypatch.setenv("no_proxy", "*")
+    network.ask_own_address_directly("127.0.0.1")
+    assert proxy_bypass_environment("example.org")
 
 
 # The guard
