@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from ddpm_demo.config import DiffusionConfig
+from ddpm_demo.data import fitted
 from ddpm_demo.data.packed import mnist
 from ddpm_demo.diffusion.interventions import Intervention, ScaleEps, Terms
 from ddpm_demo.diffusion.schedule import Schedule
@@ -329,8 +330,11 @@ def digits(train: bool) -> Tensor:
 
 def far(pictures: Tensor) -> Tensor:
     """How far each is from the nearest training picture."""
-    pixels = torch.from_numpy(convert.to_uint8(pictures)).permute(0, 3, 1, 2)
-    return nearest(pixels, digits(True), 1).distance[:, 0]
+    return nearest(pixels_of(pictures), digits(True), 1).distance[:, 0]
+
+
+def pixels_of(pictures: Tensor) -> Tensor:
+    return torch.from_numpy(convert.to_uint8(pictures)).permute(0, 3, 1, 2)
 
 
 @claim("does-it-copy", 1)
@@ -360,6 +364,28 @@ def the_verdict(card: Card) -> None:
     test = nearest(digits(False)[:200], digits(True), 1).distance.mean()
     assert f"new digits {float(test):.2f};" in card.explained
     assert [k % 10 for k in range(N) if gaps[k] < 0.2] == [1, 1]
+
+
+@claim("does-it-copy", 5)
+def ten_digits(card: Card) -> None:
+    known = mnist(True)
+    size = model("mnist-small-10").model.config.size
+    own = fitted(known.pixels[known.part("10")], size, 1)
+    test = fitted(digits(False)[:200], size, 1)
+    gaps = nearest(pixels_of(end(shown(card))), own, 1).distance
+    assert f"are {float(gaps.mean()):.2f} away from the nearest of its ten" in card.explained
+    far_off = float(nearest(test, own, 1).distance.mean())
+    assert f"test pictures are {far_off:.2f} away" in card.explained
+    assert gaps.max() < 0.05
+
+
+@claim("does-it-copy", 6)
+def two_halves(card: Card) -> None:
+    a, b = (pixels_of(end(query)).double() / 127.5 for query in (card.open, card.show))
+    same, other = (
+        float((a - x).square().flatten(1).mean(1).sqrt().mean()) for x in (b, b.roll(1, 0))
+    )
+    assert f"by {same:.2f} from the same noise, and by {other:.2f} from different" in card.explained
 
 
 # --- find the bug ---------------------------------------------------------------------------------
