@@ -60,6 +60,7 @@ def _sampling(model: Facts, best: SampleConfig) -> dict[str, Any]:
         visible=classes,
         label="Compared with real pictures of",
         elem_id="measure-against",
+        allow_custom_value=True,  # as above
     )
     return {
         "n": n,
