@@ -103,6 +103,7 @@ def test_neighbours_in_features_are_brute_force_among_the_nearest() -> None:
         assert set(places[k].tolist()) <= set(among.tolist())
 
 
+@pytest.mark.usefixtures("zoo")  # without the small models
 def test_the_card_finds_what_was_copied(tiny: Callable[..., Checkpoint]) -> None:
     model = tiny()
     model.info["dataset"] = "own"

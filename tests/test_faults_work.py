@@ -155,7 +155,7 @@ def test_a_name_that_no_repo_can_have_is_refused_before_the_work(
     name: str, tmp_path: Path, tiny: Tiny, capsys: Capture
 ) -> None:
     save_checkpoint(tmp_path / "m", tiny(channels=3))
-    words = f"finetune --model {tmp_path}/m --dataset folder:{tmp_path} --out {tmp_path}/run"
+    words = f"finetune --model {tmp_path}/m --dataset folder:{tmp_path}/p --out {tmp_path}/run"
     assert main([*words.split(), f"--push={name}"]) == 2
     assert "repository is" in capsys.readouterr().err
     assert not (tmp_path / "run").exists()

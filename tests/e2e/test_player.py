@@ -130,7 +130,7 @@ def test_a_run_is_shown_to_the_end(view):
     assert part(view, "status").inner_text().startswith("step 20 / 20 · t = 0 · ")
     assert part(view, "title").inner_text() == "four greys"
     captions = view.locator(f"{STAGE} figcaption").all_inner_texts()
-    assert captions == ["Current picture xₜ", "Predicted picture x̂₀"]
+    assert captions == ["Current picture xt", "Predicted picture x̂0"]  # t and 0 stand lower
     label = view.get_by_role("img", name="Current picture xₜ").get_attribute("aria-label")
     assert label == "Current picture xₜ: 4 pictures at step 20 / 20 · t = 0"
 

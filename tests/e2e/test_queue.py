@@ -237,9 +237,11 @@ def test_a_page_outlives_its_server_and_so_do_its_pictures(browser: Any, server:
         page.wait_for_timeout(1000)
     server.kill()
     server.start()
+    page.wait_for_timeout(3000)  # it may have noticed
+    page.locator("#go").wait_for()
     page.evaluate("window.same = true")
     generate(page, steps=900, n=2)  # as if nothing had been
-    page.wait_for_function(f"() => {FRAMES} > 5")
+    page.wait_for_function(f"() => {FRAMES} > 5", timeout=2 * PATIENCE * 1000)
     assert page.evaluate("window.same")
 
     server.kill()

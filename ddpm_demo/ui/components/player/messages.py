@@ -52,7 +52,8 @@ PANELS = {name: PANES[name] for name in ("x_t", "x0_hat")}
 
 FPS = 15  # frames a second of a run that is played
 MESSAGES_PER_SECOND = 7  # each takes some 4 ms from a network that keeps two cores busy
-FRAMES_PER_MESSAGE = 8  # at most, of a run that is alone
+FRAMES_PER_MESSAGE = 8  # at most, of a run that is alone and has more steps than
+FEW = 50
 CHARS_PER_SECOND = 5_000_000  # of base64: what slow machines and networks can follow live
 CHARS_PER_RUN = 32_000_000  # what a page holds, and sends back for a film
 
@@ -216,6 +217,8 @@ class _Sender:
         size = len(first["d"])
         self._stride = step.total / max(2, min(self._keep, CHARS_PER_RUN // size))
         self._gap = max(1 / self._fps / FRAMES_PER_MESSAGE, size / CHARS_PER_SECOND)
+        if step.total <= FEW and size * step.total <= CHARS_PER_SECOND:
+            self._gap = 0.0  # all of a short run is seen, however quick it is
         self._last, self._kept_at = step, time.perf_counter()
         self._sent_at = self._kept_at
         return first
