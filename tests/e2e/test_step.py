@@ -18,6 +18,18 @@ ROOT = "#player .ddpm-player"
 
 
 @pytest.fixture
+def page(browser):
+    """As another visitor has it: what other tests have left in the browser doesn't count."""
+    visitor = browser.browser.new_context(viewport={"width": 1280, "height": 800})
+    visitor.set_default_timeout(60_000)
+    page, wrong = visitor.new_page(), []
+    page.on("pageerror", lambda error: wrong.append(str(error)))
+    yield page
+    visitor.close()
+    assert not wrong
+
+
+@pytest.fixture
 def said(page, serve, tiny):
     """The updates of a run that the page has shown to its end."""
     checkpoint = tiny()
