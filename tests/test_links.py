@@ -274,8 +274,8 @@ def test_a_swap_changes_one_setting(name: str, words: str) -> None:
 
 
 def test_a_model_has_the_swaps_that_it_can_have() -> None:
-    assert swaps.FEW not in swaps.offered("mnist")
+    assert swaps.FEW not in swaps.offered("fashion-mnist")
     assert swaps.LAPLACE not in swaps.offered("cifar10")
     assert swaps.offered("mine") == []
-    with pytest.raises(ValueError, match="model of this swap is 'mnist'"):
-        swaps.SWAPS[swaps.FEW](RunSpec("mnist", defaults(facts("mnist"))))
+    with pytest.raises(ValueError, match="model of this swap is 'fashion-mnist'"):
+        swaps.SWAPS[swaps.FEW](RunSpec("fashion-mnist", defaults(facts("fashion-mnist"))))
