@@ -57,7 +57,7 @@ def class_options(facts: Facts, labels: tuple[int, ...] | None) -> dict[str, Any
 def class_list(facts: Facts, labels: tuple[int, ...] | None, elem_id: str) -> gr.Dropdown:
     """A list of classes, of which several can be chosen."""
     options = class_options(facts, labels)
-    options["allow_custom_value"] = True  # those of another model are checked by us, as all values
+    options["allow_custom_value"] = True  # a class of another model is checked by us
     control = gr.Dropdown(multiselect=True, elem_id=elem_id, **text("labels"), **options)
     control.input(None, control, control, js=ALONE, **QUIET)
     return control

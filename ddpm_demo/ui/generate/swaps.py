@@ -47,7 +47,10 @@ def _by(find: Callable[[str], str | None]) -> Callable[[RunSpec], RunSpec]:
     def swap(spec: RunSpec) -> RunSpec:
         name = find(spec.model)
         require(
-            name is not None, "model of this swap", spec.model, "one that such a model was made of"
+            name is not None,
+            "model of this swap",
+            spec.model,
+            "one that has such a model beside it",
         )
         asked, other = spec.sample, facts(str(name))
         own = defaults(other)

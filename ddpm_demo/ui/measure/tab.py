@@ -60,7 +60,7 @@ def _sampling(model: Facts, best: SampleConfig) -> dict[str, Any]:
         visible=classes,
         label="Compared with real pictures of",
         elem_id="measure-against",
-        allow_custom_value=True,  # as above
+        allow_custom_value=True,  # a class of another model is checked by us
     )
     return {
         "n": n,
