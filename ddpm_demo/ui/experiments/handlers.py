@@ -94,8 +94,8 @@ def _run(own: Mapping[str, str], folder: Any, name: Any, *values: Any) -> Iterat
         sent = now
         left = (now - begun) * (1 / report.done - 1) if report.done > 0.02 else 0
         words = html.escape(report.line) + (f", about {spoken(left)} to go" if left else "")
-        yield say(bar(words, report.done), view.panels(report))
-    yield say("Done.", view.saved(row, wanted, report) + view.panels(report))
+        yield say(bar(words, report.done), view.panels(row.name, report))
+    yield say("Done.", view.saved(row, wanted, report) + view.panels(row.name, report))
 
 
 @GPU

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import json
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,12 @@ from ddpm_demo.ui.server.work import LANE
 HANDLERS = "ddpm_demo.ui.experiments.handlers"
 STYLE = Path(__file__).with_name("experiments.css")
 EMPTY = '<p class="empty">Press Run. What comes out is shown here.</p>'
+# Another card takes away what is shown. A link's card may have shown its run by then, and keeps it.
+CLEAR = f"""(card) => {{
+  const shown = document.querySelector('#experiment-result [data-experiment]');
+  if (shown && shown.dataset.experiment === card) return [0, 0].map(() => ({{__type__: 'update'}}));
+  return [{json.dumps(EMPTY)}, ''];
+}}"""
 SLIDER = 100  # whole numbers up to this are chosen with a slider
 
 
@@ -60,7 +67,8 @@ def build_experiments_tab(choice: ModelChoice, tab: gr.Tab, links: Links) -> Non
     _connect_run([choice.own, folder, card, *inputs], buttons, [line, result, folder])
     kept = functools.partial(called(f"{HANDLERS}:keep"), choice)
     keep.click(kept, [choice.own, folder, card], [line, choice.own, choice.name], **QUIET)
-    _connect_cards(card, [about, result, line, keep, *groups])
+    _connect_cards(card, [about, keep, *groups])
+    card.change(None, card, [result, line], js=CLEAR, queue=False, **QUIET)
     changes = [card.change, *(control.change for control in inputs)]
     part = Part("experiments", link.NAMES, link.read, [card, *inputs], "experiment-run")
     links.add(part, changes, link.query, inputs=[card, *inputs], preprocess=False)
@@ -94,7 +102,7 @@ def _connect_cards(card: gr.Radio, shown: list[Any]) -> None:
         row = EXPERIMENTS.get(name) or next(iter(EXPERIMENTS.values()))
         keep = gr.update(visible=True if row.keeps else "hidden")
         groups = (gr.update(visible=k == row.name) for k in EXPERIMENTS)
-        return [_about(row), EMPTY, "", keep, *groups]
+        return [_about(row), keep, *groups]
 
     card.change(chosen, card, shown, queue=False, **QUIET)
 

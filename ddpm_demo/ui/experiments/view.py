@@ -16,9 +16,10 @@ PADDING = 10  # of a cell, as in experiments.css
 SHOWN = 112  # that a small picture has, if there is room
 
 
-def panels(report: Report) -> str:
-    """All that there is to show so far."""
-    return "".join(_panel(panel) for panel in report.panels)
+def panels(name: str, report: Report) -> str:
+    """All that there is to show so far, marked with the name of its experiment."""
+    inner = "".join(_panel(panel) for panel in report.panels)
+    return f'<div data-experiment="{name}">{inner}</div>'
 
 
 def saved(row: Experiment, asked: Any, report: Report) -> str:
