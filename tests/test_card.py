@@ -14,12 +14,14 @@ from ddpm_demo.cli import main, parser
 from ddpm_demo.cli.training import configs, network
 from ddpm_demo.config import DiffusionConfig, ModelConfig, TrainConfig
 from ddpm_demo.inference.generate import defaults
-from ddpm_demo.models.checkpoint import Checkpoint, save_checkpoint
+from ddpm_demo.models.checkpoint import Checkpoint, save_checkpoint, save_tensors
 from ddpm_demo.models.load import load_checkpoint
 from ddpm_demo.nn.unet import UNet
 from ddpm_demo.publishing import cards
 from ddpm_demo.publishing.cards import Story
 from ddpm_demo.publishing.ship import ship
+from ddpm_demo.training.run_folder import RunFolder
+from ddpm_demo.training.trainer import wide
 
 STORY = Story("abc123", "It is tiny.", "Stopped once.")
 ROWS = [
@@ -62,6 +64,18 @@ def test_ship(run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Non
     with Image.open(folder / "samples.png") as grid:
         assert grid.text["start"] == "7"
     assert (folder / "loss.svg").read_text().count("<polyline") == 2
+
+
+def test_an_average_of_another_width_is_shipped(run: Path, tmp_path: Path) -> None:
+    own = {k: 2 * v for k, v in load_checkpoint(run).model.state_dict().items()}
+    save_tensors(RunFolder(run).state, {f"ema-0.05.{k}": v for k, v in own.items()}, {})
+    shipped = ship(run, tmp_path / "tiny", STORY, sample={"steps": 2}, kind=wide(0.05))
+    for name, weight in shipped.model.state_dict().items():
+        assert torch.equal(weight, own[name].half().float()), name
+    assert "average `ema-0.05`" in (tmp_path / "tiny" / "README.md").read_text()
+    with pytest.raises(ValueError, match=r"one with the weights ema-0\.1\."):
+        ship(run, tmp_path / "other", STORY, kind=wide(0.1))
+    assert not (tmp_path / "other").exists()
 
 
 def test_a_fine_tuned_copy_names_its_base_and_shows_its_film(
@@ -155,6 +169,7 @@ SETTINGS = (
     "--dataset cifar10 --paper --schedule linear --lr 2e-4 --images 102400000 --decay 0",
     "--dataset cifar10 --class-conditional --width 96 --multipliers 1,2 --attention 16,8 --no-flip",
     "--dataset cifar10 --attention none --flip --beta-end 0.01 --schedule linear --blocks 2",
+    "--dataset cifar10 --ema-rel 0.05,0.1",
     "--dataset 'folder:my photos' --grey --size 64 --predict v --weighting min-snr --norm group",
 )
 

@@ -230,6 +230,48 @@ def test_ema_is_an_average_that_warms_up() -> None:
     assert not any(p.requires_grad for p in t.ema.parameters())
 
 
+@pytest.mark.parametrize(("width", "gamma"), [(0.05, 16.97), (0.10, 6.94)])
+def test_an_average_is_as_wide_as_it_says(width: float, gamma: float) -> None:
+    """The two widths, and their gammas, are those of Karras et al. 2024."""
+    assert tr.exponent(width) == pytest.approx(gamma, abs=0.01)
+    n = 20_000
+    t, moves = np.arange(1, n + 1), np.zeros(n)
+    for step in t:
+        beta = (1 - 1 / step) ** (tr.exponent(width) + 1)
+        moves *= beta
+        moves[step - 1] = 1 - beta
+    assert moves.sum() == pytest.approx(1)
+    mean = (moves * t).sum()
+    assert np.sqrt((moves * (t - mean) ** 2).sum()) / n == pytest.approx(width, rel=1e-3)
+
+
+def test_averages_of_several_widths_are_kept_and_resumed(tmp_path: Path) -> None:
+    widths, folders = (0.05, 0.2), (tmp_path / "whole", tmp_path / "parts")
+    list(run(folders[0], ema_rel=widths))
+    whole, plain = state(folders[0]), tmp_path / "plain"
+    list(run(plain))
+    for name, weight in state(plain).items():  # the rest of the run is the same
+        assert torch.equal(whole[name], weight), name
+    stops = iter([False, False, True])
+    list(run(folders[1], ema_rel=widths, should_stop=lambda: next(stops)))
+    list(run(folders[1], resume=True, ema_rel=widths))
+    assert differ(state(folders[1]), whole) == 0
+    with pytest.raises(CheckpointError, match=r"ema_rel"):
+        run(folders[1], resume=True, ema_rel=(0.1,))
+
+
+def test_a_power_function_average() -> None:
+    t = trainer(ema_rel=(0.2,), lr=0.01)
+    wanted = [torch.zeros_like(p) for p in t.model.parameters()]
+    for step in range(1, 5):
+        t.advance(0.01)
+        beta = (1 - 1 / step) ** (tr.exponent(0.2) + 1)
+        for w, p in zip(wanted, t.model.parameters(), strict=True):
+            w.copy_(beta * w + (1 - beta) * p.detach())
+    for w, p in zip(wanted, t.nets["ema-0.2"].parameters(), strict=True):
+        assert (w - p).abs().max() < 1e-6
+
+
 def test_the_learning_rate_warms_up_and_falls_to_nothing() -> None:
     rates = [p.lr for p in run(lr=0.01, warmup=4, decay=0.5)]
     wanted = [0.01 * k for k in (0.25, 0.5, 0.75, 1, 1, 0.75, 0.5, 0.25)]

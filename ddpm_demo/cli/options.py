@@ -60,6 +60,7 @@ def _kind(field: dataclasses.Field[Any], about: Setting) -> dict[str, Any]:
     if kind == "int" and (about.high or 0) >= COUNTS:
         return {"type": count}
     types: dict[str, Callable[[str], Any]] = {"int": int, "float": float, "str": str}
+    types["tuple[float, ...]"] = shares
     return {"type": types.get(kind, numbers)}
 
 
@@ -90,7 +91,15 @@ def numbers(words: str) -> tuple[int, ...]:
         raise argparse.ArgumentTypeError(f"{words!r} is not a list like 1,2,2") from None
 
 
-def text(numbers: Sequence[int]) -> str:
+def shares(words: str) -> tuple[float, ...]:
+    """Numbers, separated by commas; none for "none"."""
+    try:
+        return () if words == "none" else tuple(float(part) for part in words.split(","))
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{words!r} is not a list like 0.05,0.1") from None
+
+
+def text(numbers: Sequence[float]) -> str:
     """What `numbers` reads."""
     return ",".join(map(str, numbers)) or "none"
 

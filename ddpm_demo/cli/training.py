@@ -28,7 +28,7 @@ NETWORK = ("width", "multipliers", "blocks", "attention", "time_dim", "norm", "d
 LENGTH = ("images", "epochs", "minutes")
 OPTIMISATION = (
     *("loss", "weighting", "batch_size", "lr", "warmup", "decay"),
-    *("weight_decay", "beta2", "grad_clip", "ema"),
+    *("weight_decay", "beta2", "grad_clip", "ema", "ema_rel"),
 )
 PROCESS = ("noise", "beta_start", "beta_end", "T", "predict")
 FRESH = c.DiffusionConfig(schedule="cosine")  # without --init

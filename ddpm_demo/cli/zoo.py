@@ -31,7 +31,11 @@ def ship_arguments(p: argparse.ArgumentParser) -> None:
         metavar="FILE",
         help="JSON: a list of rows with sampler, spacing, steps, calls and distance",
     )
-    p.add_argument("--raw", action="store_true", help="the weights of the last step, without EMA")
+    kind = p.add_mutually_exclusive_group()
+    kind.add_argument(
+        "--raw", action="store_true", help="the weights of the last step, without EMA"
+    )
+    kind.add_argument("--ema-rel", type=float, metavar="WIDTH", help="the average of this width")
     p.add_argument("--history", default="", help="a sentence on interruptions")
     p.set_defaults(run_command=_ship)
 
@@ -78,6 +82,7 @@ def _ship(o: argparse.Namespace) -> None:
     from ddpm_demo.models.zoo import available, models_folder
     from ddpm_demo.publishing.cards import Story
     from ddpm_demo.publishing.ship import make_card, ship
+    from ddpm_demo.training.trainer import EMA, RAW, wide
 
     if o.all:
         require(o.run is None, "RUN", str(o.run), "none with --all")
@@ -93,7 +98,8 @@ def _ship(o: argparse.Namespace) -> None:
     require(sample is None or isinstance(sample, dict), "--sample", o.sample, 'like {"start": 940}')
     samplers = None if o.samplers is None else _json(o.samplers.read_bytes(), "--samplers")
     story = Story(o.commit, o.limits, o.history)
-    ship(o.run, o.folder, story, sample=sample, samplers=samplers, raw=o.raw)
+    kind = RAW if o.raw else EMA if o.ema_rel is None else wide(o.ema_rel)
+    ship(o.run, o.folder, story, sample=sample, samplers=samplers, kind=kind)
     print(o.folder)
 
 

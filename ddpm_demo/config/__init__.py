@@ -202,10 +202,11 @@ class TrainConfig:
     decay: float = setting(0.2, "last part of the run over which lr falls", low=0, high=1)
     weight_decay: float = setting(0.0, "of AdamW", low=0, high=1)
     beta2: float = setting(0.99, "of AdamW", low=0, high=0.99999)
-    grad_clip: float = setting(
-        1.0, "greatest length of the gradient", low=0, high=10**6, above=True
-    )
+    grad_clip: float = setting(1.0, "most length of the gradient", low=0, high=10**6, above=True)
     ema: float = setting(0.9995, "decay of the averaged weights", low=0, high=0.999999)
+    ema_rel: tuple[float, ...] = setting(
+        (), "keep power-function averages, too, of such relative widths: 0.05,0.1", none="none"
+    )
     label_dropout: float = setting(
         0.15, "share of the labels that are learnt as 'any'", low=0, high=1
     )
@@ -230,6 +231,8 @@ class TrainConfig:
 
     def __post_init__(self) -> None:
         check(self)
+        ok = len(self.ema_rel) <= 4 and all(0.01 <= width <= 0.25 for width in self.ema_rel)
+        require(ok, "ema_rel", self.ema_rel, "at most four widths from 0.01 to 0.25")
 
     def require_length(self) -> None:
         """Raise `ValueError` unless the run has an end."""

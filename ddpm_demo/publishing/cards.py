@@ -125,7 +125,7 @@ def _run(train: Mapping[str, Any]) -> dict[str, Any]:
     return {
         field.name: train[field.name]
         for field in dataclasses.fields(TrainConfig)
-        if train.get(field.name, field.default) != field.default
+        if train.get(field.name, field.default) not in (field.default, [])  # JSON's () is []
         and field.name not in ("dataset", "preview_every")
     }
 
@@ -189,6 +189,8 @@ def _opening(name: str, checkpoint: Checkpoint, beside: bool) -> str:
     averaged = "The weights are the exponential moving average, in half precision."
     if info.get("raw"):
         averaged = "The weights are those of the last step, not averaged, in half precision."
+    elif kind := info.get("weights"):
+        averaged = f"The weights are the run's average `{kind}`, in half precision."
     return f"""---
 license: mit
 library_name: ddpm_demo

@@ -24,6 +24,8 @@ from ddpm_demo.publishing import cards
 from ddpm_demo.publishing.cards import Story, card, check_samplers
 from ddpm_demo.publishing.private import public
 from ddpm_demo.training.run_folder import RunFolder
+from ddpm_demo.training.state import weights
+from ddpm_demo.training.trainer import EMA, RAW
 
 STORY = "card.json"  # in a shipped folder: its `Story`, so that its card can be made again
 PAGE = 10  # samples at once, and in a row
@@ -36,7 +38,7 @@ def ship(
     *,
     sample: Mapping[str, Any] | None = None,
     samplers: Sequence[Mapping[str, Any]] | None = None,
-    raw: bool = False,
+    kind: str = EMA,
 ) -> Checkpoint:
     """Make `folder` a shipped model out of the finished or paused run in `run`.
 
@@ -45,7 +47,8 @@ def ship(
     Args:
         sample: how the model is best sampled, in the names of `SampleConfig`.
         samplers: rows with what samplers measure, for the app's time limit; see `cards.COLUMNS`.
-        raw: ship the weights of the last step, out of the state, and not their average.
+        kind: of the weights: the average, or out of the state those of the last step ("model") or
+            another average ("ema-0.05").
 
     Returns:
         The checkpoint as shipped, read back from its file.
@@ -60,12 +63,12 @@ def ship(
     from_dict(SampleConfig, sample or {})
     require_writable(folder)
     checkpoint = public(load_checkpoint(run))
-    if raw:
+    if kind != EMA:
         require(source.resumable(), "RUN", str(run), f"one with {source.state.name}")
-        state, prefix = load_tensors(source.state)[0], "model."
-        own = {k.removeprefix(prefix): v for k, v in state.items() if k.startswith(prefix)}
+        own = weights(load_tensors(source.state)[0], kind)
+        require(bool(own), "RUN", str(run), f"one with the weights {kind}")
         checkpoint.model.load_state_dict(own)
-        checkpoint.info["raw"] = True
+        checkpoint.info |= {"raw": True} if kind == RAW else {"weights": kind}
     if sample is not None:
         checkpoint.info["sample"] = dict(sample)
     if samplers is not None:

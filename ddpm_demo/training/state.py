@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -34,8 +34,9 @@ class OtherRunError(CheckpointError):
 def save_run(out: Path, run: Trainer) -> None:
     """Write into `out` all that the next step depends on, and the EMA weights as a model."""
     names = [n for n, _ in run.model.named_parameters()]
-    state = {f"model.{n}": v for n, v in run.model.state_dict().items()}
-    state |= {f"ema.{n}": v for n, v in run.ema.state_dict().items()}
+    state = {
+        f"{kind}.{n}": v for kind, net in run.nets.items() for n, v in net.state_dict().items()
+    }
     for i, slots in run.optimizer.state_dict()["state"].items():
         state |= {f"adam.{names[i]}.{k}": v for k, v in slots.items()}
     state[PICTURES] = run.digests
@@ -65,9 +66,11 @@ def load_run(out: Path, run: Trainer) -> None:
         raise OtherRunError(out, differ)
     if PICTURES in state:  # older states say nothing of them
         _match_pictures(run, state[PICTURES], out)
-    for prefix, net in (("model.", run.model), ("ema.", run.ema)):
-        part = {k.removeprefix(prefix): v for k, v in state.items() if k.startswith(prefix)}
-        net.load_state_dict(part)
+    for kind, net in run.nets.items():
+        own = weights(state, kind)
+        if not own:
+            raise OtherRunError(out, [f"it has kept no weights {kind}"])
+        net.load_state_dict(own)
     adam = run.optimizer.state_dict()
     for i, (name, p) in enumerate(run.model.named_parameters()):
         if f"adam.{name}.step" in state:
@@ -79,6 +82,12 @@ def load_run(out: Path, run: Trainer) -> None:
     run.optimizer.load_state_dict(adam)
     run.step, run.images = about["step"], about["images"]
     run.seconds, run.history = about["seconds"], about["history"]
+
+
+def weights(state: Mapping[str, Tensor], kind: str) -> dict[str, Tensor]:
+    """Of the state of a run, the weights of a kind, such as "ema"; empty if it has none."""
+    start = f"{kind}."
+    return {k.removeprefix(start): v for k, v in state.items() if k.startswith(start)}
 
 
 def _differences(

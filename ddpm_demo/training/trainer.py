@@ -16,6 +16,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -32,6 +33,7 @@ from ddpm_demo.training.group import join, mean
 from ddpm_demo.training.preview import preview
 
 HELD_OUT = 1024  # pictures of the held-out loss
+RAW, EMA = "model", "ema"  # of the kinds of weights that a run has, the first two
 
 
 class DivergedError(FloatingPointError):
@@ -44,6 +46,22 @@ def generator(device: torch.device, *key: int) -> torch.Generator:
     for k in key:  # splitmix-style mixing: nearby keys give unrelated streams
         seed = ((seed ^ k) * 0x9E3779B97F4A7C15 + 0x632BE59BD9B4E019) % 2**63
     return torch.Generator(device).manual_seed(seed)
+
+
+def wide(width: float) -> str:
+    """What the weights of a power-function average are called."""
+    return f"{EMA}-{width:g}"
+
+
+def exponent(width: float) -> float:
+    """gamma of the power-function average of a relative width (Karras et al. 2024, section 3.1).
+
+    The width is the standard deviation of the average's weights over the steps, as a share of all
+    steps so far: width^2 = (gamma + 1) / ((gamma + 2)^2 (gamma + 3)). The average at step t moves
+    by 1 - (1 - 1 / t)^(gamma + 1).
+    """
+    k = width**-2
+    return float(np.roots([1, 7, 16 - k, 12 - k]).real.max())
 
 
 class Shuffle:
@@ -98,7 +116,10 @@ class Trainer:
         machine = machine or Machine(torch.device("cpu"))
         device = machine.device
         self.model = model.to(device).train()
-        self.ema = copy.deepcopy(self.model).eval().requires_grad_(False)
+        self.nets = {RAW: self.model}  # by the kind of their weights
+        for kind in (EMA, *map(wide, config.ema_rel)):
+            self.nets[kind] = copy.deepcopy(self.model).eval().requires_grad_(False)
+        self.ema = self.nets[EMA]
         self.diffusion, self.config = diffusion, config
         self.schedule = Schedule.from_config(diffusion)
         self.data, self.held_out = data.on(device), held_out
@@ -199,11 +220,13 @@ class Trainer:
         for group in self.optimizer.param_groups:
             group["lr"] = lr
         self.optimizer.step()
-        decay = min(self.config.ema, (1 + self.step) / (10 + self.step))
+        decays = {EMA: min(self.config.ema, (1 + self.step) / (10 + self.step))}
+        for width in self.config.ema_rel:
+            decays[wide(width)] = (1 - 1 / (self.step + 1)) ** (exponent(width) + 1)
+        now: list[Tensor] = list(self.model.parameters())
         with torch.no_grad():
-            torch._foreach_lerp_(
-                list(self.ema.parameters()), list(self.model.parameters()), 1 - decay
-            )
+            for kind, decay in decays.items():
+                torch._foreach_lerp_(list(self.nets[kind].parameters()), now, 1 - decay)
 
     def mean(self, *values: float) -> list[float]:
         """Each value's mean over the processes."""
