@@ -67,6 +67,28 @@ def test_the_small_network_learns_the_plane(monkeypatch: pytest.MonkeyPatch) -> 
     assert distance["DDIM, network"] < plane.energy(noise, plane.shape("moons"))
 
 
+def test_a_visitors_own_points_are_the_data(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, value in (("TRAIN", 50), ("STEPS", 10), ("SEEN", 60), ("PATHS", 60)):
+        monkeypatch.setattr(plane, name, value)
+    plots = []
+    monkeypatch.setattr(plane, "plane_plot", lambda *a, **_: plots.append(a) or "")
+    list(EXPERIMENTS["plane"](Plane(points="-2,0; 2,1.5;0,-2"), Tools()))
+    middles = torch.tensor([[-2, 0], [2, 1.5], [0, -2]])
+    for kind in ({"data": None}, {"samples": None}):  # the data, and where DDIM's samples end
+        points = next(torch.tensor(p[0][k]) for p in plots for k in kind if k in p[0])
+        near = torch.cdist(points, middles).min(1)
+        assert float(near.values.quantile(0.95)) < 0.3
+        assert set(near.indices.tolist()) == {0, 1, 2}
+
+
+@pytest.mark.parametrize(
+    "points", ["1,2", "1,2;3,x;0,0", "0,0;1,1;9,0", "0,0,0;1,1;1,2", "nan,0;1,1;0,1"]
+)
+def test_what_is_no_list_of_points_is_refused(points: str) -> None:
+    with pytest.raises(ValueError, match=r"allowed is 3 to 200 points"):
+        Plane(points=points)
+
+
 @pytest.mark.parametrize("kind", OTHER_NOISES)
 def test_noises_have_unit_variance_and_their_chain_the_known_kurtosis(kind: str) -> None:
     g = torch.Generator().manual_seed(0)

@@ -25,6 +25,7 @@ BUG_NAMES = (
     "eps-for-v",
 )
 OTHER_NOISES = ("gaussian", "laplace", "uniform", "coin")
+MOST_POINTS, REACH = 200, 2.6  # of a visitor's own, and how far out they lie in the plane
 SHAPES = ("moons", "spiral", "eight gaussians")
 SEED: dict[str, Any] = {"low": 0, "high": SEED_MAX - 1000, "whole": True, "label": "Seed"}
 
@@ -136,10 +137,33 @@ class Plane:
     """Points in the plane."""
 
     shape: str = setting("moons", "what the points make up", choices=SHAPES, label="Shape")
+    points: str = setting(
+        "", "drawn above in place of a shape, or written: -1,0; 0.5,1.2; 1,0", label="Points of yours"
+    )
     seed: int = setting(0, "of all that is drawn", **SEED)
 
     def __post_init__(self) -> None:
         check(self)
+        self.own()
+
+    def own(self) -> list[tuple[float, float]]:
+        """The visitor's points; none, if the shape is meant.
+
+        Raises:
+            ValueError: what is written is no list of points.
+        """
+        words = [word.split(",") for word in self.points.split(";") if word.strip()]
+        try:
+            found = [(float(x), float(y)) for x, y in words]
+        except ValueError:
+            found = []
+        ok = 3 <= len(found) <= MOST_POINTS and all(abs(v) <= REACH for p in found for v in p)
+        allowed = (
+            f"3 to {MOST_POINTS} points such as -1,0; 0.5,1.2; 1,0, with x and y from "
+            f"{-REACH} to {REACH}"
+        )
+        require(ok or not words, "points", self.points, allowed)
+        return found
 
 
 @dataclass(frozen=True)

@@ -173,7 +173,9 @@ def _field(denoises: dict[str, Denoise], t: int) -> Plot:
 
 
 def run(asked: Plane, tools: Tools) -> Iterator[Report]:
-    middles, schedule = shape(asked.shape), Schedule.linear()
+    own = asked.own()
+    middles = torch.tensor(own) if own else shape(asked.shape)
+    schedule = Schedule.linear()
     g = torch.Generator().manual_seed(asked.seed)
     data = drawn(middles, SEEN, g).flatten(1)
     exact = ExactPoints(middles, schedule)

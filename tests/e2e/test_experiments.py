@@ -66,6 +66,13 @@ def test_each_card_runs_and_is_saved(page: Any, url: str) -> None:
         result.get_by_text("Press Run.").wait_for()
         page.locator("#experiment-pace").get_by_text("on this computer").wait_for()
         page.wait_for_url(re.compile(f"experiment={card}"), wait_until="commit")
+        if card == "plane":  # points of one's own, drawn
+            field = page.locator(".cloud canvas")
+            for x, y in ((30, 30), (120, 50), (80, 120)):
+                field.click(position={"x": x, "y": y})
+            page.wait_for_url(re.compile("points="), wait_until="commit")
+            points = page.get_by_label("Points of yours").input_value()
+            assert len(points.split(";")) == 3
         page.locator("#experiment-run").click()
         done(page)
         result.locator(shown).nth(2).wait_for(state="attached")

@@ -11,12 +11,14 @@ import gradio as gr
 
 from ddpm_demo.config.setting import Setting, settings
 from ddpm_demo.experiments import EXPERIMENTS, Experiment
+from ddpm_demo.experiments.asked import Plane
 from ddpm_demo.models.zoo import available
 from ddpm_demo.ui.components import controls
 from ddpm_demo.ui.components.controls import QUICK, QUIET
 from ddpm_demo.ui.components.links import Links, Part
 from ddpm_demo.ui.components.model_choice import ModelChoice
 from ddpm_demo.ui.experiments import link
+from ddpm_demo.ui.experiments.cloud import build_cloud
 from ddpm_demo.ui.server import work
 from ddpm_demo.ui.server.lazy import called, streamed
 from ddpm_demo.ui.server.work import LANE
@@ -118,6 +120,8 @@ def _control(row: Experiment, name: str, choice: ModelChoice) -> Any:
     }
     if name == "model" or name.endswith("_model"):
         return _models(first, choice, look)
+    if row.settings is Plane and name == "points":
+        return build_cloud(look)
     if about.upload:
         look.pop("info")
         return gr.Image(sources=["upload", "clipboard"], height=160, buttons=[], **look)
