@@ -138,7 +138,7 @@ class Plane:
 
     shape: str = setting("moons", "what the points make up", choices=SHAPES, label="Shape")
     points: str = setting(
-        "", "drawn above in place of a shape, or written: -1,0; 0.5,1.2; 1,0", label="Points of yours"
+        "", "in place of a shape, x,y of each: -1,0; 0.5,1.2; 1,0", label="Points of yours"
     )
     seed: int = setting(0, "of all that is drawn", **SEED)
 
