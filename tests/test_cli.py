@@ -22,11 +22,14 @@ import pytest
 import torch
 from PIL import Image
 
+from ddpm_demo.catalog import SAMPLERS
 from ddpm_demo.cli import EXAMPLES, main, parser
 from ddpm_demo.config import SampleConfig
+from ddpm_demo.diffusion.denoiser import Denoiser
 from ddpm_demo.diffusion.noise import Noise
 from ddpm_demo.diffusion.schedule import Schedule
 from ddpm_demo.inference.generate import generate
+from ddpm_demo.inference.spec import RunSpec
 from ddpm_demo.media import convert
 from ddpm_demo.media.open import open_image
 from ddpm_demo.models.checkpoint import Checkpoint, load_tensors, save_checkpoint, save_tensors
@@ -196,6 +199,82 @@ def test_a_model_by_its_file(tiny: Callable[..., Checkpoint]) -> None:
         got, wanted = (np.load(f)["arr_0"] for f in ("b.npz", "a.npz"))
         assert np.array_equal(got, wanted)
     assert by_name
+
+
+# from a picture
+
+
+@pytest.fixture
+def small(here: Path) -> torch.Tensor:
+    """What the model sees of "photo.png"; "mask.png" beside it is white in its upper half."""
+    pixels = np.random.default_rng(0).integers(0, 256, (8, 8), dtype=np.uint8)
+    Image.fromarray(pixels).save("photo.png")
+    Image.fromarray(np.repeat(np.uint8([255, 0]), 32).reshape(8, 8)).save("mask.png")
+    return convert.to_tensor(pixels[None, :, :, None])
+
+
+def numbers_of(out: str) -> np.ndarray:
+    with np.load(out) as data:
+        return np.asarray(data["arr_0"])
+
+
+def test_a_run_begins_with_a_picture(small: torch.Tensor) -> None:
+    """It is a plain run from the noised picture (SDEdit); from t = 1 the picture stays."""
+    checkpoint = load_checkpoint("tiny")
+    schedule = Schedule.from_config(checkpoint.diffusion)
+    sample("--from photo.png --start 9 --seed 70", "nine.npz")
+    eps = Noise("gaussian", range(70, 75)).draw((5, 1, 8, 8))
+    noised = schedule.q_sample(small.expand(5, -1, -1, -1), 9, eps)
+    config = SampleConfig(n=5, seed=70, steps=4, start=9)
+    denoise = Denoiser(checkpoint.model, checkpoint.diffusion)
+    noise = Noise("gaussian", range(70, 75))
+    *_, last = SAMPLERS["ddim"](denoise, noised, schedule.chosen(config), noise=noise)
+    found = numbers_of("nine.npz").astype(int)
+    assert np.abs(found - convert.to_uint8(last.x_t)).max() <= 1
+
+    assert run("sample --model tiny --from photo.png --start 1 -n 2 --out one.npz") == 0
+    sigma = float(1 - schedule.alpha_bar[1]) ** 0.5
+    apart = numbers_of("one.npz").astype(int) - convert.to_uint8(small)
+    assert np.abs(apart).max() < 6 * sigma * 127.5
+
+
+def test_a_part_of_a_picture_is_made_anew(small: torch.Tensor) -> None:
+    for more in ("--resample 3", "--start 15"):
+        sample(f"--from photo.png --mask mask.png {more}", "part.npz")
+        found = numbers_of("part.npz")
+        assert (found[:, 4:, :, 0] == convert.to_uint8(small)[0, 4:, :, 0]).all()
+        assert len({picture[:4].tobytes() for picture in found}) == 5
+    sample("--from photo.png --mask mask.png", "part.png")
+    with Image.open("part.png") as image:
+        spec = RunSpec.from_metadata(image.text)
+    assert spec.interventions[0].startswith("keep=1:")
+    assert len(spec.pictures) == 1
+    sample("--from photo.png --mask mask.png --resample 2", "part.html")
+
+
+@pytest.mark.parametrize(
+    ("line", "said"),
+    [
+        ("--mask mask.png", "only with --from"),
+        ("--from photo.png", "only with --start"),
+        ("--from photo.png --start 5 --resample 2", "only with --mask"),
+        ("--from photo.png --start 99", "start is 99"),
+        ("--from photo.png --start 5 --steps 6", "steps is 6"),
+        ("--from photo.png --start 5 --timesteps 5,1", "--timesteps"),
+        ("--from none.png --start 5", "'none.png' cannot be read"),
+        ("--from photo.png --mask dark.png", "mask is 'black'"),
+        ("--from photo.png --mask mask.png --resample 21", "keep is 21"),
+    ],
+)
+def test_a_picture_that_cannot_be_used_is_one_line(
+    small: torch.Tensor, capsys: Capture, line: str, said: str
+) -> None:
+    Image.new("L", (8, 8)).save("dark.png")
+    assert run(f"sample --model tiny -n 2 {line} --out no.png") == 2
+    words = capsys.readouterr().err
+    assert said in words
+    assert words.count("\n") == 1
+    assert not Path("no.png").exists()
 
 
 # noise

@@ -140,7 +140,7 @@ def test_a_run_that_is_given_no_picture_says_so(tiny):
         with pytest.raises(ValueError, match="pictures given"):
             play(tiny(), CONFIG, [text])
     with pytest.raises(ValueError, match="one for each picture"):
-        play(tiny(), CONFIG.but(n=2), ["picture=5:5"], given=[picture()])
+        play(tiny(), CONFIG.but(n=3), ["picture=5,4:5"], given=[picture()])
 
 
 @pytest.mark.parametrize("predict", ["eps", "x0", "v"])

@@ -23,7 +23,6 @@ from ddpm_demo.evaluation.samples import pages
 from ddpm_demo.files import expand
 from ddpm_demo.inference import given
 from ddpm_demo.inference.branches import play
-from ddpm_demo.inference.changes import write_mask
 from ddpm_demo.inference.generate import generate
 from ddpm_demo.inference.labels import parse_classes
 from ddpm_demo.inference.spec import RunSpec, defaults
@@ -33,6 +32,7 @@ from ddpm_demo.models.load import load_checkpoint
 
 BATCH = 64  # pictures drawn at once, where nobody watches
 Labels = str | Sequence[int] | None
+Picture = str | Path | Image.Image | Tensor
 
 
 class Model:
@@ -125,7 +125,7 @@ class Model:
 
     def denoise(
         self,
-        picture: str | Path | Image.Image | Tensor,
+        picture: Picture,
         t: int | Sequence[int],
         labels: Labels = None,
         *,
@@ -137,24 +137,22 @@ class Model:
         Args:
             picture: a file, an opened picture, or (1, C, H, W) in [-1, 1] of the model's size.
             t: 1 to T; of several, each begins a picture of its own, the highest first.
-            labels, settings: as in `config`; of several classes, none is taken.
+            labels, settings: as in `config`; of several classes, none is taken. Of one t, n
+                pictures are made, 1 unless given.
 
         >>> load("mnist").denoise(torch.zeros(1, 1, 28, 28), [800, 200]).x.shape
         torch.Size([2, 1, 28, 28])
         """
-        if isinstance(picture, Tensor):
-            known = picture
-        else:
-            opened = picture if isinstance(picture, Image.Image) else open_image(expand(picture))
-            known = given.fitted(opened, self.checkpoint.model.config)
         ts = [t] if isinstance(t, int) else list(t)
         config, change = given.begun(self.checkpoint, self.config(labels, **settings), ts)
-        return self._played(config, change, known, bf16)
+        if len(ts) == 1:
+            config = config.but(n=settings.get("n", 1))
+        return self._played(config, change, self._known(picture), bf16)
 
     def inpaint(
         self,
-        picture: Pictures | Tensor,
-        mask: Tensor,
+        picture: Picture | Pictures,
+        mask: Picture,
         times: int = 5,
         labels: Labels = None,
         *,
@@ -164,8 +162,9 @@ class Model:
         """Make a part of a picture anew, and keep the rest (Lugmayr et al. 2022, RePaint).
 
         Args:
-            picture: (1, C, H, W) in [-1, 1], of the model's size.
-            mask: bool (side, side), of 4 to 32 cells, true where to make it anew.
+            picture: as in `denoise`.
+            mask: a file or an opened picture, white where to make it anew; or bool (side, side), of
+                4 to 32 cells, true there.
             times: that each step is walked.
             labels, settings: as in `config`; n for several ways.
 
@@ -174,9 +173,15 @@ class Model:
         torch.Size([2, 1, 28, 28])
         """
         config = self.config(labels, **settings)
-        known = picture.x if isinstance(picture, Pictures) else picture
-        change = f"keep={times}:{self.schedule.T}:{write_mask(mask)}:0"
-        return self._played(config, change, known, bf16)
+        if not isinstance(mask, Tensor):
+            mask = given.mask_of(_opened(mask), self.checkpoint.model.config)
+        known = picture.x if isinstance(picture, Pictures) else self._known(picture)
+        return self._played(config, given.kept(mask, self.schedule.T, times), known, bf16)
+
+    def _known(self, picture: Picture) -> Tensor:
+        if isinstance(picture, Tensor):
+            return picture
+        return given.fitted(_opened(picture), self.checkpoint.model.config)
 
     def _played(self, config: SampleConfig, change: str, known: Tensor, bf16: bool) -> Pictures:
         """The end of a run that is given a picture."""
@@ -185,6 +190,10 @@ class Model:
             last = step
         spec = RunSpec(self.name, config, (change,), (given.write(known),))
         return Pictures(last.x_t.cpu(), spec.to_metadata(self.classes))
+
+
+def _opened(picture: str | Path | Image.Image) -> Image.Image:
+    return picture if isinstance(picture, Image.Image) else open_image(expand(picture))
 
 
 def load(source: str | Path, device: str = "auto") -> Model:

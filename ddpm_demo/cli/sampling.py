@@ -6,7 +6,7 @@ import argparse
 import dataclasses
 import io
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -28,8 +28,11 @@ if TYPE_CHECKING:
     import numpy as np
 
     from ddpm_demo.diffusion.walk import Step
+    from ddpm_demo.inference.spec import RunSpec
     from ddpm_demo.models.checkpoint import Checkpoint
     from ddpm_demo.models.facts import Facts
+
+    Player = Callable[[c.SampleConfig], Iterator[Step]]
 
 PAGE = 64  # pictures sampled at a time
 OWN = ("sampler", "steps", "spacing", "start", "variance", "eta", "clip", "guidance", "timesteps")
@@ -47,6 +50,18 @@ def sample_arguments(p: argparse.ArgumentParser) -> None:
     add_settings(p, c.SampleConfig, ["n", "seed"])
     add_settings(p, c.SampleConfig, OWN, unset=own)
     class_argument(p)
+    p.add_argument(
+        "--from",
+        dest="picture",
+        type=path,
+        help="begin with a picture, noised to the t of --start (SDEdit), with n kinds of noise",
+    )
+    p.add_argument(
+        "--mask",
+        type=path,
+        help="a picture, white where the one of --from is made anew; the rest stays (inpainting)",
+    )
+    p.add_argument("--resample", type=int, help="with --mask: walks of a step, 1 to 20 (default 1)")
     p.add_argument(
         "--out",
         type=path,
@@ -73,10 +88,51 @@ def asked(o: argparse.Namespace, model: Checkpoint | Facts) -> c.SampleConfig:
     return defaults(model).but(**chosen)
 
 
+def specified(o: argparse.Namespace, checkpoint: Checkpoint) -> RunSpec:
+    """The run that the options ask for, with the picture that it is given.
+
+    Raises:
+        ValueError: options that don't go together, or a picture that can't be used.
+    """
+    from ddpm_demo.inference import given
+    from ddpm_demo.inference.spec import RunSpec, defaults
+    from ddpm_demo.media.open import open_image
+
+    run, model = asked(o, checkpoint), checkpoint.model.config
+    if o.picture is None:
+        require(
+            o.mask is None, "--mask", str(o.mask), "only with --from, the picture that it is of"
+        )
+    require(o.resample is None or bool(o.mask), "--resample", o.resample, "only with --mask")
+    if o.picture is None:
+        return RunSpec(checkpoint.name, run)
+    require(bool(o.start or o.mask), "--from", str(o.picture), "only with --start, --mask or both")
+    require(not o.timesteps, "--timesteps", o.timesteps, "--start and --steps instead, with --from")
+    changes, picture = [], given.write(given.fitted(open_image(o.picture), model))
+    if o.start:
+        number("start", o.start, 1, checkpoint.diffusion.T, whole=True)
+        whole = run.but(start=defaults(checkpoint).start)
+        begun, change = given.begun(checkpoint, whole, [o.start], o.steps or 0)
+        run = begun.but(n=o.n, labels=run.labels if o.classes else begun.labels)
+        changes.append(change)
+    if o.mask:
+        mask = given.mask_of(open_image(o.mask), model)
+        changes.append(given.kept(mask, checkpoint.diffusion.T, o.resample or 1))
+    return RunSpec(checkpoint.name, run, tuple(changes), (picture,))
+
+
+def player_of(o: argparse.Namespace, checkpoint: Checkpoint, spec: RunSpec) -> Player:
+    """What plays the run with other settings, such as for the pictures of one page."""
+    from ddpm_demo.inference import given
+    from ddpm_demo.inference.branches import play
+
+    known = given.read(spec.pictures, checkpoint.model.config)
+    changes, bf16 = spec.interventions, bool(o.bf16)
+    return lambda run: play(checkpoint, run, changes, given=known, bf16=bf16)
+
+
 def _sample(o: argparse.Namespace) -> None:
     from ddpm_demo.devices import keep_memory, pick
-    from ddpm_demo.inference.generate import generate
-    from ddpm_demo.inference.spec import RunSpec
     from ddpm_demo.media import convert
     from ddpm_demo.models.load import load_checkpoint
 
@@ -86,26 +142,31 @@ def _sample(o: argparse.Namespace) -> None:
     require(not film or o.n <= 256, "n", o.n, "at most 256 for a film or strip")
     keep_memory()
     checkpoint = load_checkpoint(o.model, pick(o.device))
-    run = asked(o, checkpoint)
+    spec = specified(o, checkpoint)
+    run, play = spec.sample, player_of(o, checkpoint, spec)
     number("seed", o.seed, 0, c.SEED_MAX + 1 - o.n, whole=True)  # picture k's is seed + k
     if kind == ".html":
-        _write_page(o, checkpoint, run)
+        _write_page(o, checkpoint, spec, play)
         return
     page = o.n if film else PAGE
-    generate(checkpoint, dataclasses.replace(run, n=1))  # refuses before the bar appears
+    play(dataclasses.replace(run, n=1))  # refuses before the bar appears
     kept = _kept(o, run, checkpoint.model.config.size) if kind != ".npz" else set()
     frames, parts = {}, []
-    with progress_bar(total=-(-o.n // page) * run.steps, unit="step") as bar:
+    with progress_bar(total=-(-o.n // page) * _walks(o, run), unit="step") as bar:
         for start in range(0, o.n, page):
             part = dataclasses.replace(run, n=min(page, o.n - start), seed=o.seed + start)
-            for step in generate(checkpoint, part, bf16=bool(o.bf16)):
-                bar.update(min(step.index, 1))
+            for step in _counted(play(part), bar):
                 if film and step.index in kept:
                     pictures = convert.to_uint8(step.x_t)
                     frames[f"t = {step.t}"] = convert.grid(pictures, scale=o.scale)
             parts.append(convert.to_uint8(step.x_t))
-    _write(o, RunSpec(checkpoint.name, run).to_metadata(checkpoint.classes), frames, parts)
+    _write(o, spec.to_metadata(checkpoint.classes), frames, parts)
     print(o.out)
+
+
+def _walks(o: argparse.Namespace, run: c.SampleConfig) -> int:
+    """How often a run moves: at each t but the first and the last, as often as --resample says."""
+    return max(1, (run.steps - 2) * (o.resample or 1) + 2)
 
 
 def _counted(steps: Iterator[Step], bar: Any) -> Iterator[Step]:
@@ -114,22 +175,20 @@ def _counted(steps: Iterator[Step], bar: Any) -> Iterator[Step]:
         yield step
 
 
-def _write_page(o: argparse.Namespace, checkpoint: Checkpoint, run: c.SampleConfig) -> None:
+def _write_page(o: argparse.Namespace, checkpoint: Checkpoint, spec: RunSpec, play: Player) -> None:
     """Write the run as a web page that opens from disk."""
     from ddpm_demo.files import write_atomically
-    from ddpm_demo.inference.generate import generate
-    from ddpm_demo.inference.spec import RunSpec
     from ddpm_demo.inference.updates import code, updates
     from ddpm_demo.media.web_page import run_page
 
     require(o.n <= 64, "n", o.n, "at most 64 for a web page")
-    about = RunSpec(checkpoint.name, run).to_metadata(checkpoint.classes)
+    run = spec.sample
     label = SAMPLERS[run.sampler].label
     title = f"{checkpoint.name} · {label} · {run.steps} steps · seed {run.seed}"
-    look = {"title": title, "meta": about, "updates": updates(checkpoint, run)}
-    with progress_bar(total=run.steps, unit="step") as bar:
-        steps = generate(checkpoint, run, bf16=bool(o.bf16))
-        page = run_page(_counted(steps, bar), look, code(run.sampler))
+    lines = updates(checkpoint, run, spec.interventions)
+    look = {"title": title, "meta": spec.to_metadata(checkpoint.classes), "updates": lines}
+    with progress_bar(total=_walks(o, run), unit="step") as bar:
+        page = run_page(_counted(play(run), bar), look, code(run.sampler))
     write_atomically(o.out, page.encode())
     print(o.out)
 

@@ -14,7 +14,7 @@ which it does, and 1 if it isn't there.
 | clip=0:T, clip=1:T | x0_hat is clipped or not |
 | sampler=NAME:T, eta=ETA:T | another sampler, or another eta of DDIM |
 | fork=COUNT:T:PICTURE | so many continuations of one picture, the first with its own noise |
-| picture=T1,T2,...:T | picture k is the given one, noised, down to its T_k; T is the largest |
+| picture=T1,T2,...:T | picture k is the given one, noised, down to its T_k, or to the only one |
 | keep=TIMES:T:MASK:K | outside the mask, given picture K stays; each step is walked TIMES |
 
 The last two need pictures that the run is given (see `inference.given`). They and the first four
@@ -201,7 +201,9 @@ def _picture(change: Change, now: Now) -> Intervention:
     words = change.parts[0].split(",")
     ts = [int(_numeric("t of picture", word, 1, change.t, whole=True)) for word in words]
     most = max(now.origin)
-    require(len(ts) > most, "number of t of picture", len(ts), f"{most + 1}, one for each picture")
+    if len(ts) == 1:  # for all pictures
+        ts *= most + 1
+    require(len(ts) > most, "number of t of picture", len(ts), "1, or one for each picture")
     seeds = [now.config.seed + k for k in now.origin]
     return FromPicture(_given(now, 0), [ts[k] for k in now.origin], seeds)
 

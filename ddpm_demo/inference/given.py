@@ -22,7 +22,7 @@ from ddpm_demo.diffusion.denoiser import Denoiser
 from ddpm_demo.diffusion.forward import jump
 from ddpm_demo.diffusion.noise import Noise
 from ddpm_demo.diffusion.schedule import Schedule
-from ddpm_demo.inference.changes import GIVEN
+from ddpm_demo.inference.changes import CELLS, GIVEN, write_mask
 from ddpm_demo.media import convert, encode
 from ddpm_demo.media.open import open_image
 from ddpm_demo.models.checkpoint import Checkpoint
@@ -40,6 +40,27 @@ def fitted(picture: Image.Image, model: ModelConfig) -> Tensor:
     mode = "L" if model.channels == 1 else "RGB"
     pixels = np.asarray(convert.square(picture.convert("RGB"), model.size).convert(mode))
     return convert.to_tensor(pixels.reshape(1, model.size, model.size, model.channels))
+
+
+def mask_of(picture: Image.Image, model: ModelConfig) -> Tensor:
+    """Where a picture is white: bool (side, side), of the model's size, but of 32 cells at most.
+
+    Raises:
+        ValueError: it is white nowhere.
+    """
+    side = min(model.size, CELLS)
+    mask = torch.from_numpy(np.asarray(convert.square(picture.convert("L"), side)) > 127)
+    require(bool(mask.any()), "mask", "black", "one that is white where to make the picture anew")
+    return mask
+
+
+def kept(mask: Tensor, T: int, times: int = 1) -> str:
+    """The change that makes the given picture anew where a mask is true, and keeps the rest.
+
+    Args:
+        times: that each step is walked.
+    """
+    return f"keep={times}:{T}:{write_mask(mask)}:0"
 
 
 def write(x: Tensor) -> str:

@@ -167,6 +167,8 @@ def run_page(steps: Iterable[Shown], look: Mapping[str, Any], code: tuple[str, s
     for step in steps:
         shown = [to_uint8(step.x0_hat), to_uint8(step.eps_hat / EPS_RANGE)]
         took = round(time.perf_counter() - start, 2)
+        if frames and frames[-1]["step"] == step.index:  # a step that is walked several times
+            frames.pop()
         frames.append({"step": step.index, "t": step.t, "s": took, "d": _text(*shown)})
     if step is None:
         raise ValueError("a web page needs a run of at least one step.")
