@@ -13,8 +13,8 @@ others fill it, with the calls that have come by then. A run that is alone waits
 calls are never split. Otherwise
 
 - visitors take turns: who had the last turn comes last, and a newcomer before all others;
-- a call takes its share of the batch, and what it leaves free goes to those that want more; for
-  whom there was less room than that, it was no turn;
+- a call takes its share of the batch, and what it leaves free goes to those that want more. A call
+  that found less room than its share has not had its turn;
 - calls that can't share a batch, such as those of another network, take turns by the same rule.
 
 A picture is the one that it is alone, up to rounding: for batches of other sizes, kernels may add
