@@ -32,7 +32,7 @@ GOLDEN = (math.sqrt(5) - 1) / 2
 
 @dataclass(frozen=True)
 class Bound:
-    """What is known after a batch: means over the `n` pictures that are finished, NaN before any.
+    """The bound so far: means over the `n` pictures that are finished, NaN before any.
 
     Every term covers one t or, where fewer than T steps were asked for, a range of them.
 
@@ -75,7 +75,7 @@ class Bound:
         """
         size = self.last - self.first + 1
         above = self.terms.flip(0).cumsum(0).flip(0) - self.terms
-        # Of the t that a term covers, half of the others come, on average, before the one at hand.
+        # A term covers several t: on average, half of the others come before the one at hand.
         rate = self.prior + above + self.per_t * (size - 1) / 2
         rmse = self.mse.sqrt() * 127.5
         total = torch.tensor([self.total], dtype=rate.dtype)

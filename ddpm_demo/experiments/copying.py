@@ -33,7 +33,7 @@ def cost(asked: Copying, per_call: Callable[[str, int], float]) -> float:
 
 @dataclass
 class _Found:
-    """What is known so far: pictures and distances, by whose they are."""
+    """Pictures and their distances so far, by where the pictures are from."""
 
     pool: torch.Tensor = field(default_factory=lambda: torch.zeros(0))
     pictures: dict[str, np.ndarray] = field(default_factory=dict)
@@ -43,7 +43,7 @@ class _Found:
         self.near[name] = nearest(pixels, self.pool, min(K, len(self.pool)))
 
     def look_by(self, judge: Classifier) -> None:
-        """Of those that are nearest in pixels, the nearest in a classifier's features.
+        """Find the nearest in a classifier's features, among those that are nearest in pixels.
 
         A distance is the root mean square over features.
         """
@@ -116,7 +116,7 @@ def run(asked: Copying, tools: Tools) -> Iterator[Report]:
 
 
 def _by_features(found: _Found, checkpoint: Checkpoint) -> tuple[Panel, ...]:
-    """What is nearest for the classifier; nothing where there is none for such pictures."""
+    """The nearest by the classifier's features; nothing where there is no such classifier."""
     try:
         found.look_by(judge_of(checkpoint))
     except ValueError:

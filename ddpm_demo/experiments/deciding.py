@@ -57,7 +57,7 @@ class Course:
 
     @property
     def config(self) -> SampleConfig:
-        """Of class "any": with a class there would be nothing to decide."""
+        """The run, of class "any": with a class there would be nothing to decide."""
         best = defaults(self.checkpoint)
         steps = min(self.asked.steps, best.start or self.checkpoint.diffusion.T)
         sampler, seed = self.asked.sampler, self.asked.seed

@@ -87,7 +87,7 @@ def loss_by_t(rows: Sequence[Mapping[str, Any]], T: int) -> Iterator[Plot]:
 
 
 class _Watch:
-    """What is looked at while it learns."""
+    """Looks at the network while it learns."""
 
     def __init__(self, asked: Learn, tools: Tools, test: Images) -> None:
         self.asked, self.tools = asked, tools

@@ -118,7 +118,7 @@ def _noisy(name: str) -> bool:
 
 
 def _order() -> list[str]:
-    """Those that follow one path first."""
+    """The samplers; those that follow one path come first."""
     return sorted(SAMPLERS, key=_noisy)
 
 

@@ -102,7 +102,7 @@ class _Call:
         self._parts: list[Tensor] = []
 
     def inputs(self, n: int) -> tuple[Tensor, ...]:
-        """Those of the next n pictures."""
+        """The inputs of the next n pictures."""
         start = len(self._inputs[0]) - self.left
         return tuple(i[start : start + n] for i in self._inputs)
 
@@ -195,9 +195,9 @@ class Batcher:
     def _next(self) -> dict[_Call, int]:
         """The next batch, once there is one: calls, and the number of pictures of each."""
         with self._changed:
-            # Those of the last batch are about to ask for their next step. Without them, the first
-            # to come back would be run alone, and the others after it: two batches a step. But if
-            # others fill a batch, those just take turns with them.
+            # The runs of the last batch are about to ask for their next step. If nobody waited, the
+            # first to come back would be run alone, and the others after it: two batches a step.
+            # If other runs fill a batch by then, they take turns.
             self._changed.wait_for(
                 lambda: self._ending or self._back() or self._plan()[2], LINGER * self._took
             )

@@ -74,7 +74,7 @@ class Now:
 
     @classmethod
     def first(cls, config: SampleConfig, given: Sequence[torch.Tensor] = ()) -> Now:
-        """Those with which a run begins."""
+        """The settings with which a run begins."""
         return cls(
             config, tuple(range(config.seed, config.seed + config.n)), (*range(config.n),), given
         )
@@ -113,7 +113,7 @@ class Change:
         return _numeric(self.name, self.parts[k], low, high)
 
     def settings(self, now: Now) -> Now:
-        """Those of the stretch that it begins."""
+        """The settings from this change on."""
         if self.name in _TURNS:
             return _TURNS[self.name](self, now)
         return now

@@ -15,7 +15,7 @@ MOST_BYTES = 48 * 2**20  # of the tensors of one run
 
 
 class Seen(NamedTuple):
-    """What is kept of a `Step`, on the CPU; the tensors are those of the run, in its own dtype."""
+    """A `Step` as it is kept: its own tensors, in the dtype of the run, on the CPU."""
 
     x0: Tensor
     line: tuple[Term, ...]
@@ -94,7 +94,7 @@ class Record:
         return Line(terms, after.state.x[picture])
 
     def _on_cpu(self, step: Step) -> Seen:
-        """Of a GPU's tensors each is copied once, as long as a step beside it has it, too."""
+        """The step with its tensors on the CPU. A tensor that two steps in a row share is copied once."""
         assert step.state
         copied = {}
 

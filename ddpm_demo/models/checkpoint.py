@@ -57,7 +57,7 @@ class Checkpoint:
 
     @property
     def facts(self) -> Facts:
-        """What is known of it without its weights."""
+        """All of it but the weights."""
         config = self.model.config
         return Facts(self.name, config, self.diffusion, self.info, self.parameters)
 

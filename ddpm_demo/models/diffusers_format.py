@@ -77,7 +77,7 @@ def missing(folder: Path) -> list[str]:
 
 
 def weight_files(names: Collection[str]) -> list[str]:
-    """Of a folder's files, the one with the weights or all of its shards; safetensors first."""
+    """The files of a folder that hold its weights: one, or all shards. safetensors come first."""
     for suffix in ("safetensors", "bin"):
         if (whole := f"diffusion_pytorch_model.{suffix}") in names:
             return [whole]

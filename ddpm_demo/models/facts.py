@@ -12,7 +12,7 @@ KEY = "ddpm_demo"  # of our JSON in the metadata of safetensors files
 
 @dataclass(frozen=True)
 class Facts:
-    """What is known of a model without its weights.
+    """All of a model but its weights.
 
     Attributes:
         name: as in `Checkpoint`.

@@ -53,7 +53,7 @@ def how_to_get_models() -> str:
 
 
 def facts(name: str) -> Facts:
-    """Those of a shipped model, from the headers of its files.
+    """The facts of a shipped model, from the headers of its files.
 
     Raises:
         OSError, ValueError: there is no such model, or its files are broken.

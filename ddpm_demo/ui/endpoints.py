@@ -233,7 +233,7 @@ def _ready(function: Any) -> Any:
             yield {"note": "The model is being loaded."}
         yield from function(*values)
 
-    # Of what is streamed, the type is that of each value.
+    # A stream has the type of each of its values.
     said = inspect.signature(function).replace(return_annotation=dict[str, Any])
     wait.__signature__ = said  # type: ignore[attr-defined]
     return wait

@@ -39,7 +39,7 @@ def at_floor(schedule: Schedule, t: int) -> bool:
 
 
 def coefficients(schedule: Schedule, t: int, s: int) -> tuple[float, float]:
-    """Those of x_t and x0_mean in (*)."""
+    """The coefficients of x_t and x0_mean in (*)."""
     ab_t, ab_s = float(schedule.alpha_bar[t]), float(schedule.alpha_bar[s])
     keep = math.sqrt((1 - ab_s) / (1 - ab_t))
     return keep, math.sqrt(ab_s) - keep * math.sqrt(ab_t)

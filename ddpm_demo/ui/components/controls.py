@@ -22,7 +22,7 @@ QUICK: dict[str, Any] = {**QUIET, "queue": False, "trigger_mode": "always_last"}
 DICE = f"() => Math.floor(Math.random() * {SEED_MAX})"
 GUIDANCE_MOST = 8
 
-# Of a list of classes, where several can be chosen: "each" and "any" stand alone.
+# Several classes can be chosen together, but "each" and "any" stand alone.
 ALONE = """(words) => {
   const last = words.at(-1), alone = ["each", "any"];
   if (!words.length) return [["any"]];

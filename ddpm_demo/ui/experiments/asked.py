@@ -16,7 +16,7 @@ def names(row: Experiment) -> list[str]:
 
 
 def uploads(row: Experiment) -> set[str]:
-    """Those of its settings that are files of the visitor's."""
+    """The settings of an experiment that take an upload."""
     return {name for name, (_, about) in settings(row.settings).items() if about.upload}
 
 

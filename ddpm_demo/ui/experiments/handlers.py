@@ -32,7 +32,7 @@ WAY = 1.0  # seconds between two looks at whether somebody waits for pictures
 
 
 def say(line: Any = None, result: Any = None, folder: Any = None) -> Said:
-    """What is not given stays as it is."""
+    """An update of the page; a part that is not given stays as it is."""
     line, result, folder = (gr.skip() if part is None else part for part in (line, result, folder))
     return line, result, folder
 

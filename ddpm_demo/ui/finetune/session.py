@@ -41,7 +41,7 @@ Event = tuple[Progress, player.Pictures | None] | str
 
 
 def say(screen: Any = None, line: Any = None, curve: Any = None, made: Any = None) -> Said:
-    """What is not given stays as it is."""
+    """An update of the page; a part that is not given stays as it is."""
     screen, line, curve = (gr.skip() if part is None else part for part in (screen, line, curve))
     return screen, line, curve, made
 
@@ -148,7 +148,7 @@ class Session:
             ended = ended or self.halt.exists()
 
     def _step(self, at: Progress, pictures: player.Pictures | None) -> Iterator[Said]:
-        """What is shown after a step."""
+        """The updates of the page after a step."""
         self.at = at
         self.eta.saw(pictures is not None)
         if time.monotonic() > self.end:

@@ -116,8 +116,8 @@ def _warn(error: ValueError) -> None:
 
 
 def _keep(path: str) -> str:
-    """Of an upload, as much as is ever shown, as an address that holds a PNG: the page keeps it, so
-    that the server need not."""
+    """An upload as a `data:` address, no larger than it is ever shown. The page keeps it, so that
+    the server need not."""
     side = max(SIZES)
     image, png = open_image(path, at_least=side), io.BytesIO()
     if min(image.size) > side:

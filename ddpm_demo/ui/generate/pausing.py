@@ -114,7 +114,7 @@ def _changed(
 ) -> Generator[str, None, RunSpec]:
     """The run with what the form says, from a step on; before, what to show meanwhile."""
     kind, value, once, _, count, switch = form
-    # What is drawn is drawn on all branches, which are of one picture.
+    # All branches are of one picture, so a drawing goes on all of them.
     place = dataclasses.replace(at, one=None) if way == "branch" else at
     more = change_text(kind, value, once, state.t, place, selected.checkpoint.classes)
     if kind == KEEP:

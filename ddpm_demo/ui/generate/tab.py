@@ -183,7 +183,7 @@ def _swap(model: str) -> gr.Dropdown:
 
 
 def _swaps(name: Any) -> Any:
-    """Those of a model that has been chosen."""
+    """The swaps that the chosen model can have."""
     return gr.update(choices=offered(name))
 
 

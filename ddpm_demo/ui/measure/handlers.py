@@ -35,7 +35,7 @@ Said = tuple[Any, Any, Any, Any]  # for player, line, result, and the report tha
 
 
 def say(screen: Any = None, line: Any = None, result: Any = None, kept: Any = None) -> Said:
-    """What is not given stays as it is."""
+    """An update of the page; a part that is not given stays as it is."""
     screen, line, result, kept = (
         gr.skip() if part is None else part for part in (screen, line, result, kept)
     )

@@ -31,7 +31,7 @@ Clock = Callable[[], float]
 
 
 class RoomError(ValueError):
-    """What is asked of a room can't be done; one sentence for whoever asked.
+    """A room can't do what was asked; the message is one sentence.
 
     Attributes:
         status: the HTTP status that says the same.

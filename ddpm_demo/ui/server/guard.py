@@ -81,7 +81,7 @@ def _parts(value: Any) -> Iterator[Any]:
 
 
 def route_of(scope: Scope) -> str:
-    """What is asked for, below the app's own root and Gradio's prefix for its interface.
+    """The route that a request asks for, without the app's root and Gradio's prefix.
 
     A proxy may put the app below any path; only what follows that is a route.
     """

@@ -67,7 +67,7 @@ class Runs:
                 del self._kept[name]
 
     def _forget(self, visitor: str, but: str) -> None:
-        """What is old, and what is too much, oldest first; a run in use stays."""
+        """Drop old runs, and then the oldest until the limits hold. A run in use stays."""
         since = time.monotonic() - 60 * MINUTES
         for name in [name for name, kept in self._kept.items() if kept.used < since]:
             del self._kept[name]
