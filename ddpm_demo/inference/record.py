@@ -94,7 +94,7 @@ class Record:
         return Line(terms, after.state.x[picture])
 
     def _on_cpu(self, step: Step) -> Seen:
-        """The step with its tensors on the CPU. A tensor that two steps in a row share is copied once."""
+        """The step on the CPU. A tensor that two steps in a row share is copied once."""
         assert step.state
         copied = {}
 
