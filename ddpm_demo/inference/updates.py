@@ -47,9 +47,9 @@ def updates(
         changes: of the run, as in `inference.changes`.
 
     Returns:
-        What can be sent as JSON: "sampler", "clip", "t" and "alpha_bar" of the steps from 0 to
-        total, and "lines", in which number k goes from step k to k + 1: name and coefficient of
-        each `walk.Term`.
+        What can be sent as JSON: "sampler", "clip", "labels" of the pictures, "t" and "alpha_bar"
+        of the steps from 0 to total, and "lines", in which number k goes from step k to k + 1: name
+        and coefficient of each `walk.Term`.
     """
     schedule = Schedule.from_config(checkpoint.diffusion)
     shown = [change for change in changes if change.partition("=")[0] in LINE]
@@ -61,6 +61,7 @@ def updates(
     return {
         "sampler": config.sampler,
         "clip": config.clip,
+        "labels": config.label_of_each(),
         "t": [step.t for step in steps],
         "alpha_bar": [_short(float(schedule.alpha_bar[step.t])) for step in steps],
         "lines": [[(term.name, _short(term.coefficient)) for term in s.line] for s in steps[1:]],

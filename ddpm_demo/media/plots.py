@@ -32,7 +32,7 @@ def line_plot(
     Args:
         lines: x and y of the points of each, by its name.
         log: y on a logarithmic scale; points that are not above 0 are left out.
-        smooth: the points as pale dots, and over them a line of their running means.
+        smooth: the points as pale dots, and over them a line of their running means; y from 0 on.
 
     Raises:
         ValueError: there is no point to draw.
@@ -47,6 +47,8 @@ def line_plot(
     if not every:
         raise ValueError("There is no point to draw.")
     (low_x, high_x), (low_y, high_y) = ((min(v), max(v)) for v in zip(*every, strict=True))
+    if smooth:
+        low_y = min(low_y, 0)
 
     def place(a: float, b: float) -> tuple[float, float]:
         across, up = (a - low_x) / (high_x - low_x or 1), (b - low_y) / (high_y - low_y or 1)

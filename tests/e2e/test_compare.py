@@ -49,5 +49,9 @@ def test_a_kept_run_stands_beside_the_next(page: Any, serve: Any, tiny: Any) -> 
     kept.get_by_text("x at t = 20: 0.000 apart").wait_for()  # the same noise
     page.locator(f"{ROOT} [data-part=next]").click()
     kept.get_by_text("at t = 16").wait_for()  # where the run with fewer steps comes next
+    page.reload()
+    page.locator(f"{ROOT} [data-part=status]", has_text="Your last run is still here").wait_for()
+    kept.get_by_text(f"x at t = 0: {apart:.3f} apart").wait_for()
+    assert kept.locator(".ddpm-differ").inner_text().strip() == "steps 5 (now 10)"
     page.get_by_role("button", name="Let go of kept run A").click()
     assert page.locator(f"{ROOT} .ddpm-lane").count() == 0

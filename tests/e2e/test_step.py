@@ -192,3 +192,39 @@ def test_a_drawing_is_branched_and_compared(page, enlarged):
     page.wait_for_selector("#player [data-step='6']", state="attached")
     far = page.locator(f"{ROOT} [data-part=branches] output", has_text="distance 0")
     assert float(far.inner_text().split()[1]) > 0.01
+
+
+def test_a_drawing_begins_a_run(page, server):
+    """Drawn by keyboard; from t = 1 it stays as it was drawn."""
+    page.goto(f"{server.url}?sampler=ddpm&steps=6&seed=3")
+    page.locator("html[data-link]").wait_for(state="attached")
+    page.get_by_role("button", name="From a picture").click()
+    page.get_by_role("slider", name="Width of the brush").fill("80")
+    page.locator("#pad canvas").focus()
+    for _ in range(16):
+        page.keyboard.press("Shift+ArrowRight")
+    page.get_by_role("textbox", name="Timesteps to begin at").fill("900, 1")
+    page.locator("#denoise").click()
+    over(page, "a picture, noised to t = 900, 1")
+    rows = page.locator(f"{ROOT} figure[data-pane=x_t] canvas").evaluate(
+        """c => [0, 4].map((y) => {
+          const d = c.getContext('2d').getImageData(c.width - 3, y, 3, 1).data;
+          return [d[0], d[4], d[8]].sort((a, b) => a - b);
+        })"""
+    )
+    assert rows[0][2] < 60  # black above,
+    assert rows[1][0] > 190  # and white at the end of the stroke
+
+
+def test_the_picture_of_forward_noising_is_denoised(page, server):
+    """By one call of a model there, and step by step in Generate, from the same t."""
+    page.goto(f"{server.url}?tab=forward&t=300")
+    page.locator("#noiser [data-shown='300']").wait_for()
+    page.get_by_role("button", name="What does a model see in it?").click()
+    page.get_by_role("button", name="Denoise in one shot").click()
+    said = page.locator("#shot-result")
+    said.get_by_text("The network was asked once, at t = 300.").wait_for()
+    assert said.locator("figure img").count() == 5
+    page.get_by_role("button", name="Denoise from here").click()
+    over(page, "a picture, noised to t = 300")
+    assert page.get_by_role("textbox", name="Timesteps to begin at").input_value() == "300"

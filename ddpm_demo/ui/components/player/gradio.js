@@ -42,9 +42,9 @@ export function watchStatus(block, queued, over) {
 }
 
 /** Keep a run for the time that a page takes to load; fewer frames of it where there is no room. */
-export function keep(key, recording) {
+export function keep(key, recording, chars = STORED_CHARS) {
   const { header, frames } = recording;
-  const most = Math.floor(STORED_CHARS / frames[0].d.length);
+  const most = Math.floor(chars / frames[0].d.length);
   for (let count = Math.min(most, frames.length); count > 1; count = Math.floor(count / 2)) {
     try {
       sessionStorage.setItem(key, JSON.stringify({ run: header, frames: recording.evenly(count) }));
@@ -61,4 +61,30 @@ export function kept(key) {
   } catch {
     return null; // no storage
   }
+}
+
+/** As `keep`, with the runs beside it, of which x_t alone is shown. */
+export function keepAll(key, recording, beside) {
+  const own = beside.length ? 0.7 * STORED_CHARS : STORED_CHARS;
+  try {
+    for (const name of Object.keys(sessionStorage))
+      if (name.startsWith(`${key}-beside`)) sessionStorage.removeItem(name);
+  } catch {} // no storage
+  if (recording) keep(key, recording, own);
+  beside.forEach((run, k) => {
+    keep(`${key}-beside${k}`, first(run), (STORED_CHARS - own) / beside.length);
+  });
+}
+
+/** The runs that were kept beside it. */
+export function keptBeside(key) {
+  return [0, 1, 2].map((k) => kept(`${key}-beside${k}`)).filter(Boolean);
+}
+
+/** A run with its first pane alone. */
+function first({ header, frames }) {
+  const size = header.n * header.h * header.w * header.c;
+  const [panels, panes] = [header.panels, header.panes].map((all) => all.slice(0, 1));
+  const cut = frames.map(({ step, t, s, d }) => ({ step, t, s, d: btoa(atob(d).slice(0, size)) }));
+  return new Recording({ ...header, panels, panes }, cut);
 }

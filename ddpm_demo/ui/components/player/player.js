@@ -4,7 +4,7 @@ import { Compare } from "../compare/compare.js";
 import { Branches } from "./branches.js";
 import { Brush } from "./brush.js";
 import { cut, download, framesOf } from "./files.js";
-import { keep, kept, watchStatus } from "./gradio.js";
+import { keepAll, kept, keptBeside, watchStatus } from "./gradio.js";
 import { listen } from "./hand.js";
 import { Link } from "./link.js";
 import { openWith } from "./opening.js";
@@ -96,6 +96,7 @@ class Player {
     this.compare.alone(k);
     this.probe.begin();
     this.brush.show();
+    this.steps.guidance();
     this.show(this.at);
   }
 
@@ -326,7 +327,8 @@ export function startPlayer({ element, props, server, watch, trigger }) {
     () => player.end(),
   );
   const leave = () => {
-    if (player.frames.length > 1) keep(key, player.recording);
+    const beside = player.compare.lanes.map(({ recording }) => recording);
+    keepAll(key, player.frames.length > 1 && player.recording, beside);
   };
   addEventListener("pagehide", leave);
   document.addEventListener("visibilitychange", () => {
@@ -337,6 +339,7 @@ export function startPlayer({ element, props, server, watch, trigger }) {
   watch("value", () => player.receive());
   const before = kept(key);
   if (before) player.restore(before);
+  if (before) for (const run of keptBeside(key)) player.compare.keep(run);
   player.receive();
   if (props.opening) openWith(player, server[props.opening]);
 }

@@ -36,6 +36,7 @@ export class StepView {
     this.updates = recording.header.updates ?? null;
     this.line = null;
     for (const name of ["maths", "said", "snr"]) this.part(name).replaceChildren();
+    this.guidance();
     this.curve.set(this.updates);
     this.player.pictures.see(panes);
     if (!this.updates) return;
@@ -43,6 +44,21 @@ export class StepView {
     this.appear(true);
     this.offer(panes);
     this.arrange();
+  }
+
+  /** A link to the experiment that opens the guidance of a picture that has a class. */
+  guidance() {
+    const { props, recording, one } = this.player;
+    const labels = this.updates?.labels;
+    const link = this.part("guidance");
+    link.hidden = !props.link || !labels;
+    if (link.hidden) return;
+    const { model, seed, guidance } = recording.header.meta;
+    const k = one ?? 0;
+    const asked = { tab: "experiments", experiment: "guidance", model };
+    Object.assign(asked, { label: labels[k] ?? labels[0], seed: Number(seed) + k });
+    if (Number(guidance) !== 1) asked.w = Number(guidance); // at 1 there is only one answer
+    link.href = `?${new URLSearchParams({ ...asked, run: 1 })}`;
   }
 
   /** Show the panes that are chosen. */
