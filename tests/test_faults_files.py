@@ -19,6 +19,7 @@ from ddpm_demo import data as d
 from ddpm_demo.cli import main
 from ddpm_demo.cli.options import dataset_name, model_name
 from ddpm_demo.config import TrainConfig
+from ddpm_demo.data import folder as folders
 from ddpm_demo.files import cache_folder, expand
 from ddpm_demo.media.open import ImageError, open_image
 from ddpm_demo.models.checkpoint import Checkpoint, save_checkpoint
@@ -239,7 +240,33 @@ def test_a_folder_is_no_picture(tmp_path: Path, monkeypatch: Patch) -> None:
         open_image(".")
 
 
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="Windows has none")
+@pytest.mark.timeout(60)
+def test_a_pipe_is_no_picture(tmp_path: Path, monkeypatch: Patch, capsys: Capture) -> None:
+    """Nobody writes into it, so whoever opened it would wait for ever."""
+    os.mkfifo(tmp_path / "pipe.png")
+    monkeypatch.chdir(tmp_path)
+    for place in ("pipe.png", "/dev/zero"):
+        assert main(["noise", "--image", place, "--out", "a.png"]) == 2
+        said = capsys.readouterr().err
+        assert "cannot be read: it is a pipe or a device, not a file" in said
+    assert main(["sample", "--model", "./pipe.png", "--out", "a.png"]) == 2
+    with pytest.raises(d.DataError, match=r"it has none.*1 .png"):
+        d.load("folder:.")
+
+
 # Row 12
+
+
+def test_a_whole_disk_is_no_folder_of_pictures(home: Path, monkeypatch: Patch) -> None:
+    monkeypatch.setattr(folders, "OTHERS", 30)
+    (home / "a").mkdir()
+    for k in range(30):
+        (home / "a" / f"{k}.txt").touch()
+    with pytest.raises(d.DataError, match="of the first 30, 0 are pictures. Name the folder below"):
+        d.load("folder:~")
+    Image.new("RGB", (8, 8)).save(home / "a" / "0.png")  # more than one in a hundred
+    assert len(d.load("folder:~")) == 7
 
 
 def test_links_and_odd_files_of_a_folder(home: Path) -> None:

@@ -20,6 +20,8 @@ from ddpm_demo.experiments import EXPERIMENTS
 from ddpm_demo.experiments.asked import Race
 from ddpm_demo.experiments.report import Report
 from ddpm_demo.experiments.slide import as_json, command
+from ddpm_demo.inference.labels import require_guided
+from ddpm_demo.inference.spec import RunSpec
 from ddpm_demo.media import encode, web_page
 from ddpm_demo.models.checkpoint import Checkpoint, save_checkpoint
 from ddpm_demo.publishing.push import repo_name
@@ -257,3 +259,27 @@ def test_many_frames() -> None:
     gif = encode.encode(frames, "gif", fps=50)
     with Image.open(io.BytesIO(gif)) as film:
         assert getattr(film, "n_frames", 0) == 1000
+
+
+# What would do nothing is said
+
+
+def test_guidance_without_classes_is_refused(
+    tmp_path: Path, tiny: Tiny, monkeypatch: Patch, capsys: Capture
+) -> None:
+    save_checkpoint(tmp_path / "net", tiny())
+    monkeypatch.chdir(tmp_path)
+    said = "guidance is 3.0; allowed is 1, as the model has no classes."
+    for words in ("sample -n 1 --out a.png", "evaluate --metrics bpd --dataset mnist"):
+        assert main([*words.split(), "--model", "./net", "--guidance", "3"]) == 2
+        assert said in capsys.readouterr().err
+    model = dd.load("./net")
+    with pytest.raises(ValueError, match="guidance is 3; allowed is 1, as the model has no"):
+        model.sample(n=1, steps=1, guidance=3)
+    assert model.config(guidance=1).guidance == 1
+    query = "seed=4&steps=4&guidance=3"
+    run, problems = RunSpec.from_query(query, lambda name: model.checkpoint, "net")
+    assert (run.sample.seed, run.sample.guidance, problems) == (4, 1, [said])
+    nameless = tiny(num_classes=3)
+    nameless.info.pop("classes", None)
+    require_guided(3, nameless)

@@ -654,7 +654,7 @@ def test_any_repo_is_for_who_is_alone_with_the_app(
     arguments: list[str], space: bool, any_repo: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(settings, "strangers", None)
-    for name in ("_serve", "end_by_signals", "require_free"):
+    for name in ("_serve", "end", "end_by_signals", "require_free"):
         monkeypatch.setattr(serve, name, Mock())
     monkeypatch.delenv("SPACE_ID", raising=False)
     if space:

@@ -242,6 +242,27 @@ def test_a_signal_before_the_page_is_up(tmp_path: Path) -> None:
     assert not list(tmp_path.iterdir())
 
 
+BUSY = """
+import threading, time
+from ddpm_demo.ui import serve
+from ddpm_demo.ui.server import disk
+(disk.folder() / "upload").touch()
+threading.Thread(target=time.sleep, args=(60,)).start()  # Python would wait for it
+serve.end_in(0.2)
+print("last", end="")  # and is flushed
+"""
+
+
+def test_the_end_waits_for_no_thread(tmp_path: Path) -> None:
+    """One may be amid a step of training, or a download."""
+    environment = os.environ | {"TMPDIR": str(tmp_path)}
+    ended = subprocess.run(
+        [sys.executable, "-c", BUSY], cwd=ROOT, env=environment, timeout=50, stdout=subprocess.PIPE
+    )
+    assert (ended.returncode, ended.stdout) == (0, b"last")
+    assert not list(tmp_path.iterdir())
+
+
 # The page
 
 

@@ -24,7 +24,7 @@ from ddpm_demo.files import expand
 from ddpm_demo.inference import given
 from ddpm_demo.inference.branches import play
 from ddpm_demo.inference.generate import generate
-from ddpm_demo.inference.labels import parse_classes
+from ddpm_demo.inference.labels import parse_classes, require_guided
 from ddpm_demo.inference.spec import RunSpec, defaults
 from ddpm_demo.media.open import open_image
 from ddpm_demo.models.checkpoint import Checkpoint
@@ -76,6 +76,7 @@ class Model:
         """
         for name in settings:
             one_of("setting", name, tuple(SampleConfig.__dataclass_fields__))
+        require_guided(settings.get("guidance", 1), self.checkpoint)
         if isinstance(labels, str):
             settings["labels"] = parse_classes(labels, self.classes)
         elif labels is not None:

@@ -77,9 +77,10 @@ def sample_arguments(p: argparse.ArgumentParser) -> None:
 
 def asked(o: argparse.Namespace, model: Checkpoint | Facts) -> c.SampleConfig:
     """The run that the options ask for; what they leave open is as the model says."""
-    from ddpm_demo.inference.labels import parse_classes
+    from ddpm_demo.inference.labels import parse_classes, require_guided
     from ddpm_demo.inference.spec import defaults
 
+    require_guided(1 if o.guidance is None else o.guidance, model)
     chosen = {k: getattr(o, k) for k in ("n", "seed", *OWN) if getattr(o, k) is not None}
     if "timesteps" in chosen:
         chosen["timesteps"] = chosen["timesteps"] or None  # for "none"

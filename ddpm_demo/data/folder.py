@@ -12,6 +12,7 @@ from pathlib import Path
 from ddpm_demo.data.images import NO_LABEL, DataError, Images
 
 SMALL = 40  # a folder of fewer pictures holds none out: then the training pictures are all there is
+OTHERS = 50_000  # files that are no pictures, after which a folder has shown that it holds a few
 
 
 def held_out(path: Path, root: Path) -> bool:
@@ -26,6 +27,9 @@ def _files(root: Path) -> tuple[list[Path], list[str]]:
     Links are followed after everything else, so that what lies below the root itself keeps its own
     path. A folder or file that was seen before is not taken again, and a link to a folder above the
     root is not followed, so there are no loops.
+
+    Raises:
+        DataError: nearly all of its files are no pictures: it is a whole disk, or a home folder.
     """
     from ddpm_demo.media.open import suffixes
 
@@ -52,6 +56,11 @@ def _files(root: Path) -> tuple[list[Path], list[str]]:
                 found.append(path)
             else:
                 others[path.suffix.lower() or "without a suffix"] += 1
+                if others.total() == OTHERS > 100 * len(found):
+                    raise DataError(
+                        f"{root} holds all sorts of files: of the first {OTHERS + len(found):,}, "
+                        f"{len(found):,} are pictures. Name the folder below it that holds them."
+                    )
         except OSError as error:  # a link that leads nowhere, a folder that is not ours
             lost.append(f"{path}: {error.strerror or error}")
     if others:

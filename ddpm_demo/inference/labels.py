@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from ddpm_demo.config.setting import require
 
 if TYPE_CHECKING:
+    from ddpm_demo.config import ModelConfig
     from ddpm_demo.models.checkpoint import Checkpoint
     from ddpm_demo.models.facts import Facts
 
@@ -38,6 +39,17 @@ def parse_classes(text: str, classes: Sequence[str]) -> tuple[int, ...] | None:
     labels = tuple(_label(word, classes) for word in words)
     require(len(set(labels)) == len(labels), "class", text, "each class once")
     return labels
+
+
+def require_guided(guidance: float, model: Checkpoint | Facts) -> None:
+    """Refuse a guidance that would do nothing.
+
+    Raises:
+        ValueError: the model was trained without classes, so there is nothing to follow.
+    """
+    config: ModelConfig = getattr(model, "facts", model).config
+    allowed = "1, as the model has no classes"
+    require(config.num_classes > 0 or guidance == 1, "guidance", guidance, allowed)
 
 
 def _label(word: str, classes: Sequence[str]) -> int:

@@ -15,7 +15,7 @@ from urllib.parse import parse_qsl, urlencode
 
 from ddpm_demo.config import SampleConfig, from_dict
 from ddpm_demo.config.setting import number, require, settings
-from ddpm_demo.inference.labels import class_words, own_labels, parse_classes
+from ddpm_demo.inference.labels import class_words, own_labels, parse_classes, require_guided
 
 if TYPE_CHECKING:
     from ddpm_demo.models.checkpoint import Checkpoint
@@ -221,6 +221,8 @@ def _changed(config: SampleConfig, name: str, text: str, model: Checkpoint | Fac
     if name == "labels":
         return dataclasses.replace(config, labels=parse_classes(text, model.classes))
     config = config.but(**{name: _value(name, text)})
+    if name == "guidance":
+        require_guided(config.guidance, model)
     for key, t in (("start", config.start), ("timesteps", (config.timesteps or [None])[0])):
         if t is not None:
             number(key, t, 1, model.diffusion.T, whole=True)

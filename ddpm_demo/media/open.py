@@ -126,6 +126,8 @@ def _read(source: str | Path | bytes | BinaryIO) -> tuple[str, bytes]:
             data = source
         elif isinstance(source, (str, Path)):
             name = f"'{Path(source).name or source}'"
+            if (path := Path(source)).exists() and not path.is_file() and not path.is_dir():
+                raise ImageError(f"{name} cannot be read: it is a pipe or a device, not a file")
             with open(source, "rb") as file:
                 data = file.read(MAX_BYTES + 1)
         else:

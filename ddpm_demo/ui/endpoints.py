@@ -248,7 +248,7 @@ def _asked(
         rest: sampler, steps and guidance; nothing, 0 and less than 0 stand for the model's own.
     """
     from ddpm_demo.inference import timing
-    from ddpm_demo.inference.labels import parse_classes
+    from ddpm_demo.inference.labels import parse_classes, require_guided
     from ddpm_demo.ui.components.model_choice import find, most_pictures
     from ddpm_demo.ui.generate.handlers import most_seconds
 
@@ -260,6 +260,7 @@ def _asked(
     number("n", n, 1, most_pictures(selected.facts), whole=True)
     number("steps", steps, 0, selected.checkpoint.diffusion.T, whole=True)
     number("guidance", guidance, -1, 20)
+    require_guided(guidance if guidance >= 0 else 1, selected.checkpoint)
     changes: dict[str, Any] = {"n": n, "seed": seed}
     changes |= {"sampler": sampler} if sampler else {}
     changes |= {"steps": steps} if steps else {}

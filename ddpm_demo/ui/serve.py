@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import os
 import signal
+import sys
 import threading
 import time
 from collections.abc import Sequence
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
     import gradio as gr
 
 PATIENCE = 3.0  # seconds for telling visitors that the server is being stopped
+LAST = 3.0  # seconds after that, in which threads that compute may come to their end
 
 
 def options_of(arguments: Sequence[str] | None = None) -> argparse.Namespace:
@@ -86,6 +88,37 @@ def until_stopped(page: gr.Blocks) -> None:
     queue, until = page._queue, time.monotonic() + PATIENCE
     while (any(queue.active_jobs) or len(queue)) and time.monotonic() < until:
         time.sleep(0.05)
+    end_in(LAST)
+
+
+def end() -> None:
+    """Tidy up, and end this process at once.
+
+    Python itself would wait for threads amid a step of training or a download, and then take apart
+    all that torch has made, which can last ten seconds.
+    """
+    from ddpm_demo.ui.server import disk
+
+    for tunnel in getattr(sys.modules.get("gradio.tunneling"), "CURRENT_TUNNELS", ()):
+        tunnel.kill()
+    disk.delete()
+    for stream in filter(None, (sys.stdout, sys.stderr)):
+        with suppress(OSError, ValueError):
+            stream.flush()
+    os._exit(0)
+
+
+def end_in(seconds: float) -> None:
+    """Have this process end within some seconds. Further signals are ignored, as this has an end."""
+
+    def wait() -> None:
+        time.sleep(seconds)
+        end()
+
+    for name in ("SIGINT", "SIGTERM", "SIGHUP"):
+        if number := getattr(signal, name, None):
+            signal.signal(number, signal.SIG_IGN)
+    threading.Thread(target=wait, daemon=True).start()
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -100,6 +133,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     ask_own_address_directly(o.host)
     with suppress(KeyboardInterrupt):  # before the page was up, or a second time
         _serve(o)
+    end()
 
 
 def _serve(o: argparse.Namespace) -> None:
@@ -136,5 +170,3 @@ def _serve(o: argparse.Namespace) -> None:
         until_stopped(page)
     finally:
         page.close(verbose=False)
-        if engine.is_alive():  # torch may abort the process if it ends amid torch's import
-            engine.join(PATIENCE)

@@ -32,13 +32,14 @@ EVERY = 15.0  # seconds between two looks
 def folder() -> Path:
     """The app's own, made when asked for the first time; it is deleted when the app ends."""
     made, owner = Path(tempfile.mkdtemp(prefix="ddpm_demo-")), os.getpid()
-
-    def delete() -> None:
-        if os.getpid() == owner:  # not a worker that was forked off
-            shutil.rmtree(made, ignore_errors=True)
-
-    atexit.register(delete)
+    atexit.register(lambda: os.getpid() == owner and delete())  # not a worker that was forked off
     return made
+
+
+def delete() -> None:
+    """Delete the app's folder, also if a thread is just writing a file there."""
+    for _ in range(3):
+        shutil.rmtree(folder(), ignore_errors=True)
 
 
 def own_temporary_folder() -> None:
