@@ -2,6 +2,7 @@
 
 import ast
 import dataclasses
+import importlib.util
 import inspect
 import re
 from pathlib import Path
@@ -56,3 +57,28 @@ def test_its_settings_exist() -> None:
     for code, kind in (("ModelConfig", ModelConfig), ("DiffusionConfig", DiffusionConfig)):
         (shown,) = (c for c in CODES if c.startswith(f"{code}("))
         assert isinstance(eval(shown, {code: kind}), kind)
+
+
+spec = importlib.util.spec_from_file_location("code_of_docs", DOCS / "code.py")
+assert spec
+assert spec.loader
+links = importlib.util.module_from_spec(spec)
+spec.loader.exec_module(links)
+
+
+@pytest.mark.parametrize("page", sorted(DOCS.glob("*.md")), ids=lambda page: page.name)
+def test_links_lead_to_a_file_and_to_its_line(page: Path) -> None:
+    text = page.read_text("utf-8")
+    for link in re.findall(r"\]\(([^)#:]+)(?:#[^)]*)?\)", text):
+        assert (DOCS / link).exists(), link
+    for path, name in links.LINK.findall(text):
+        lines = (DOCS.parent / f"{path}.py").read_text("utf-8").splitlines()
+        assert not name or name.split(".")[-1] in lines[links.line_of("\n".join(lines), name) - 1]
+
+
+def test_a_step_is_explained_with_links_into_the_code() -> None:
+    text = (DOCS / "step.md").read_text("utf-8")
+    assert len(links.LINK.findall(text)) >= 10
+    line = links.line_of("class A:\n    def b(self):\n        pass", "A.b")
+    assert line == 2
+    assert "](code/ddpm_demo/diffusion/walk.md#__codelineno-0-" in links.on_page_markdown(text)

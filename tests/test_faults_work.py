@@ -90,25 +90,61 @@ def unread() -> Iterator[None]:
         yield
 
 
-@pytest.mark.parametrize(
-    ("words", "made", "code"),
-    [
-        ("noise --image cats/0.png --size 8 --t 1 --out a.png", "a.png", 1),
-        ("evaluate --model net --metrics bpd {few} {cats} --out a.json", "a-terms.svg", 1),
-        ("train --init net {cats} --images 4 --batch-size 4 --out a", "a/model.safetensors", 0),
-    ],
+@contextlib.contextmanager
+def closed_screen() -> Iterator[None]:
+    """As of `>&- 2>&-`."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sys, "stdout", None)
+        patch.setattr(sys, "stderr", None)
+        yield
+
+
+@contextlib.contextmanager
+def in_ascii() -> Iterator[None]:
+    """As of `PYTHONIOENCODING=ascii`."""
+    with pytest.MonkeyPatch.context() as patch:
+        for name in ("stdout", "stderr"):
+            patch.setattr(sys, name, io.TextIOWrapper(io.BytesIO(), "ascii"))
+        yield
+
+
+FEW = "--dataset folder:cats→ --metrics bpd --bpd-images 2 --bpd-steps 2"
+BRIEF = "--dataset folder:cats→ --batch-size 4"
+WORK = (  # commands in their order, what each leaves, and whether it says where that is
+    ("noise --image cats→/0.png --size 8 --t 1 --out a.png", "a.png", True),
+    (f"evaluate --model nét {FEW} --out é.json", "é-terms.svg", True),
+    (f"train --init nét {BRIEF} --images 4 --out run→", "run→/model.safetensors", False),
+    (f"finetune --model nét {BRIEF} --steps 1 --out tuned→", "tuned→/morph.gif", True),
+    ("ship run→ zoo/né --commit c --limits →", "zoo/né/README.md", True),
+    (f"evaluate --model né {FEW} --card", "zoo/né/README.md", True),
+    (
+        "distill --model nét --steps 2,1 --trajectories 4 --batch-size 4 --iterations 1 --out few→",
+        "few→/model.safetensors",
+        True,
+    ),
+    ("experiment noises --model nét --out é→.png", "é→.json", True),
 )
-def test_work_goes_on_when_nobody_reads_what_is_said(
-    words: str, made: str, code: int, tmp_path: Path, tiny: Tiny, monkeypatch: Patch
+
+
+@pytest.mark.parametrize("screen", [unread, closed_screen, in_ascii])
+def test_work_goes_on_whatever_becomes_of_the_screen(
+    screen: Callable[[], contextlib.AbstractContextManager[None]],
+    tmp_path: Path,
+    tiny: Tiny,
+    monkeypatch: Patch,
 ) -> None:
     """The code is 1 where a line of the result, such as the name of the file, was lost."""
-    pictures(tmp_path / "cats")
-    save_checkpoint(tmp_path / "net", tiny(channels=3))
+    pictures(tmp_path / "cats→")
+    net = tiny(channels=3, num_classes=2, predict="v")
+    net.info |= {"classes": ["é→0", "é→1"], "sample": {"steps": 2}}
+    save_checkpoint(tmp_path / "zoo" / "nét", net)
     monkeypatch.chdir(tmp_path)
-    few = "--bpd-images 2 --bpd-steps 2"
-    with unread():
-        assert main(words.format(cats="--dataset folder:cats", few=few).split()) == code
-    assert Path(made).is_file()
+    monkeypatch.setenv("DDPM_DEMO_MODELS", "zoo")
+    for words, made, said in WORK:
+        with screen():
+            assert main(words.split()) == (screen is unread and said), words
+        assert Path(made).is_file(), words
+    assert "--metrics bpd" in Path("zoo/né/README.md").read_text("utf-8")
 
 
 def test_a_screen_that_is_full_or_closed(zoo: Path, capfd: pytest.CaptureFixture[str]) -> None:

@@ -21,6 +21,14 @@ def held_out(path: Path, root: Path) -> bool:
     return hashlib.sha1(name.encode(errors="surrogateescape")).digest()[0] * 20 < 256
 
 
+def _require_pictures(root: Path, found: int, others: int) -> None:
+    if others == OTHERS > 100 * found:
+        raise DataError(
+            f"{root} holds all sorts of files: of the first {OTHERS + found:,}, {found:,} are "
+            "pictures. Name the folder below it that holds them."
+        )
+
+
 def _files(root: Path) -> tuple[list[Path], list[str]]:
     """The pictures below a folder, each once, in the order of their paths; and what is left out.
 
@@ -56,11 +64,7 @@ def _files(root: Path) -> tuple[list[Path], list[str]]:
                 found.append(path)
             else:
                 others[path.suffix.lower() or "without a suffix"] += 1
-                if others.total() == OTHERS > 100 * len(found):
-                    raise DataError(
-                        f"{root} holds all sorts of files: of the first {OTHERS + len(found):,}, "
-                        f"{len(found):,} are pictures. Name the folder below it that holds them."
-                    )
+                _require_pictures(root, len(found), others.total())
         except OSError as error:  # a link that leads nowhere, a folder that is not ours
             lost.append(f"{path}: {error.strerror or error}")
     if others:

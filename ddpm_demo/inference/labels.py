@@ -6,12 +6,11 @@ The command line, the app, the cards and Python read and write class lists here.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from ddpm_demo.config.setting import require
 
 if TYPE_CHECKING:
-    from ddpm_demo.config import ModelConfig
     from ddpm_demo.models.checkpoint import Checkpoint
     from ddpm_demo.models.facts import Facts
 
@@ -47,9 +46,9 @@ def require_guided(guidance: float, model: Checkpoint | Facts) -> None:
     Raises:
         ValueError: the model was trained without classes, so there is nothing to follow.
     """
-    config: ModelConfig = getattr(model, "facts", model).config
+    facts: Any = getattr(model, "facts", model)
     allowed = "1, as the model has no classes"
-    require(config.num_classes > 0 or guidance == 1, "guidance", guidance, allowed)
+    require(facts.config.num_classes > 0 or guidance == 1, "guidance", guidance, allowed)
 
 
 def _label(word: str, classes: Sequence[str]) -> int:

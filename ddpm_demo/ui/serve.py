@@ -109,7 +109,7 @@ def end() -> None:
 
 
 def end_in(seconds: float) -> None:
-    """Have this process end within some seconds. Further signals are ignored, as this has an end."""
+    """Have this process end within some seconds; so further signals are ignored."""
 
     def wait() -> None:
         time.sleep(seconds)

@@ -32,7 +32,12 @@ EVERY = 15.0  # seconds between two looks
 def folder() -> Path:
     """The app's own, made when asked for the first time; it is deleted when the app ends."""
     made, owner = Path(tempfile.mkdtemp(prefix="ddpm_demo-")), os.getpid()
-    atexit.register(lambda: os.getpid() == owner and delete())  # not a worker that was forked off
+
+    def end() -> None:
+        if os.getpid() == owner:  # not a worker that was forked off
+            delete()
+
+    atexit.register(end)
     return made
 
 
