@@ -55,7 +55,7 @@ def runs(draw: st.DrawFn) -> RunSpec:
         draw(st.floats(0, 1)),
         draw(st.booleans()),
         draw(st.none() | labels) if classes else None,
-        draw(st.floats(0, 20)),
+        draw(st.floats(0, 20)) if classes else 1.0,
         start,
         draw(st.none() | ways),
     )
@@ -78,6 +78,13 @@ def test_a_command_makes_the_run(run: RunSpec) -> None:
     if run.sample.start is None and found.start == known.diffusion.T:
         found = dataclasses.replace(found, start=None)  # the same
     assert found == run.sample
+
+
+def test_a_link_holds_no_guidance_where_there_are_no_classes() -> None:
+    """The page's slider is hidden then, and may stand where another model left it."""
+    run = RunSpec("plain", SampleConfig(guidance=3.0, seed=7))
+    assert run.to_query(MODELS["plain"]) == "model=plain&seed=7"
+    assert "guidance" not in run.to_command(MODELS["plain"])
 
 
 def test_a_link_holds_what_differs() -> None:

@@ -40,15 +40,20 @@ def parse_classes(text: str, classes: Sequence[str]) -> tuple[int, ...] | None:
     return labels
 
 
+def guided(model: Checkpoint | Facts) -> bool:
+    """Whether the model has classes, without which guidance does nothing."""
+    facts: Any = getattr(model, "facts", model)
+    return bool(facts.config.num_classes > 0)
+
+
 def require_guided(guidance: float, model: Checkpoint | Facts) -> None:
     """Refuse a guidance that would do nothing.
 
     Raises:
         ValueError: the model was trained without classes, so there is nothing to follow.
     """
-    facts: Any = getattr(model, "facts", model)
     allowed = "1, as the model has no classes"
-    require(facts.config.num_classes > 0 or guidance == 1, "guidance", guidance, allowed)
+    require(guided(model) or guidance == 1, "guidance", guidance, allowed)
 
 
 def _label(word: str, classes: Sequence[str]) -> int:

@@ -15,7 +15,13 @@ from urllib.parse import parse_qsl, urlencode
 
 from ddpm_demo.config import SampleConfig, from_dict
 from ddpm_demo.config.setting import number, require, settings
-from ddpm_demo.inference.labels import class_words, own_labels, parse_classes, require_guided
+from ddpm_demo.inference.labels import (
+    class_words,
+    guided,
+    own_labels,
+    parse_classes,
+    require_guided,
+)
 
 if TYPE_CHECKING:
     from ddpm_demo.models.checkpoint import Checkpoint
@@ -193,6 +199,8 @@ class RunSpec:
         if usual:
             own = dataclasses.replace(own, n=usual.n, seed=usual.seed)
         mine = {name: getattr(self.sample, name) for name in settings(SampleConfig)}
+        if not guided(model):
+            mine["guidance"] = own.guidance  # a hidden slider's, which does nothing
         return {name: value for name, value in mine.items() if value != getattr(own, name)}
 
 
