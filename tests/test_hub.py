@@ -271,14 +271,17 @@ for online in (True, False):
 
 
 def test_with_huggingface_hub_itself(folder: Path, tmp_path: Path) -> None:
-    """Against a server of its protocol; then the server is gone."""
+    """Against a server of its protocol, among proxies that don't answer; then it is gone."""
     (folder / "README.md").write_text("# a model")
     server = serve_as_hub(folder)
     environment = os.environ | {
         "HF_ENDPOINT": f"http://127.0.0.1:{server.server_port}",
         "HF_HOME": str(tmp_path / "home"),
-        "NO_PROXY": "127.0.0.1",
+        "NO_PROXY": "example.org",
+        "no_proxy": "example.org",
     }
+    kinds = ("http_proxy", "https_proxy", "all_proxy", "HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY")
+    environment |= dict.fromkeys(kinds, "http://127.0.0.1:9")
     environment.pop("HF_HUB_OFFLINE", None)
     sizes = {name: (folder / name).stat().st_size for name in (*CONFIGS, WEIGHTS)}
     command = [sys.executable, "-c", THROUGH_THE_LIBRARY]
