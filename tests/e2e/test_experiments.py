@@ -2,6 +2,7 @@
 
 import json
 import re
+import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -11,9 +12,10 @@ import torch
 from PIL import Image
 
 from ddpm_demo.config import DiffusionConfig, ModelConfig
-from ddpm_demo.experiments import plane
+from ddpm_demo.experiments import between, guiding, plane, race
 from ddpm_demo.models.checkpoint import Checkpoint, save_checkpoint
 from ddpm_demo.models.load import load_checkpoint
+from ddpm_demo.models.zoo import models_folder
 from ddpm_demo.nn.unet import UNet
 
 pytestmark = pytest.mark.e2e
@@ -27,16 +29,23 @@ def url(tmp_path_factory: Any, serve: Callable[..., str]) -> Iterator[str]:
 
     place = Path(tmp_path_factory.mktemp("experiments"))
     torch.manual_seed(0)
-    config = ModelConfig(size=28, channels=1, width=8, multipliers=(1, 2), attention=(7,))
+    shape = {"size": 28, "channels": 1, "width": 8, "multipliers": (1, 2), "attention": (7,)}
     process = DiffusionConfig(T=1000, predict="v")
-    info = {"dataset": "mnist", "sample": {"steps": 5}}
-    save_checkpoint(place / "mnist", Checkpoint(UNet(config), process, info))
+    info = {"dataset": "mnist", "sample": {"steps": 5}, "classes": [str(n) for n in range(10)]}
+    net = UNet(ModelConfig(**shape, num_classes=10))
+    save_checkpoint(place / "mnist", Checkpoint(net, process, info))
+    row = {"images": 100, "train": 0.5, "held_out": 0.4, "loss_by_t": [0.5] * 10, "seconds": 60}
+    (place / "mnist" / "log.jsonl").write_text(json.dumps(row) + "\n")
+    shutil.copytree(models_folder() / "classifiers", place / "classifiers")
     patch = pytest.MonkeyPatch()
     patch.setenv("DDPM_DEMO_MODELS", str(place))
     patch.setattr(runtime, "model", runtime.Models(load_checkpoint, 10**9))
     patch.setattr(runtime, "_seconds", {})
     for name, value in (("TRAIN", 100), ("STEPS", 5), ("SEEN", 60)):
         patch.setattr(plane, name, value)
+    for module, name, value in ((race, "LONG", 8), (guiding, "STEPS", 5), (between, "STEPS", 4)):
+        patch.setattr(module, name, value)
+    patch.setattr(between, "BACK", (2, 4))
     fixed = ("ssr_mode", "run_history")
     yield serve(app.build_app(), **{k: v for k, v in app.LAUNCH.items() if k not in fixed})
     patch.undo()
@@ -78,6 +87,15 @@ def test_each_card_runs_and_is_saved(page: Any, url: str) -> None:
         result.locator(shown).nth(2).wait_for(state="attached")
     answer = result.get_by_text("right", exact=False)
     assert not answer.first.is_visible()
+
+
+def test_a_link_opens_each_of_the_other_cards(page: Any, url: str) -> None:
+    cards = {"race": "calls=1,2", "decide": "steps=5", "guidance": "w=2", "between": "weight=1"}
+    for card, words in (cards | {"recorded": "model=mnist"}).items():
+        page.goto(f"{url}?tab=experiments&experiment={card}&{words}&run=1")
+        done(page)
+        shown = "svg" if card == "recorded" else "img"
+        page.locator(f"#experiment-result [data-experiment={card}] {shown}").first.wait_for()
 
 
 def test_it_learns_and_the_model_is_kept(page: Any, url: str) -> None:
