@@ -231,7 +231,8 @@ class TrainConfig:
 
     def __post_init__(self) -> None:
         check(self)
-        ok = len(self.ema_rel) <= 4 and all(0.01 <= width <= 0.25 for width in self.ema_rel)
+        ok = isinstance(self.ema_rel, (tuple, list)) and len(self.ema_rel) <= 4
+        ok = ok and all(isinstance(w, float) and 0.01 <= w <= 0.25 for w in self.ema_rel)
         require(ok, "ema_rel", self.ema_rel, "at most four widths from 0.01 to 0.25")
 
     def require_length(self) -> None:
