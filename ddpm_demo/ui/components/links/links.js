@@ -31,7 +31,8 @@
 
     /** The server has read it. */
     open({ tab, tabs, queries, page, run, problems }) {
-      Object.assign(this, { tab: this.early ?? tab, tabs });
+      const first = this.early === tabs[0]; // Gradio says so of each new page
+      Object.assign(this, { tab: first ? tab : (this.early ?? tab), tabs });
       this.queries = { ...this.queries, ...queries };
       this.page = { ...this.page, ...page };
       this.done({ page, run });
