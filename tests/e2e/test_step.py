@@ -160,6 +160,10 @@ def test_a_drawing_is_branched_and_compared(page, enlarged):
     page.locator("#pausing button").first.press("Enter")
     page.locator("#change input").click()
     page.get_by_role("option", name="Paint bright").click()
+    enlarged.focus()
+    for key in ("ArrowUp", "ArrowUp", "ArrowUp", "Space"):  # a dot, in row 2
+        page.keyboard.press(key)
+    page.locator(f"{ROOT} .ddpm-drawn:visible").nth(1).wait_for()
     draw_across(page, enlarged, 0.15)
     assert page.locator(f"{ROOT} .ddpm-drawn:visible").count() == 2
     count = page.locator("#branches input[type=number]")

@@ -13,6 +13,7 @@ export class Brush {
     const stage = player.part("stage");
     stage.addEventListener("pointerdown", (event) => this.press(event));
     stage.addEventListener("pointermove", (event) => this.pressed && this.draw(event));
+    stage.addEventListener("keydown", (event) => this.key(event));
     addEventListener("pointerup", () => (this.pressed = false));
   }
 
@@ -30,7 +31,10 @@ export class Brush {
     this.player.root.classList.toggle("ddpm-draws", on);
     const { one, recording } = this.player;
     if (on && one === null && recording)
-      this.player.tell("This changes all pictures. Enlarge one to draw where.", 6000);
+      this.player.tell(
+        "This changes all pictures. Enlarge one to draw where, by pointing, or with the arrow keys and the space bar.",
+        9000,
+      );
     this.show();
   }
 
@@ -48,9 +52,24 @@ export class Brush {
 
   draw({ target, offsetX, offsetY }) {
     if (!this.drawing || target.tagName !== "CANVAS") return;
+    this.paint(offsetX / target.clientWidth, offsetY / target.clientHeight);
+  }
+
+  /** The space bar draws at the pixel that the arrow keys have chosen. */
+  key(event) {
+    const { pixel } = this.player.probe;
+    if (event.key !== " " || !this.drawing || !pixel || event.target.tagName !== "CANVAS") return;
+    event.preventDefault();
+    event.stopPropagation();
+    const { w, h } = this.player.recording.header;
+    this.paint((pixel[0] + 0.5) / w, (pixel[1] + 0.5) / h);
+  }
+
+  /** A dot, at shares of the picture's width and height. */
+  paint(across, down) {
     const side = this.side;
     if (this.cells?.length !== side * side) this.cells = new Uint8Array(side * side);
-    const [x, y] = [(offsetX / target.clientWidth) * side, (offsetY / target.clientHeight) * side];
+    const [x, y] = [across * side, down * side];
     for (let row = 0; row < side; row++)
       for (let column = 0; column < side; column++)
         if (Math.hypot(column + 0.5 - x, row + 0.5 - y) <= WIDE)

@@ -16,6 +16,7 @@ export class Pictures {
     this.views = []; // {figure, canvas, image, context, label, name} for each pane
     this.header = null;
     this.one = null; // the number of the picture shown alone; null: all of them
+    this.fitted = null; // called after the pictures have got another size
     this.resizes = new ResizeObserver(() => this.fit());
   }
 
@@ -74,6 +75,7 @@ export class Pictures {
       canvas.style.width = `${(scale * canvas.width) / ratio}px`;
       canvas.style.height = `${(scale * canvas.height) / ratio}px`;
     }
+    this.fitted?.();
   }
 
   /** A frame, and what screen readers are told of it. */

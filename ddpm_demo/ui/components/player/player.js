@@ -46,6 +46,10 @@ class Player {
     this.steps = new StepView(this);
     this.probe = new Probe(this);
     this.brush = new Brush(this);
+    this.pictures.fitted = () => {
+      this.probe.mark();
+      this.brush.show();
+    };
     this.branches = new Branches(this);
     this.link = props.link && globalThis.ddpmLinks ? new Link(this) : null;
     this.part("link").hidden = !this.link;
