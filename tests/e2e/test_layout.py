@@ -168,11 +168,17 @@ def axe(tmp_path_factory: pytest.TempPathFactory) -> str:
 @pytest.mark.usefixtures("told")
 @pytest.mark.parametrize("theme", ["light", "dark"])
 def test_nobody_is_kept_out(page: Any, url: str, axe: str, theme: str) -> None:
-    page.goto(f"{url}?__theme={theme}")
-    page.locator("#player .ddpm-player").wait_for()
+    page.goto(f"{url}?__theme={theme}&model=mnist&steps=900")
+    page.locator("html[data-link]").wait_for(state="attached")
     page.evaluate(axe)
     found = {"before": page.evaluate(FOUND)}
     page.locator("#player [data-run=over]").wait_for(state="attached")
+    page.locator("#go").click()
+    page.locator("#stop").wait_for()
+    page.locator("#player [data-run=running]").wait_for(state="attached")
+    found["during"] = page.evaluate(FOUND)
+    page.locator("#stop").click()
+    page.locator("#go").wait_for()
     for tab in page.get_by_role("tab").all():
         tab.click()
         page.evaluate(SETTLED)
