@@ -1,6 +1,6 @@
 """What each bug of the experiment *What if …?* costs, over many pictures.
 
-    python -m benchmarks.bugs -n 130
+    python -m benchmarks.bugs -n 1000
 
 writes ddpm_demo/experiments/recorded.json: for each bug the Fréchet distance from the data in the
 features of the shipped classifier, of the right run and of the sick one, or, where the model was
