@@ -53,6 +53,7 @@ def wide(width: float) -> str:
     return f"{EMA}-{width:g}"
 
 
+@functools.cache
 def exponent(width: float) -> float:
     """gamma of the power-function average of a relative width (Karras et al. 2024, section 3.1).
 

@@ -153,6 +153,20 @@ def test_the_stage_alone(opened: Any) -> None:
     page.locator("#noiser [data-part=qr]").wait_for(state="hidden")
 
 
+@pytest.mark.usefixtures("told")
+def test_a_phone_that_opens_the_page_has_all_on_one_screen(page: Any, url: str) -> None:
+    page.set_viewport_size({"width": 390, "height": 844})
+    page.goto(url)
+    page.locator("#player [data-run=over]").wait_for(state="attached")
+    page.wait_for_function("() => document.querySelector('#player canvas').height !== 150")
+    page.evaluate(SETTLED)
+    stage, *names = TABS["Generate"]
+    *_, slider, play, status, go = page.evaluate(BOXES, [stage, names])
+    for part in (slider, play, status):
+        assert part[3] <= go[1]  # above the button, which stays at the bottom of the screen
+    assert go[3] <= 844
+
+
 @pytest.fixture(scope="module")
 def axe(tmp_path_factory: pytest.TempPathFactory) -> str:
     """The script of axe-core, which npm fetches."""
