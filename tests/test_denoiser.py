@@ -85,6 +85,35 @@ def test_guidance(tiny: Callable[..., Checkpoint], w: float) -> None:
     assert (eps(y, w) - (null + w * (led - null))).abs().max() < 1e-5
 
 
+@pytest.mark.parametrize("w", [1.0, 3.5])
+def test_pictures_that_are_all_the_same_are_asked_for_once(
+    tiny: Callable[..., Checkpoint], w: float
+) -> None:
+    """As at a fork. Where pictures, t or classes differ, each is asked for."""
+    checkpoint, rows = tiny(num_classes=3), 2 if w != 1 else 1
+    calls: list[int] = []
+
+    def counted(x: Tensor, *rest: Any) -> Tensor:
+        calls.append(len(x))
+        return checkpoint.model(x, *rest)
+
+    counted.config = checkpoint.model.config  # type: ignore[attr-defined]
+    one, other = normal(1, 1, 8, 8), normal(1, 1, 8, 8, seed=1)
+
+    def ask_for(x: Tensor, t: list[int], y: list[int]) -> Tensor:
+        options: dict[str, Any] = {"y": torch.tensor(y), "guidance": w, "clip": False}
+        return ask("v", counted, x, torch.tensor(t), **options).x0
+
+    alone = ask_for(one, [7], [1])
+    same = ask_for(one.repeat(4, 1, 1, 1), [7] * 4, [1] * 4)
+    assert calls == [rows, rows]
+    assert torch.equal(same, alone.repeat(4, 1, 1, 1))
+    ask_for(torch.cat([one, other]), [7, 7], [1, 1])
+    ask_for(one.repeat(2, 1, 1, 1), [7, 8], [1, 1])
+    ask_for(one.repeat(2, 1, 1, 1), [7, 7], [1, 2])
+    assert calls[2:] == [2 * rows] * 3
+
+
 def test_a_step_for_each_picture(tiny: Callable[..., Checkpoint]) -> None:
     checkpoint = tiny()
     denoiser = Denoiser(checkpoint.model, checkpoint.diffusion, clip=False)

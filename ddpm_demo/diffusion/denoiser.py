@@ -110,16 +110,29 @@ class Denoiser:
             w = each.guidance(int(t[0]) + 1, w)
         with torch.autocast(x_t.device.type, torch.bfloat16, enabled=self.bf16):
             if self.y is None or w == 1:
-                raw = self._network(x_t, t, self.y)
+                (raw,) = self._answers(x_t, t, self.y)
             else:
                 null = torch.full_like(self.y, self.model.config.num_classes)
-                labels = torch.cat([null, self.y])
-                both = self._network(x_t.repeat(2, 1, 1, 1), t.repeat(2), labels)
-                uncond, cond = both.float().chunk(2)
+                uncond, cond = (a.float() for a in self._answers(x_t, t, null, self.y))
                 raw = uncond + w * (cond - uncond)
                 for each in self.interventions:
                     raw = each.guided(int(t[0]) + 1, uncond, cond, raw)
         return raw.to(x_t.dtype)
+
+    def _answers(self, x_t: Tensor, t: Tensor, *labels: Tensor | None) -> list[Tensor]:
+        """The network's answers for each of the labels, from one pass.
+
+        Pictures that are all the same, as where a run forks, are asked for once.
+        """
+        known = [y for y in labels if y is not None]
+        same = all(bool((a[1:] == a[:1]).all()) for a in (x_t, t, *known))
+        n = 1 if same else len(x_t)
+        y = torch.cat([label[:n] for label in known]) if known else None
+        x, ts = x_t[:n], t[:n]
+        if len(labels) > 1:
+            x, ts = x.repeat(len(labels), 1, 1, 1), ts.repeat(len(labels))
+        answers = self._network(x, ts, y).chunk(len(labels))
+        return [answer.expand_as(x_t) for answer in answers]
 
     def _network(self, x_t: Tensor, t: Tensor, y: Tensor | None) -> Tensor:
         """The forward pass; `batching` shares it between runs."""

@@ -26,7 +26,7 @@ from ddpm_demo.media.plots import line_plot, stack_plot
 from ddpm_demo.models.checkpoint import Checkpoint
 
 N = 16  # continuations from each t
-PARTS = (0.9, 0.75, 0.6, 0.45, 0.25)  # of the steps that are left, where they begin
+PARTS = (0.9, 0.75, 0.6, 0.4, 0.2)  # of the steps that are left, where they begin
 APART = 10_007  # between the seeds of two sets of continuations
 CLEAR = 0.5  # a class whose share never reaches this in the verdicts is one of "others"
 

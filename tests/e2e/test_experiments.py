@@ -98,6 +98,18 @@ def test_a_link_opens_each_of_the_other_cards(page: Any, url: str) -> None:
         page.locator(f"#experiment-result [data-experiment={card}] {shown}").first.wait_for()
 
 
+def test_a_step_of_generate_opens_its_guidance(page: Any, url: str) -> None:
+    page.goto(f"{url}?model=mnist&class=3&guidance=2&seed=5&steps=2&n=1&run=1")
+    page.wait_for_selector("#player [data-run=over]", state="attached")
+    with page.expect_popup() as opened:
+        page.locator("#player [data-part=guidance]").click()
+    card = opened.value
+    card.locator("#experiment-result [data-experiment=guidance] img").first.wait_for()
+    assert card.locator("#experiment-guidance-w input").first.input_value() == "2"
+    assert card.locator("#experiment-guidance-label input").first.input_value() == "3"
+    card.close()
+
+
 def test_it_learns_and_the_model_is_kept(page: Any, url: str) -> None:
     page.goto(f"{url}?tab=experiments&experiment=learn&seconds=3&pictures=200&run=1")
     result = page.locator("#experiment-result")
