@@ -18,7 +18,6 @@ if "PYTEST_XDIST_WORKER" in os.environ:  # the other worker has the other core
 
 import torch
 from torch import nn
-from xdist.scheduler import LoadFileScheduling
 
 from ddpm_demo.config import DiffusionConfig, ModelConfig
 from ddpm_demo.models.checkpoint import Checkpoint, save_checkpoint
@@ -39,19 +38,8 @@ TINY: dict[str, Any] = {
 }
 
 
-class Files(LoadFileScheduling):
-    """One worker has a file, and all browser tests: they would be in each other's way."""
-
-    def _split_scope(self, nodeid: str) -> str:
-        return "browser" if "e2e/" in nodeid else str(super()._split_scope(nodeid))
-
-
-def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Files:
-    return Files(config, log)
-
-
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Browser tests last: they have the machine nearly to themselves, as time counts in them."""
+    """Browser tests last: time counts in them, and the others would take it."""
     items.sort(key=lambda item: "e2e" in item.keywords)
 
 

@@ -103,7 +103,7 @@ def test_samples_are_counted_judged_and_plotted(tab: Any) -> None:
 
 def test_stop_keeps_nothing_half_and_the_next_one_runs(tab: Any) -> None:
     number(tab, "measure-n", 2000)
-    number(tab, "measure-steps", 500)
+    number(tab, "measure-steps", 100)
     tab.locator("#measure").click()
     tab.locator("#measure-line progress").wait_for()
     tab.wait_for_function(f"() => {FRAMES} >= 1")
