@@ -18,6 +18,8 @@ if TYPE_CHECKING:
         Film,
         Model,
         Pictures,
+        Schedule,
+        Step,
         evaluate,
         film,
         finetune,
@@ -26,8 +28,6 @@ if TYPE_CHECKING:
         noise,
         train,
     )
-    from ddpm_demo.diffusion.schedule import Schedule
-    from ddpm_demo.diffusion.walk import Step
 
 __all__ = [
     "Film",
@@ -43,13 +43,12 @@ __all__ = [
     "noise",
     "train",
 ]
-_ELSEWHERE = {"Schedule": "ddpm_demo.diffusion.schedule", "Step": "ddpm_demo.diffusion.walk"}
 
 
 def __getattr__(name: str) -> Any:
     if name not in __all__:
         raise AttributeError(f"module 'ddpm_demo' has no attribute {name!r}")
-    value = getattr(importlib.import_module(_ELSEWHERE.get(name, "ddpm_demo.api")), name)
+    value = getattr(importlib.import_module("ddpm_demo.api"), name)
     globals()[name] = value
     return value
 

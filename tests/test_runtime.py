@@ -5,6 +5,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from types import SimpleNamespace
 from typing import Any
 
 import gradio as gr
@@ -15,7 +16,7 @@ from ddpm_demo import devices
 from ddpm_demo.diffusion.denoiser import Denoiser
 from ddpm_demo.inference.batching import BatchedDenoiser
 from ddpm_demo.models.checkpoint import Checkpoint, CheckpointError
-from ddpm_demo.ui.server import models, runtime, settings
+from ddpm_demo.ui.server import runtime, settings
 from ddpm_demo.ui.server.errors import friendly
 from ddpm_demo.ui.server.models import Models
 
@@ -128,9 +129,9 @@ def test_on_zerogpu_only_its_processes_have_the_gpu(monkeypatch: pytest.MonkeyPa
 
     def load(name: str) -> Any:
         loaded.append(runtime.device().type)
+        return SimpleNamespace(nbytes=0)
 
     monkeypatch.setattr(settings, "ZERO", True)
-    monkeypatch.setattr(models, "_size", lambda _: 0)
     kept = Models(load, 10**9, runtime.device)
     kept("a")
     assert runtime.has_gpu()

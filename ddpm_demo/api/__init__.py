@@ -7,11 +7,15 @@ raise `ValueError` with one sentence.
 from ddpm_demo.api.learning import finetune, train
 from ddpm_demo.api.model import Model, evaluate, load
 from ddpm_demo.api.pictures import Film, Pictures, film, grid, noise
+from ddpm_demo.diffusion.schedule import Schedule
+from ddpm_demo.diffusion.walk import Step
 
 __all__ = [
     "Film",
     "Model",
     "Pictures",
+    "Schedule",
+    "Step",
     "evaluate",
     "film",
     "finetune",

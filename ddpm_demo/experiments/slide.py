@@ -15,7 +15,7 @@ from ddpm_demo.experiments import Experiment
 from ddpm_demo.experiments.report import Code, Hidden, Panel, Plot, Report, Sheet, Table, Words
 from ddpm_demo.media import convert
 from ddpm_demo.media.raster import INK, draw_svg, font, latin, wrapped
-from ddpm_demo.publishing.private import name_of
+from ddpm_demo.models.facts import name_of
 
 WIDTH, MARGIN, GAP = 1600, 40, 14
 BIG, MIDDLE, SMALL = 40, 24, 20

@@ -24,6 +24,7 @@ from torch import Tensor, nn
 from ddpm_demo.config import DiffusionConfig, ModelConfig, from_dict
 from ddpm_demo.files import write_atomically
 from ddpm_demo.models.facts import KEY, Facts
+from ddpm_demo.nn.prepared import Prepared
 from ddpm_demo.nn.unet import UNet
 
 VERSION = 1
@@ -50,6 +51,12 @@ class Checkpoint:
     def parameters(self) -> int:
         """How many numbers the network has learned."""
         return count_parameters(self.model)
+
+    @property
+    def nbytes(self) -> int:
+        """Of the weights in memory, and of what layers have made of them."""
+        made = sum(m.prepared_bytes for m in self.model.modules() if isinstance(m, Prepared))
+        return made + sum(weight.nbytes for weight in self.model.state_dict().values())
 
     @property
     def classes(self) -> list[str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import PurePath
 from typing import Any
 
 from ddpm_demo.config import DiffusionConfig, ModelConfig
@@ -32,3 +33,10 @@ class Facts:
     def classes(self) -> list[str]:
         """Names of the classes that the network knows; none if it was trained without."""
         return list(self.info.get("classes", ())) if self.config.num_classes else []
+
+
+def name_of(source: str) -> str:
+    """A model's own name: of a path its last part; OWNER/NAME of the Hub stays whole."""
+    path = PurePath(source)
+    away = path.is_absolute() or source.startswith(("~", ".")) or len(path.parts) > 2
+    return path.stem if away or path.suffix == ".safetensors" else source

@@ -3,17 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
-from pathlib import PurePath
 
 from ddpm_demo.data import shown
 from ddpm_demo.models.checkpoint import Checkpoint
-
-
-def name_of(source: str) -> str:
-    """A model's own name: of a path its last part; OWNER/NAME of the Hub stays whole."""
-    path = PurePath(source)
-    away = path.is_absolute() or source.startswith(("~", ".")) or len(path.parts) > 2
-    return path.stem if away or path.suffix == ".safetensors" else source
+from ddpm_demo.models.facts import name_of
 
 
 def public(checkpoint: Checkpoint) -> Checkpoint:

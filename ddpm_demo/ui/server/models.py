@@ -38,15 +38,6 @@ class Models:
         with self._lock:  # while loading, too: nobody loads the same model a second time
             checkpoint = self._kept.pop(key) if key in self._kept else self._load(name)
             self._kept[key] = checkpoint
-            while len(self._kept) > 1 and sum(map(_size, self._kept.values())) > self._most:
+            while len(self._kept) > 1 and sum(c.nbytes for c in self._kept.values()) > self._most:
                 del self._kept[next(iter(self._kept))]
             return checkpoint
-
-
-def _size(checkpoint: Checkpoint) -> int:
-    """Bytes of the weights, and of what layers have made of them."""
-    from ddpm_demo.nn.prepared import Prepared
-
-    model = checkpoint.model
-    made = sum(m.prepared_bytes for m in model.modules() if isinstance(m, Prepared))
-    return made + sum(weight.nbytes for weight in model.state_dict().values())
