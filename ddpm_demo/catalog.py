@@ -1,8 +1,8 @@
 """The samplers, one row each. To add one, write its function and `register` a row.
 
-The row is all that the rest of the program reads: `--help`, the app's choices, the estimate of a
-run's time, and `evaluate`. This module imports nothing heavy; a sampler's function, and torch with
-it, is imported when it is first called.
+The rest of the program reads only this row: `--help`, the app's choices, the estimate of a run's
+time, and `evaluate`. This module imports nothing heavy. The first call of a sampler imports its
+function, and torch with it.
 """
 
 from __future__ import annotations
@@ -18,13 +18,13 @@ class Sampler:
     """A sampler.
 
     Attributes:
-        name: in settings, on the command line and in files.
-        label: on the page.
-        does: what it does, in a sentence for the reader of the page.
-        source: "module:function"; see `diffusion.samplers` for what the function takes.
-        options: the fields of `SampleConfig` that it takes besides.
-        extra_calls: how often it asks the network again in every step but the last.
-        adds_noise: whether it can add noise on the way; if not, x_T has one future.
+        name: its name in settings, on the command line and in files.
+        label: its name on the page.
+        does: what it does, in one sentence for the page.
+        source: "module:function"; `diffusion.samplers` says what the function takes.
+        options: the fields of `SampleConfig` that are options of this sampler.
+        extra_calls: how many more calls of the network each step but the last makes.
+        adds_noise: True if it can add noise; if not, x_T alone decides the picture.
     """
 
     name: str
@@ -36,11 +36,11 @@ class Sampler:
     adds_noise: bool = False
 
     def calls(self, steps: int) -> int:
-        """How often it asks the network in so many steps, at most."""
+        """The most calls of the network that this many steps make."""
         return steps + self.extra_calls * (steps - 1)
 
     def steps(self, calls: int) -> int:
-        """The most steps, and at least one, for so many calls."""
+        """The most steps that this many calls pay for; at least one."""
         return max(1, (calls + self.extra_calls) // (1 + self.extra_calls))
 
     @property
@@ -50,7 +50,7 @@ class Sampler:
         return function
 
     def __call__(self, *args: Any, **options: Any) -> Any:
-        """Run it: an iterator of `diffusion.walk.Step`."""
+        """Run the sampler. It returns an iterator of `diffusion.walk.Step`."""
         return self.function(*args, **options)
 
 

@@ -1,4 +1,4 @@
-"""Which device to use, where bfloat16 pays, and how to have a CPU's memory and cores to oneself."""
+"""Choose a device, find out if bfloat16 is faster on it, and set up a CPU's memory and cores."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from ddpm_demo.config.setting import require
 
 
 def here() -> list[str]:
-    """Kinds of devices that this machine has, the fastest first."""
+    """The kinds of devices of this machine, the fastest first."""
     found = {
         "cuda": torch.cuda.is_available(),
         "mps": torch.backends.mps.is_available(),
@@ -21,10 +21,10 @@ def here() -> list[str]:
 
 
 def pick(name: str = "auto") -> torch.device:
-    """A device by name; "auto" takes CUDA, then MPS, then the CPU.
+    """A device by its name. "auto" prefers CUDA, then MPS, then the CPU.
 
     Raises:
-        ValueError: no such device here.
+        ValueError: this machine has no such device.
     """
     kinds = here()
     if name == "auto":
@@ -37,7 +37,7 @@ def pick(name: str = "auto") -> torch.device:
 
 
 def bf16_pays(device: torch.device | str) -> bool:
-    """Whether bfloat16 is faster there: on newer GPUs, and on CPUs with AMX or AVX512-BF16."""
+    """True if bfloat16 is faster there: on newer GPUs, and on CPUs with AMX or AVX512-BF16."""
     device = torch.device(device)
     if device.type == "cuda":
         return torch.cuda.get_device_capability(device)[0] >= 8
@@ -47,29 +47,29 @@ def bf16_pays(device: torch.device | str) -> bool:
 
 
 def keep_memory() -> None:
-    """Have glibc keep the memory that a step frees for the next one; elsewhere, do nothing.
+    """Tell glibc to keep memory that a step frees, for the next step. Without glibc, do nothing.
 
-    By default large blocks go back to the system at once, and taking them anew, page by page, is a
-    tenth of the time of a step. Other threads than the first have pools of their own, which give
-    back whatever is larger than 64 MB; so there is one for all.
+    By default, glibc returns large blocks to the system at once. To get them back, page by page,
+    takes a tenth of a step's time. All threads use one pool here, because the separate pools of
+    later threads would return every block above 64 MB.
     """
     trim, mmap, arenas = -1, -3, -8  # M_TRIM_THRESHOLD, M_MMAP_THRESHOLD, M_ARENA_MAX of malloc.h
     try:
         libc = ctypes.CDLL(None)
         libc.mallopt(trim, 2**30)
-        libc.mallopt(mmap, 2**25)  # the most that it allows
+        libc.mallopt(mmap, 2**25)  # the largest value that glibc allows
         libc.mallopt(arenas, 1)
     except (AttributeError, OSError, TypeError):
         return
 
 
 def claim_cores(n: int) -> None:
-    """Run this thread's operators on n cores, and those of threads that start later on one.
+    """Run this thread's operators on n cores, and those of later threads on one core.
 
-    Each thread that uses several cores has a team of OpenMP threads. With two teams there are more
-    threads than cores, so they no longer wait for each other awake: a step takes a fifth longer.
+    Each thread that uses several cores has a team of OpenMP threads. Two teams have more threads
+    than there are cores, so their threads sleep while they wait, and a step takes a fifth longer.
     """
-    torch.get_num_threads()  # or the first operator would replace n by what later threads get
+    torch.get_num_threads()  # without this call, the first operator would replace n by 1
     torch.set_num_threads(n)
     later = threading.Thread(target=torch.set_num_threads, args=(1,))
     later.start()

@@ -1,4 +1,4 @@
-"""Paths as people write them, and files that are written whole or not at all."""
+"""Expand paths that people type, and write files whole or not at all."""
 
 from __future__ import annotations
 
@@ -8,10 +8,9 @@ from pathlib import Path
 
 
 def expand(path: str | Path) -> Path:
-    """The path with its `~`, `~name` or `$NAME` at the beginning replaced by what it stands for.
+    """Replace `~`, `~name` or `$NAME` at the beginning of a path by what it stands for.
 
-    A shell does that before a program starts, but not in `--out=~/x`, in quotes, or in a file of
-    variables.
+    A shell does this, but not in `--out=~/x`, in quotes, or in a file of variables.
 
     Raises:
         ValueError: there is no such home folder or variable.
@@ -34,7 +33,7 @@ def home() -> Path:
     """The user's home folder.
 
     Raises:
-        ValueError: it is not known.
+        ValueError: the home folder is not known.
     """
     if os.name == "posix" and os.environ.get("HOME") == "":  # Python would take the root's folder
         raise ValueError("No home folder is known.")
@@ -42,10 +41,10 @@ def home() -> Path:
 
 
 def write_atomically(path: Path, data: bytes) -> None:
-    """Write beside the name, then rename: a kill or a full disk leaves what was there before.
+    """Write a temporary file, then rename it. A crash or a full disk leaves the old file intact.
 
     Raises:
-        OSError: with one sentence that says which file was not written, and why.
+        OSError: one sentence says which file was not written, and why.
     """
     try:
         handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
@@ -67,13 +66,14 @@ def write_atomically(path: Path, data: bytes) -> None:
 
 
 def require_writable(folder: Path, option: str = "") -> None:
-    """Find out before long work whether files can be made in a folder; it may not be there yet.
+    """Check, before long work begins, that files can be written in a folder.
 
     Args:
-        option: the one that names another folder, if there is one.
+        folder: it need not exist yet.
+        option: the command-line option that names another folder, if there is one.
 
     Raises:
-        ValueError: they can't, in one sentence.
+        ValueError: nothing can be written there.
     """
     there = next(part for part in (folder, *folder.absolute().parents) if part.exists())
     try:
@@ -87,7 +87,7 @@ def require_writable(folder: Path, option: str = "") -> None:
 
 
 def require_temporary_folder() -> None:
-    """Raise `ValueError` if no temporary file can be written: torch needs a place for some."""
+    """Raise `ValueError` if no temporary file can be written; torch needs some."""
     try:
         tempfile.gettempdir()
     except FileNotFoundError:
@@ -96,10 +96,10 @@ def require_temporary_folder() -> None:
 
 
 def cache_folder(name: str, instead: str) -> Path:
-    """A folder of this program in the user's cache; it is looked up only when it is needed.
+    """The path of this program's folder `name` in the user's cache.
 
     Args:
-        instead: the option or variable that names another place.
+        instead: the option or variable that names another folder, for the error message.
 
     Raises:
         ValueError: the user has no home folder.

@@ -18,14 +18,17 @@ from ddpm_demo.nn.unet import UNet
 
 
 class Prediction(NamedTuple):
-    """What a denoiser sees in x_t; both (B, C, H, W). x_t = sqrt(ab) x0 + sqrt(1 - ab) eps."""
+    """x0_hat and eps_hat for one x_t, both (B, C, H, W).
+
+    Together they make x_t = sqrt(alpha_bar) x0 + sqrt(1 - alpha_bar) eps.
+    """
 
     x0: Tensor
     eps: Tensor
 
 
 class Denoise(Protocol):
-    """What a sampler needs: a schedule, and a call from x_t and per-picture t to a prediction."""
+    """What a sampler needs: a schedule, and a call that takes x_t and one t for each picture."""
 
     @property
     def schedule(self) -> Schedule: ...
@@ -34,7 +37,7 @@ class Denoise(Protocol):
 
 
 class Guides(Protocol):
-    """What `walk.Intervention` says of guidance."""
+    """The part of `walk.Intervention` that changes guidance."""
 
     def guidance(self, t: int, w: float) -> float: ...
 
@@ -42,11 +45,14 @@ class Guides(Protocol):
 
 
 def split(raw: Tensor, x_t: Tensor, alpha_bar: Tensor, predict: str) -> Prediction:
-    """x0_hat and eps_hat from a raw prediction of eps (Ho et al. 2020, eq. 15), x0, or
-    v = sqrt(ab) eps - sqrt(1 - ab) x0 (Salimans & Ho 2022, section 4).
+    """Turn the network's raw output into x0_hat and eps_hat.
+
+    The output is eps (Ho et al. 2020, eq. 15), x0, or
+    v = sqrt(alpha_bar) eps - sqrt(1 - alpha_bar) x0 (Salimans & Ho 2022, section 4).
 
     Args:
         alpha_bar: (B, 1, 1, 1), less than 1.
+        predict: "eps", "x0" or "v".
     """
     signal, sigma = alpha_bar.sqrt().to(x_t.dtype), (1 - alpha_bar).sqrt().to(x_t.dtype)
     if predict == "eps":
@@ -57,20 +63,20 @@ def split(raw: Tensor, x_t: Tensor, alpha_bar: Tensor, predict: str) -> Predicti
 
 
 class Denoiser:
-    """Runs a network as `Denoise`.
+    """A network that answers as `Denoise`.
 
     Args:
         model: the network.
-        config: the diffusion process that it was trained for.
-        clip: clip x0_hat to [-1, 1], and derive eps_hat from the clipped picture. Off, the first
-            step of a cosine schedule multiplies errors by about 32.
+        config: the diffusion process that the network was trained for.
+        clip: clip x0_hat to [-1, 1], and compute eps_hat from the clipped picture. Without
+            clipping, the first step of a cosine schedule multiplies errors by about 32.
         y: (B,) class labels, or None for the null class.
-        guidance: scale w of eps = eps_null + w (eps_y - eps_null), classifier-free guidance in the
-            parametrisation where w = 1 is plain conditioning (Ho & Salimans 2022, eq. 6).
+        guidance: the scale w of classifier-free guidance, eps = eps_null + w (eps_y - eps_null).
+            w = 1 is plain conditioning (Ho & Salimans 2022, eq. 6, where w is one less).
         bf16: run the network under bfloat16 autocast.
     """
 
-    interventions: Sequence[Guides] = ()  # set for a run; all pictures of a call then have one t
+    interventions: Sequence[Guides] = ()  # set for one run, whose pictures share one t in each call
 
     def __init__(
         self,
@@ -88,10 +94,14 @@ class Denoiser:
 
     @torch.no_grad()
     def __call__(self, x_t: Tensor, t: Tensor) -> Prediction:
-        """x_t: (B, C, H, W); t: (B,) in 1..T, one for each picture.
+        """Predict x0 and eps.
+
+        Args:
+            x_t: (B, C, H, W).
+            t: (B,) in 1..T, one for each picture.
 
         Raises:
-            FloatingPointError: the network answered with NaN or infinity.
+            FloatingPointError: the network returned NaN or infinity.
         """
         raw = self._run(x_t, t - 1)
         if not bool(raw.isfinite().all()):
@@ -120,9 +130,9 @@ class Denoiser:
         return raw.to(x_t.dtype)
 
     def _answers(self, x_t: Tensor, t: Tensor, *labels: Tensor | None) -> list[Tensor]:
-        """The network's answers for each of the labels, from one pass.
+        """The network's outputs for each set of labels, all from one forward pass.
 
-        Pictures that are all the same, as where a run forks, are asked for once.
+        Where a run forks, all pictures are the same; the network then computes only one of them.
         """
         known = [y for y in labels if y is not None]
         same = all(bool((a[1:] == a[:1]).all()) for a in (x_t, t, *known))
@@ -135,5 +145,5 @@ class Denoiser:
         return [answer.expand_as(x_t) for answer in answers]
 
     def _network(self, x_t: Tensor, t: Tensor, y: Tensor | None) -> Tensor:
-        """The forward pass; `batching` shares it between runs."""
+        """The forward pass. `inference.batching` replaces it to share one pass between runs."""
         return self.model(x_t, t, y)

@@ -12,7 +12,7 @@ from ddpm_demo.diffusion.schedule import Schedule
 
 
 class Noised(NamedTuple):
-    """x_t and the noise that made it; both (B, C, H, W)."""
+    """x_t, and the noise eps that was added to get it; both are (B, C, H, W)."""
 
     t: int
     x_t: Tensor
@@ -20,7 +20,7 @@ class Noised(NamedTuple):
 
 
 def jump(schedule: Schedule, x_0: Tensor, t: int, noise: Noise) -> Noised:
-    """Draw x_t from q(x_t | x_0) (Ho et al. 2020, eq. 4): one eps takes x_0 all the way.
+    """Draw x_t from q(x_t | x_0) in one jump, with one eps (Ho et al. 2020, eq. 4).
 
     Args:
         x_0: (B, C, H, W) in [-1, 1].
@@ -31,10 +31,10 @@ def jump(schedule: Schedule, x_0: Tensor, t: int, noise: Noise) -> Noised:
 
 
 def chain(schedule: Schedule, x_0: Tensor, noise: Noise) -> Iterator[Noised]:
-    """Walk q(x_t | x_{t-1}) for t = 1..T (eq. 2): fresh eps at every step.
+    """Walk q(x_t | x_{t-1}) for t = 1..T, with a fresh eps at every step (eq. 2).
 
-    With Gaussian noise x_t has the distribution that `jump` draws from. With Laplace noise it has
-    the same mean and variance, but many steps add up to something close to a Gaussian.
+    With Gaussian noise, x_t has the same distribution as after a `jump`. With Laplace noise, only
+    the mean and the variance agree: the sum of many steps comes close to a Gaussian.
     """
     x = x_0
     for t in range(1, schedule.T + 1):

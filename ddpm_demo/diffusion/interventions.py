@@ -1,22 +1,24 @@
-"""Ways to change a run: each is an `Intervention`, and a run takes any number of them.
+"""Ways to change a run. Each is an `Intervention`, and a run takes any number of them.
 
-| user | point |
+The table says which method or function does what.
+
+| to do this | use |
 | --- | --- |
-| draw on x_t, erase to noise, flip, shift; inpainting; begin with a picture | `edit` |
-| any of these from one t to another | `Between` |
-| guidance by t, on an interval | `guidance` |
-| guidance opened: both answers and w | `guided` |
-| the network's error, eps_hat scaled or replaced, x0_hat edited | `predicted` |
-| wrong sigma, z negated, replaced or left out, noise at the last step | `line` |
-| a sampler that is told a wrong s | `aim` |
-| RePaint's resampling: up to t again | `again` |
-| a debugger's breakpoint, a verdict on x0_hat, a limit of time | `on_step` |
-| branches, pause and go on, another class, sampler or clipping from here | `Step.state` |
-| x0_hat not clipped, from the start | `Denoiser(clip=False)` |
-| from a picture up to its noise | `samplers.ddim.invert` |
+| draw on x_t, erase to noise, flip, shift; inpaint; begin with a picture | `edit` |
+| do any of these only from one t to another | `Between` |
+| change the guidance scale with t, or guide on an interval only | `guidance` |
+| see and change both predictions behind guidance, and w | `guided` |
+| measure the network's error, scale or replace eps_hat, edit x0_hat | `predicted` |
+| use a wrong sigma; negate, replace or drop z; add noise at the last step | `line` |
+| tell the sampler a wrong s | `aim` |
+| go up to t again, as RePaint's resampling does | `again` |
+| stop at a breakpoint, judge x0_hat, limit the time | `on_step` |
+| branch; pause and go on; change the class, sampler or clipping midway | `Step.state` |
+| leave x0_hat unclipped from the start | `Denoiser(clip=False)` |
+| go from a picture up to its noise | `samplers.ddim.invert` |
 
-Heun's second call of the network passes through `guidance`, `guided` and `predicted` as well.
-A run without interventions makes the same bits as if there were no such thing.
+Heun calls the network twice a step. The second call passes through `guidance`, `guided` and
+`predicted` as well. A run without interventions is bit-identical to one without this machinery.
 """
 
 from __future__ import annotations
@@ -55,8 +57,8 @@ class Edit(Intervention):
 
     Args:
         t: the step.
-        mask: 1 where to change, 0 elsewhere; broadcasts against (B, C, H, W).
-        operation: from x_t to the new x_t, such as `lambda x: x.flip(-1)`.
+        mask: 1 where x_t changes, 0 elsewhere; broadcasts against (B, C, H, W).
+        operation: a function from x_t to the new x_t, such as `lambda x: x.flip(-1)`.
     """
 
     t: int
@@ -70,13 +72,13 @@ class Edit(Intervention):
 
 
 def _noise(at: At) -> Tensor:
-    """Noise from a stream of its own, so that the run's own noise stays the same."""
+    """Noise with the variance 1 - alpha_bar_t. Its own stream leaves the run's noise unchanged."""
     sigma = float(1 - at.schedule.alpha_bar[at.t]) ** 0.5
     return sigma * Noise("gaussian", range(at.t, at.t + len(at.x))).draw(at.x.shape).to(at.x)
 
 
 def _painted(level: float) -> Callable[[At], Tensor]:
-    """q(x_t | x_0) of a picture that has this level everywhere."""
+    """A function that draws from q(x_t | x_0), where all pixels of x_0 have this level."""
     return lambda at: float(at.schedule.alpha_bar[at.t]) ** 0.5 * level + _noise(at)
 
 
@@ -87,12 +89,13 @@ DRAWING: dict[str, Callable[[At], Tensor]] = {
     "flip": lambda at: at.x.flip(-1),
     "shift": lambda at: at.x.roll(max(1, at.x.shape[-1] // 8), -1),
 }
-"""What can be drawn on x_t: erased to noise, painted, mirrored, or moved to the right by an
-eighth; each gives the whole picture, of which the part inside a mask is taken."""
+"""What can be drawn on x_t: erase to noise, paint, mirror, or shift right by an eighth.
+
+Each function returns a whole picture. `Draw` keeps only the part inside its mask."""
 
 
 def _fitted(mask: Tensor, x: Tensor) -> Tensor:
-    """A mask (h, w) for pictures of another size, bool (1, 1, H, W): that of the nearest cell."""
+    """Resize a mask (h, w) to the pictures, by its nearest cells; bool (1, 1, H, W)."""
     return interpolate(mask[None, None].float(), x.shape[-2:]) > 0
 
 
@@ -103,8 +106,8 @@ class Draw(Intervention):
     Args:
         operation: a key of `DRAWING`.
         t: the step.
-        mask: bool (h, w), resized to the pictures; None: everywhere.
-        picture: the only one of the batch that is drawn on; None: all of them.
+        mask: bool (h, w), resized to the pictures; None draws everywhere.
+        picture: draw on this picture of the batch only; None draws on all of them.
     """
 
     operation: str
@@ -124,7 +127,7 @@ class Draw(Intervention):
 
 @dataclass
 class Guidance(Intervention):
-    """Another scale of guidance than the run's."""
+    """Replace the run's guidance scale by w."""
 
     w: float
 
@@ -134,7 +137,7 @@ class Guidance(Intervention):
 
 @dataclass
 class Between(Intervention):
-    """Another intervention, at the steps with low <= t <= high only."""
+    """Apply another intervention only at the steps with low <= t <= high."""
 
     inner: Intervention
     high: int
@@ -182,7 +185,7 @@ class GuidanceInterval(Intervention):
 
 @dataclass
 class ScaleEps(Intervention):
-    """Multiply eps_hat by a factor; x0_hat follows from it, and is not clipped again."""
+    """Multiply eps_hat by a factor, and compute x0_hat from it. x0_hat is not clipped again."""
 
     factor: float
 
@@ -193,9 +196,9 @@ class ScaleEps(Intervention):
 
 @dataclass
 class Terms(Intervention):
-    """Multiply the coefficients of the terms of one name: 0 leaves them out, -1 negates them.
+    """Multiply the coefficient of each term of this name: 0 drops the term, -1 negates it.
 
-    `Terms("z", 0)` is a sampler that adds no noise; `Terms("z", 2)` has the wrong sigma.
+    With `Terms("z", 0)` a sampler adds no noise; with `Terms("z", 2)` its sigma is wrong.
     """
 
     name: str
@@ -212,7 +215,7 @@ class Terms(Intervention):
 
 @dataclass
 class NoiseAtEnd(Intervention):
-    """The well-known bug: the last step adds noise, too, of sqrt(beta)."""
+    """A well-known bug: the last step also adds noise, with sigma = sqrt(1 - alpha_bar_t)."""
 
     def line(self, at: At, line: tuple[Term, ...]) -> tuple[Term, ...]:
         if at.s:
@@ -223,15 +226,16 @@ class NoiseAtEnd(Intervention):
 
 @dataclass
 class FromPicture(Intervention):
-    """Begin with a picture, noised (Meng et al. 2022, SDEdit, algorithm 1).
+    """Begin with a noised picture (Meng et al. 2022, SDEdit, algorithm 1).
 
-    Down to its own t, each picture of the batch is the known one, drawn from q(x_t | x_0) with one
-    eps; from there on the sampler goes its way. At t = T nothing is left of the known picture.
+    Each picture of the batch has its own starting t. Down to that t, it is the known picture,
+    noised by q(x_t | x_0) with one eps. Below that t, the sampler goes on alone. A picture that
+    starts at T keeps nothing of the known picture.
 
     Args:
         known: (1, C, H, W) in [-1, 1].
-        ts: for each picture of the batch, the t at which it begins.
-        seeds: of each picture's eps.
+        ts: the starting t of each picture of the batch.
+        seeds: the seed of each picture's eps.
     """
 
     known: Tensor
@@ -253,15 +257,15 @@ class FromPicture(Intervention):
 class Inpaint(Intervention):
     """Keep a known part of the picture (Lugmayr et al. 2022, RePaint, algorithm 1).
 
-    At each t the known part is drawn from q(x_t | x_0); the sampler makes the rest. With resample
-    above 1 each step is walked so often: x_s goes up to t again by q(x_t | x_s), so that the two
-    parts agree. The last x is the picture itself where it is known.
+    At each t, the known part is drawn from q(x_t | x_0), and the sampler makes the rest. `resample`
+    says how often each step is repeated: x_s goes up to t again by q(x_t | x_s), so that the two
+    parts come to agree. At the end, the known part is exactly the known picture.
 
     Args:
         known: (B, C, H, W) or (1, C, H, W) in [-1, 1].
-        mask: 1 where the picture is known, 0 where it is to be made; broadcasts as above, or (h, w)
-            of another size.
-        resample: times that each step is walked, at least 1.
+        mask: 1 where the picture is known, 0 where the sampler makes it. It broadcasts against
+            (B, C, H, W), or it is (h, w) and is resized.
+        resample: how often each step is walked, 1 to 100. All steps but the last are repeated.
     """
 
     known: Tensor

@@ -1,11 +1,11 @@
-"""The variance schedule: how much noise x_t holds at each t.
+"""The variance schedule: how much noise is in x_t at each t.
 
-The forward process q(x_t | x_{t-1}) = N(sqrt(1 - beta_t) x_{t-1}, beta_t I) (Ho et al. 2020, eq. 2)
-has the closed form q(x_t | x_0) = N(sqrt(alpha_bar_t) x_0, (1 - alpha_bar_t) I) (eq. 4) with
-alpha_t = 1 - beta_t and alpha_bar_t = prod_{s<=t} alpha_s.
+The forward process is q(x_t | x_{t-1}) = N(sqrt(1 - beta_t) x_{t-1}, beta_t I) (Ho et al. 2020,
+eq. 2). Its closed form is q(x_t | x_0) = N(sqrt(alpha_bar_t) x_0, (1 - alpha_bar_t) I) (eq. 4),
+where alpha_t = 1 - beta_t and alpha_bar_t = prod_{s<=t} alpha_s.
 
-Steps count as in the paper, t = 1..T, and t = 0 is the clean picture: every table has T + 1
-entries, with beta_0 = 0 and alpha_bar_0 = 1. Tables are float64.
+Steps are counted as in the paper, from t = 1 to T; t = 0 is the clean picture. So every table has
+T + 1 entries, with beta_0 = 0 and alpha_bar_0 = 1. Tables are float64.
 """
 
 from __future__ import annotations
@@ -19,14 +19,15 @@ from torch import Tensor
 from ddpm_demo.config import SPACINGS, DiffusionConfig, SampleConfig
 from ddpm_demo.config.setting import number, one_of
 
-FLOOR = 1e-60  # of alpha_bar: out of reach for sensible betas, and its root is above 0 in float32
+# The least alpha_bar. Sensible betas never reach it, and its root is still above 0 in float32.
+FLOOR = 1e-60
 
 
 class Schedule:
-    """The tables over t = 0..T that follow from beta_1..beta_T.
+    """The tables for t = 0..T, computed from beta_1..beta_T.
 
     Args:
-        beta: (T,) variances of the single steps, each in (0, 1).
+        beta: (T,) variances of the noise added at each step, each in (0, 1).
 
     Raises:
         ValueError: a beta outside (0, 1).
@@ -48,8 +49,10 @@ class Schedule:
 
     @classmethod
     def cosine(cls, T: int = 1000, s: float = 0.008) -> Schedule:
-        """alpha_bar_t = f(t) / f(0), f(t) = cos^2((t/T + s) / (1 + s) * pi/2), and beta at most
-        0.999 (Nichol & Dhariwal 2021, eq. 17)."""
+        """The cosine schedule, alpha_bar_t = f(t) / f(0) (Nichol & Dhariwal 2021, eq. 17).
+
+        f(t) = cos^2((t/T + s) / (1 + s) * pi/2), and beta is at most 0.999.
+        """
         DiffusionConfig(T=T)
         f = ((torch.arange(T + 1, dtype=torch.float64) / T + s) / (1 + s) * math.pi / 2).cos() ** 2
         return cls((1 - f[1:] / f[:-1]).clamp(max=0.999))
@@ -79,10 +82,10 @@ class Schedule:
         return tilde
 
     def posterior(self, t: int, s: int | None = None) -> tuple[float, float, float]:
-        """q(x_s | x_t, x_0) for s < t, with s = t - 1 unless given (eq. 6 and 7).
+        """The posterior q(x_s | x_t, x_0) for s < t; by default s is t - 1 (eq. 6 and 7).
 
         Returns:
-            (a, b, var): the mean is `a * x_0 + b * x_t`, the variance `var`.
+            (a, b, var): the mean is `a * x_0 + b * x_t`, and the variance is `var`.
         """
         s = t - 1 if s is None else s
         ab_t, ab_s = float(self.alpha_bar[t]), float(self.alpha_bar[s])
@@ -92,18 +95,22 @@ class Schedule:
         return a, b, (1 - ab_s) / (1 - ab_t) * beta
 
     def q_sample(self, x_0: Tensor, t: Tensor | int, eps: Tensor) -> Tensor:
-        """x_t = sqrt(alpha_bar_t) x_0 + sqrt(1 - alpha_bar_t) eps (eq. 4).
+        """Noise a picture: x_t = sqrt(alpha_bar_t) x_0 + sqrt(1 - alpha_bar_t) eps (eq. 4).
 
         Args:
             x_0: (B, C, H, W) in [-1, 1].
-            t: (B,) steps in 0..T, or one step for all.
-            eps: noise of zero mean and unit variance, shaped like `x_0`.
+            t: (B,) steps in 0..T, or one step for all pictures.
+            eps: noise with mean 0 and variance 1, shaped like `x_0`.
         """
         ab = self.at(self.alpha_bar, t, x_0)
         return ab.sqrt().to(x_0.dtype) * x_0 + (1 - ab).sqrt().to(x_0.dtype) * eps
 
     def q_step(self, x: Tensor, t: Tensor | int, eps: Tensor) -> Tensor:
-        """x_t from x_{t-1}: one step of the forward process (eq. 2); arguments as in `q_sample`."""
+        """Go one step of the forward process, from x_{t-1} = x to x_t (eq. 2).
+
+        Args:
+            t, eps: as in `q_sample`.
+        """
         beta = self.at(self.beta, t, x)
         return (1 - beta).sqrt().to(x.dtype) * x + beta.sqrt().to(x.dtype) * eps
 
@@ -111,20 +118,20 @@ class Schedule:
         """`table[t]` as float64 on x's device, shaped to multiply x: (B, 1, 1, 1).
 
         Raises:
-            ValueError: a t outside 0..T.
+            ValueError: a t is outside 0..T.
         """
         t = torch.as_tensor(t).cpu()
         if bool(((t < 0) | (t > self.T)).any()):
             raise ValueError(f"t is {t.tolist()}; allowed is 0 to {self.T}.")
         value = table[t].reshape(-1, *[1] * (x.ndim - 1))
-        # MPS has no float64; float32 is what the result is rounded to anyway.
+        # MPS has no float64. The result is rounded to float32 anyway.
         return value.float().to(x.device) if x.device.type == "mps" else value.to(x.device)
 
     def chosen(self, run: SampleConfig) -> list[int]:
-        """The timesteps of a run: its own list, or those that its steps, spacing and start give.
+        """The timesteps of a run: its own list, or else those from its steps, spacing and start.
 
         Raises:
-            ValueError: the list starts above T, or see `timesteps`.
+            ValueError: the list starts above T; `timesteps` says what else is refused.
         """
         if run.timesteps is None:
             return self.timesteps(run.steps, run.spacing, run.start)
@@ -134,24 +141,28 @@ class Schedule:
     def timesteps(
         self, steps: int, spacing: str = "uniform", start: int | None = None
     ) -> list[int]:
-        """A falling list of `steps` timesteps from start to 1; start is T unless given.
+        """A falling list of `steps` timesteps. It begins at `start`, which is T by default.
 
-        A later start than T pays for eps-prediction on the cosine schedule: near T a small error of
-        eps_hat is divided by sqrt(alpha_bar), 5e-5 at T = 1000, and x0_hat is noise clipped to
-        -1 and 1. In runs of few steps much of that stays.
+        For eps-prediction on the cosine schedule, a start below T helps. Near T, a small error of
+        eps_hat is divided by sqrt(alpha_bar), which is 5e-5 at T = 1000. So x0_hat is noise clipped
+        to -1 and 1, and a run of few steps keeps much of that noise.
+
+        In the spacings below, T stands for the start.
 
         uniform: equal gaps from T to 1, both included.
-        quadratic: gaps that grow with t, so that more steps fall where the picture is nearly clean
-            (Song et al. 2020, appendix D.2).
+        quadratic: gaps that grow with t, so that more steps are spent where the picture is nearly
+            clean (Song et al. 2020, appendix D.2).
         trailing: T, then down by T/steps (Lin et al. 2023, table 2).
-        leading: up from 1 by T // steps. It never sees T; many published models are sampled so.
-        logsnr: equal gaps in the log of the signal-to-noise ratio, from that of T to that of 1,
-            of which the last gap is the step to the clean picture.
-        karras: as logsnr, but with equal gaps in sigma^(1/7), where sigma^2 = 1 / SNR, so that more
-            steps fall on high noise than with logsnr (Karras et al. 2022, eq. 5).
+        leading: up from 1 by T // steps. Many published models are sampled this way. The list
+            doesn't contain T.
+        logsnr: equal gaps in the log of the signal-to-noise ratio, from its value at T to its value
+            at 1. The last of these gaps stands for the step to the clean picture.
+        karras: like logsnr, but with equal gaps in sigma^(1/7), where sigma^2 = 1 / SNR. More steps
+            are spent at high noise than with logsnr (Karras et al. 2022, eq. 5).
 
         Raises:
-            ValueError: `start` outside 1..T, `steps` outside 1..start, or an unknown spacing.
+            ValueError: `start` is outside 1..T, `steps` is outside 1..start, or the spacing is
+                unknown.
         """
         T = self.T if start is None else start
         number("start", T, 1, self.T, whole=True)
@@ -172,7 +183,7 @@ class Schedule:
         return _apart(self._by_noise(steps, T, spacing), T)
 
     def _by_noise(self, steps: int, T: int, spacing: str) -> list[int]:
-        """`steps` rising t up to T at equal gaps of a function of the noise (see `timesteps`)."""
+        """The t for "logsnr" and "karras", rising, with T as the last (see `timesteps`)."""
         snr = self.snr[1 : T + 1]
         height = -snr.log() if spacing == "logsnr" else snr ** (-1 / 14)  # both rise with t
         ends = float(height[0]), float(height[-1])
@@ -183,7 +194,7 @@ class Schedule:
 
 
 def _apart(up: list[int], T: int) -> list[int]:
-    """Falling timesteps from rising ones that rounding may have made equal, all kept in 1..T."""
+    """Make rising timesteps distinct after rounding, within 1..T, and return them falling."""
     last = 0
     for i, t in enumerate(up):
         up[i] = last = min(max(t, last + 1), T - (len(up) - 1 - i))

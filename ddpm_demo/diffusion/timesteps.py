@@ -6,15 +6,15 @@ import re
 
 from ddpm_demo.config.setting import require
 
-MOST = 40  # timesteps in one list
+MOST = 40  # the most timesteps in one list
 
 
 def parse_timesteps(text: str, T: int) -> list[int]:
-    """The timesteps in `text`, separated by commas, semicolons or spaces, in the order given.
+    """Read the timesteps in `text`, which commas, semicolons or spaces separate. Keep their order.
 
     Raises:
-        ValueError: no text, no timestep, more than `MOST`, or one that is not a whole number from 1
-            to T.
+        ValueError: `text` is not a string, has no timesteps or more than `MOST`, or one of them is
+            not a whole number from 1 to T.
     """
     require(isinstance(text, str), "list of timesteps", text, "text, such as 100, 200, 999")
     items = re.split(r"[\s,;]+", text.strip(" \t\r\n,;"))
@@ -34,5 +34,5 @@ def parse_timesteps(text: str, T: int) -> list[int]:
 
 
 def default_timesteps(T: int) -> list[int]:
-    """Ten timesteps spread over 1..T: 100, 200, ..., 900, 1000 for T = 1000."""
+    """Ten timesteps spread evenly over 1..T, such as 100, 200, ..., 1000 for T = 1000."""
     return sorted({round(T * k / 10) for k in range(1, 11)})

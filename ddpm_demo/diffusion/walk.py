@@ -1,7 +1,7 @@
 """What all samplers share: the walk down the timesteps, its steps, and its state.
 
-A sampler gives `walk` a function `move`, which takes x_t to x_s. `walk` asks the network, yields
-the `Step`, moves, and lets interventions change things on the way (see `interventions`).
+A sampler gives `walk` a function `move`, which takes x_t to x_s. At each timestep, `walk` calls the
+network, yields a `Step`, and moves. Interventions can change each of these (see `interventions`).
 """
 
 from __future__ import annotations
@@ -20,13 +20,13 @@ from ddpm_demo.diffusion.schedule import Schedule
 
 
 class NoiseSource(Protocol):
-    """What a walk needs of `noise.Noise`."""
+    """The part of `noise.Noise` that a walk needs."""
 
     def like(self, x: Tensor) -> Tensor: ...
 
 
 class Seen(NamedTuple):
-    """A step that a multistep sampler remembers; x is None where it needs x0_hat alone."""
+    """A step that a multistep sampler remembers. x is None if the sampler needs only x0_hat."""
 
     t: int
     x: Tensor | None
@@ -46,11 +46,11 @@ class State:
     """All that a run needs to go on, besides its settings. It can be pickled.
 
     Attributes:
-        timesteps: of the whole walk, falling.
-        index: the next step goes from timesteps[index]; len(timesteps) at the end.
+        timesteps: the falling timesteps of the whole walk.
+        index: the next step starts at timesteps[index]; at the end it is len(timesteps).
         x: (B, C, H, W), x_t at that t, before any edit.
         past: the steps that a multistep sampler remembers.
-        drawn: how often the run has drawn noise. `Noise.skip` brings a new one to the same place.
+        drawn: how often the run has drawn noise. `Noise.skip` advances a new stream to this point.
     """
 
     timesteps: tuple[int, ...]
@@ -66,19 +66,19 @@ class State:
 
 @dataclass(frozen=True)
 class Step:
-    """The state x_t at one t of the walk, and what the network sees in it.
+    """x_t at one t of the walk, and what the network predicts from it.
 
-    The first step of a run has t = T and pure noise; the last has index == total and t = 0, where
-    x_t is the sample and equals x0_hat.
+    At the first step of a run, t is the first timestep and x_t is pure noise. At the last step,
+    index is total and t is 0: x_t is the sample, and x0_hat equals it.
 
     Attributes:
-        index: 0 to total. An intervention may repeat a step, and with it its index.
+        index: 0 to total. If an intervention repeats a step, its index is repeated too.
         total: how many times the sampler moves.
         t: the time of x_t, T to 0.
         x_t, x0_hat, eps_hat: (B, C, H, W) tensors.
-        line: the terms whose sum is x_t, up to rounding, as the last move computed it; none at the
-            first step. An edit of x_t comes after.
-        state: from which the run can go on, again from this step.
+        line: the terms that the last move added up to x_t. Their sum is x_t up to rounding, before
+            any edit. The first step has none.
+        state: the run can go on from it, and will repeat this step first.
     """
 
     index: int
@@ -92,9 +92,9 @@ class Step:
 
 
 class Move(NamedTuple):
-    """What `move` is given: x_t, what the network sees in it, and where to go.
+    """The argument of `move`: x_t, the network's prediction, and the step from t to s.
 
-    `see(x, t)` asks the network again. `past` is what the last move remembered.
+    `see(x, t)` calls the network again. `past` is what the last move chose to remember.
     """
 
     x: Tensor
@@ -107,7 +107,7 @@ class Move(NamedTuple):
 
 
 class Moved(NamedTuple):
-    """What `move` gives: x_s, the terms whose sum it is, and what the next move has to know."""
+    """The result of `move`: x_s, the terms that add up to it, and what the next move needs."""
 
     x: Tensor
     line: tuple[Term, ...] = ()
@@ -116,7 +116,7 @@ class Moved(NamedTuple):
 
 @dataclass(frozen=True)
 class At:
-    """Where a run is, for an intervention: x is x_t before the network's call, x_s after a move."""
+    """Where a run is. Interventions get it; x is x_t before a move, and x_s after it."""
 
     index: int
     total: int
@@ -128,47 +128,52 @@ class At:
 
 
 class StopRun(Exception):
-    """Raised by `Intervention.on_step` to end a run; its step is the last one."""
+    """`Intervention.on_step` raises it to end a run; the run still yields that step."""
 
 
 class Intervention:
-    """Changes a run. A subclass has the methods that it needs; the others do nothing.
+    """Changes a run. A subclass overrides the methods that it needs; the others change nothing.
 
-    The table in `interventions` says who uses which. `guidance` and `guided` are asked by
-    `Denoiser`, the others by `walk`. Each method is asked once a step, but `guidance`, `guided` and
-    `predicted` once a call of the network.
+    The table in `interventions` says what each method is for. `Denoiser` calls `guidance` and
+    `guided`; `walk` calls the others. `guidance`, `guided` and `predicted` are called for each call
+    of the network, the others once a step.
     """
 
     def edit(self, at: At) -> Tensor:
-        """x_t before the network sees it."""
+        """Return the x_t that the network will see."""
         return at.x
 
     def guidance(self, t: int, w: float) -> float:
-        """The scale of guidance at t; where it is 1, the network is asked for the class alone."""
+        """Return the guidance scale at t. With 1, the network is called for the class alone."""
         return w
 
     def guided(self, t: int, uncond: Tensor, cond: Tensor, raw: Tensor) -> Tensor:
-        """The guided answer, from both; only where the scale is not 1. raw is the usual one."""
+        """Return the guided prediction. Called only if the guidance scale is not 1.
+
+        Args:
+            uncond, cond: the network's outputs without and with the class.
+            raw: the usual result, uncond + w (cond - uncond).
+        """
         return raw
 
     def predicted(self, schedule: Schedule, x: Tensor, t: int, seen: Prediction) -> Prediction:
-        """What the network sees in x, after clipping."""
+        """Return the prediction to use. `seen` is the network's own, after clipping."""
         return seen
 
     def aim(self, t: int, s: int) -> int:
-        """The s that the sampler computes with; the walk goes to its own s all the same."""
+        """Return the s that the sampler computes with. The walk itself still goes on to `s`."""
         return s
 
     def line(self, at: At, line: tuple[Term, ...]) -> tuple[Term, ...]:
-        """The terms of the update. If it is another tuple, x_s is its sum; at.x is x_t."""
+        """Return the terms of the update. If the tuple is new, x_s is its sum. at.x is x_t."""
         return line
 
     def again(self, at: At) -> Tensor | None:
-        """x_t from which to repeat the step, given at.x = x_s; None to go on."""
+        """Return an x_t from which to repeat the step, or None to go on. at.x is x_s."""
         return None
 
     def on_step(self, step: Step) -> None:
-        """The finished step, before the caller has it. May raise `StopRun`."""
+        """Look at a finished step before the caller gets it. May raise `StopRun`."""
 
 
 def total(line: Sequence[Term]) -> Tensor:
@@ -186,17 +191,18 @@ def walk(
     noise: NoiseSource | None = None,
     interventions: Sequence[Intervention] = (),
 ) -> Iterator[Step]:
-    """Yield the step at each t and the final one.
+    """Yield the step at each t, and then the final one at t = 0.
 
     Args:
-        x_T: (B, C, H, W), where the walk starts; or the state of another walk, which goes on from
-            there on the timesteps that it had.
+        x_T: (B, C, H, W), where the walk starts. Or the state of another walk: it goes on from
+            there, on its own timesteps.
         timesteps: falling, from at most T to at least 1.
-        noise: of the run, for its state and for interventions.
-        interventions: asked in this order.
+        noise: the noise of the run, for its state and for interventions.
+        interventions: applied in this order.
 
     Raises:
-        ValueError: the timesteps don't fall, or are outside 1..T. Raised by the call itself.
+        ValueError: the timesteps don't fall, or are outside 1..T. The call itself raises it, not
+            the first step.
     """
     if isinstance(x_T, State):
         start = x_T
@@ -232,7 +238,7 @@ class _Walk:
 
     def steps(self, start: State) -> Iterator[Step]:
         way, index, x, past = (*start.timesteps, 0), start.index, start.x, start.past
-        last, eps = len(way) - 1, x  # eps is another at once, but where nothing is left
+        last, eps = len(way) - 1, x  # this eps is only used if no step is left to walk
         line: tuple[Term, ...] = ()
         while index < last:
             state = State(start.timesteps, index, x, past, self.drawn)

@@ -1,7 +1,7 @@
 """Layers that prepare their weights once.
 
-On a CPU, oneDNN wants weights in blocks, and PyTorch brings them there at every call, after casting
-them under autocast. For few pictures that is a good part of a step.
+On a CPU, oneDNN wants weights in blocks. PyTorch lays them out at every call, and under autocast it
+casts them first. With few pictures, this takes a good part of a step.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from typing import Any, Protocol, TypeVar
 import torch
 from torch import Tensor, nn
 
-# The operators are not public, but what torch.compile builds on; ARM was not measured.
+# These operators are not public, but torch.compile uses them. They were not measured on ARM.
 LAYS_OUT = (
     platform.machine() in ("x86_64", "AMD64")
     and torch.backends.mkldnn.is_available()
@@ -41,22 +41,22 @@ M = TypeVar("M", bound=HasBytes)
 
 
 class Prepared(nn.Module):
-    """A module that keeps what it has made of its parameters, until these change."""
+    """A module that keeps what it computed from its parameters, until they change."""
 
     def __init__(self, *args: Any, **options: Any) -> None:
         super().__init__(*args, **options)
         self._made: dict[Hashable, tuple[list[tuple[int, int]], Any]] = {}
 
     def __getstate__(self) -> dict[str, Any]:
-        return self.__dict__ | {"_made": {}}  # for copies, which oneDNN's tensors refuse
+        return self.__dict__ | {"_made": {}}  # oneDNN's tensors can't be copied
 
     @property
     def prepared_bytes(self) -> int:
-        """Memory that it takes."""
+        """The bytes that the prepared weights take."""
         return sum(made.nbytes for _, made in self._made.values())
 
     def prepared(self, key: Hashable, make: Callable[[], M], *parameters: Tensor) -> M:
-        """What `make` gives, made when first asked for, and anew after parameters changed."""
+        """The result of `make`. It is called the first time, and again if a parameter changed."""
         state = [(p.data_ptr(), p._version) for p in parameters]
         if key not in self._made or self._made[key][0] != state:
             self._made[key] = state, make()
@@ -65,8 +65,11 @@ class Prepared(nn.Module):
 
 
 def precision(x: Tensor, weight: Tensor) -> torch.dtype | None:
-    """What a layer with this weight computes in, float32 or, under autocast, bfloat16, if its
-    weights can be laid out for that: without gradients, on an x86 CPU. Otherwise None."""
+    """The dtype that a layer with this weight computes in, or None if weights can't be laid out.
+
+    They can be laid out on an x86 CPU, without gradients. The dtype is float32, or bfloat16 under
+    autocast.
+    """
     if torch.is_grad_enabled() or x.device.type != "cpu" or not LAYS_OUT or not x.numel():
         return None
     auto = torch.is_autocast_enabled("cpu")
@@ -75,12 +78,12 @@ def precision(x: Tensor, weight: Tensor) -> torch.dtype | None:
 
 
 class LaidOutConv:
-    """A convolution with its weight laid out for inputs of a shape; others may be slower.
+    """A convolution with its weight laid out for one shape of inputs. Other shapes may be slower.
 
     Args:
-        weight: (O, I / groups, H, W), of the precision to compute in.
+        weight: (O, I / groups, H, W), in the dtype to compute in.
         bias: (O,) or None.
-        like: shape of the inputs.
+        like: the shape of the inputs.
     """
 
     def __init__(
@@ -99,7 +102,7 @@ class LaidOutConv:
         self._bias = bias
 
     def __call__(self, x: Tensor) -> Tensor:
-        """x: (B, I, H, W) in channels_last, and so is the result."""
+        """x: (B, I, H, W) in channels_last. Returns (B, O, H', W') in channels_last."""
         out: Tensor = torch.ops.mkldnn._convolution_pointwise(
             x, self._weight, self._bias, *self._options, "none", [], ""
         )
@@ -110,19 +113,19 @@ class LaidOutLinear:
     """A linear layer with its weight laid out.
 
     Args:
-        weight: (O, I), of the precision to compute in.
+        weight: (O, I), in the dtype to compute in.
         bias: (O,).
-        rows: of the inputs, about.
+        rows: about how many rows the inputs have.
     """
 
     def __init__(self, weight: Tensor, bias: Tensor, rows: int) -> None:
         self.nbytes = weight.numel() * weight.element_size()
-        rows = max(rows, 16)  # what is laid out for one is slow for more
+        rows = max(rows, 16)  # a layout for one row is slow for more rows
         self._weight = torch.ops.mkldnn._reorder_linear_weight(weight, rows)
         self._bias = bias
 
     def __call__(self, x: Tensor) -> Tensor:
-        """x: (..., I)."""
+        """x: (..., I). Returns (..., O)."""
         out: Tensor = torch.ops.mkldnn._linear_pointwise(
             x, self._weight, self._bias, "none", [], ""
         )

@@ -1,12 +1,12 @@
 """The U-Net that looks at x_t and t and predicts the noise (Ho et al. 2020, appendix B).
 
-One class, by config: the paper's network has exactly the parameters of the published CIFAR-10 DDPM,
-and the lean one for CPUs normalises over channels, takes the time embedding as scale and shift, and
-has one block a level. Parameters carry the names of the published checkpoints (diffusers'
-`UNet2DModel`), so those load as they are.
+One class builds every network from its config. The paper's network has exactly the parameters of
+the published CIFAR-10 DDPM. The lean network for CPUs normalises over channels, uses the time
+embedding as scale and shift, and has one block a level. Parameters have the names of the published
+checkpoints (diffusers' `UNet2DModel`), so those load without conversion.
 
-Inside, pictures are channels_last: convolutions are fastest so, and pixels are already laid out as
-the tokens that attention and the layer norm want.
+Inside, pictures are channels_last. Convolutions are fastest this way, and the pixels are already
+laid out as the tokens that attention and the layer norm need.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from ddpm_demo.nn.winograd import Conv3x3
 
 
 class ChannelNorm(nn.LayerNorm):
-    """Layer norm over the channels of each pixel of (B, C, H, W); no copies in channels_last."""
+    """Layer norm over the channels of each pixel of (B, C, H, W); channels_last needs no copy."""
 
     def forward(self, x: Tensor) -> Tensor:
         return super().forward(x.permute(0, 2, 3, 1)).permute(0, 3, 1, 2)
@@ -37,7 +37,7 @@ def norm(config: ModelConfig, channels: int) -> nn.Module:
 
 
 def zero(module: nn.Conv2d) -> nn.Conv2d:
-    """Zero weights, so that a fresh residual block passes its input through."""
+    """Set the weights to zero, so that a new residual block passes its input through."""
     nn.init.zeros_(module.weight)
     if module.bias is not None:
         nn.init.zeros_(module.bias)
@@ -45,14 +45,14 @@ def zero(module: nn.Conv2d) -> nn.Conv2d:
 
 
 def silu(h: Tensor) -> Tensor:
-    """SiLU of a tensor that nobody else needs: in its place, where no gradient asks for it."""
+    """SiLU. Without gradients it overwrites h, so h must not be needed elsewhere."""
     return F.silu(h, inplace=not torch.is_grad_enabled())
 
 
 class ResBlock(nn.Module):
     """norm, SiLU, 3x3; time embedding; norm, SiLU, dropout, 3x3; plus the input.
 
-    `resample` "down" or "up" halves or doubles the resolution before the first convolution.
+    With `resample`, "down" halves and "up" doubles the resolution before the first convolution.
     """
 
     def __init__(self, config: ModelConfig, c_in: int, c_out: int, resample: str = "") -> None:
@@ -85,15 +85,15 @@ class ResBlock(nn.Module):
 
 
 class Folded:
-    """What the four linear layers of attention with one head come to, as two.
+    """Attention with one head, its four linear layers folded into two.
 
-    Between queries and keys there is but one matrix, and what the keys' bias adds is the same for
-    all keys, which the softmax doesn't see. Values pass through two matrices, with weights between
-    them that add up to 1.
+    The matrices of queries and keys multiply to one matrix. The keys' bias adds the same to all
+    keys, and the softmax ignores that. The matrices of values and output multiply to one matrix,
+    too, because the attention weights between them add up to 1.
 
     Args:
-        layers: of queries, keys, values, and of the output.
-        y: (B, N, C), of what they are to be called with.
+        layers: the linear layers for queries, keys, values, and the output.
+        y: (B, N, C), an example of the input: its shape and dtype decide how weights are laid out.
     """
 
     def __init__(self, layers: Sequence[Linear], y: Tensor) -> None:
@@ -110,21 +110,21 @@ class Folded:
         self.nbytes = self.query.nbytes + self.out.nbytes
 
     def __call__(self, y: Tensor) -> Tensor:
-        """(B, N, C), and so is the result."""
+        """y: (B, N, C). Returns (B, N, C)."""
         one = y[:, None]
         return self.out(attend(self.query(y)[:, None], one, one, scale=1.0)[:, 0])
 
 
 def attend(q: Tensor, k: Tensor, v: Tensor, scale: float) -> Tensor:
-    """softmax(scale q k^T) v; all (B, heads, N, d)."""
+    """softmax(scale q k^T) v, where q, k and v are (B, heads, N, d)."""
     if q.is_cuda or q.shape[2] > 256:
         return F.scaled_dot_product_attention(q, k, v, scale=scale)
-    # On CPUs two plain products beat the flash kernel while the map of weights is small.
+    # On CPUs, two plain products are faster than the flash kernel while N is small.
     return (q @ k.transpose(2, 3) * scale).softmax(dim=3) @ v
 
 
 class Attention(Prepared):
-    """Self-attention over the pixels, plus the input."""
+    """Self-attention over the pixels. Its result is added to the input."""
 
     def __init__(self, config: ModelConfig, channels: int) -> None:
         super().__init__()
@@ -155,7 +155,7 @@ class Attention(Prepared):
 
 
 class Resample(nn.Module):
-    """Half (stride 2) or double (nearest neighbour, then 3x3) the resolution."""
+    """Halve the resolution (stride 2) or double it (nearest neighbour, then 3x3)."""
 
     def __init__(self, channels: int, up: bool, padding: int = 1) -> None:
         super().__init__()
@@ -175,13 +175,13 @@ class Resample(nn.Module):
 
 
 class Level(nn.Module):
-    """The residual blocks of one resolution, each followed by attention where the level has it.
+    """The residual blocks of one resolution, each followed by attention if the level has it.
 
     Args:
-        widths_in: channels that each block takes, skips included.
-        c: channels that each block gives.
-        down: on the way down, leaving skips; else on the way up, taking them.
-        resample: whether the level ends by changing the resolution.
+        widths_in: the input channels of each block, skips included.
+        c: the output channels of each block.
+        down: True on the way down, which adds skips; False on the way up, which takes them.
+        resample: True if the level ends by changing the resolution.
     """
 
     def __init__(
@@ -198,7 +198,7 @@ class Level(nn.Module):
         self.down = down
         self.resnets = nn.ModuleList(ResBlock(config, c_in, c) for c_in in widths_in)
         self.attentions = nn.ModuleList(Attention(config, c) for _ in widths_in if attention)
-        # As in the published networks, residual blocks resample only at levels with attention.
+        # In the published networks, residual blocks resample only at levels with attention.
         ends = nn.ModuleList()
         if resample and attention and (config.downsample if down else config.upsample) == "resnet":
             ends.append(ResBlock(config, c, c, "down" if down else "up"))
@@ -258,7 +258,7 @@ class TimeEmbedding(nn.Module):
 
 
 class UNet(nn.Module):
-    """(B, C, H, W) pictures at steps t, in; prediction of the same shape, out."""
+    """The network: from (B, C, H, W) pictures at steps t to a prediction of the same shape."""
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
@@ -270,7 +270,7 @@ class UNet(nn.Module):
             time_dim = config.time_dim or 4 * widths[0]
             self.class_embedding = nn.Embedding(config.num_classes + 1, time_dim)
 
-        skips = [widths[0]]  # widths of what the way down leaves for the way up
+        skips = [widths[0]]  # the channels of each skip from the way down to the way up
         self.down_blocks = nn.ModuleList()
         for i, c in enumerate(widths):
             c_in = [widths[max(i - 1, 0)]] + [c] * (config.blocks - 1)
@@ -293,9 +293,9 @@ class UNet(nn.Module):
         """The raw prediction for noisy pictures.
 
         Args:
-            x: (B, C, H, W); any H and W: what the halvings don't divide is padded and cropped.
-            t: (B,) steps counted from 0, as the network is trained; each picture has its own.
-            y: (B,) class labels 0..num_classes, where num_classes is the null class (the default).
+            x: (B, C, H, W). H and W can be anything: the network pads them and crops the result.
+            t: (B,) steps counted from 0, as in training; one for each picture.
+            y: (B,) class labels 0..num_classes. num_classes is the null class, the default.
         """
         emb = self.time_embedding(t)
         if self.config.num_classes:

@@ -1,13 +1,14 @@
 """3x3 convolutions with a quarter of the multiplications, in float32 on CPUs.
 
-Winograd's F(4x4, 3x3) (Lavin & Gray 2016, section 4.3): a tile of 6x6 pixels and the kernel are
-carried over to where their convolution is a product of 36 numbers, which gives 4x4 pixels for 36
-multiplications in place of 144. For many channels these are 36 products of matrices, and the
-carrying over and back costs little beside them. Rounding errors grow more than tenfold, to 1e-4 of
-a pixel.
+This is Winograd's F(4x4, 3x3) (Lavin & Gray 2016, section 4.3). A tile of 6x6 pixels and the kernel
+are each transformed to 36 numbers. Multiplied one by one and transformed back, they give 4x4
+pixels, with 36 multiplications instead of 144. With many channels, these are 36 products of
+matrices, and the transforms cost little beside them. Rounding errors grow more than tenfold, to
+1e-4 of a pixel.
 
-Forward alone it pays for wide layers. In training it pays sooner: the gradient of the kernels is a
-product of the same tiles, which are kept for it, and is what direct convolutions are slowest at.
+Without gradients, this is faster for wide layers only. In training it is faster for narrower ones,
+too: the gradient of the kernels, the slowest part of a direct convolution, is a product of the same
+tiles. So the tiles are kept until then.
 """
 
 from __future__ import annotations
@@ -22,12 +23,12 @@ from torch.autograd.function import once_differentiable
 
 from ddpm_demo.nn.prepared import LAYS_OUT, Conv, LaidOutConv
 
-PAYS = ((192, 16), (128, 64))  # from so many channels on either side, and tiles, on
-MANY, FEW = 64, 16  # tiles that are taken at once
-TRAINED, TILES = 64, 4  # the same with gradients
-CACHED = 2**22  # bytes of input that are taken at once in training
+PAYS = ((192, 16), (128, 64))  # least channels in and out, and least tiles, that make it faster
+MANY, FEW = 64, 16  # how many tiles are computed at once
+TRAINED, TILES = 64, 4  # least channels and least tiles that make it faster in training
+CACHED = 2**22  # bytes of input that are computed at once in training
 
-# The matrices of Lavin & Gray 2016, eq. 15 to 17: kernel, tile, and result.
+# The matrices of Lavin & Gray 2016, eq. 15 to 17, for the kernel, the tile, and the result.
 _G = [[6, 0, 0], [-4, -4, -4], [-4, 4, -4], [1, 2, 4], [1, -2, 4], [0, 0, 24]]  # times 24
 _B = [
     [4, 0, -5, 0, 1, 0],
@@ -41,7 +42,7 @@ _A = [[1, 1, 1, 1, 1, 0], [0, 1, -1, 2, -2, 0], [0, 1, 1, 4, 4, 0], [0, 1, -1, 8
 
 
 def _both_ways(matrix: list[list[int]]) -> Tensor:
-    """The matrix that does to a flattened tile what `matrix` does to its rows and columns."""
+    """The matrix that applies `matrix` to both rows and columns of a flattened tile."""
     m = torch.tensor(matrix, dtype=torch.float32)
     return torch.kron(m, m)
 
@@ -51,7 +52,7 @@ _TILE, _RESULT = _both_ways(_B), _both_ways(_A)  # (36, 36) and (16, 36)
 
 
 def carried_over(weight: Tensor) -> Tensor:
-    """(O, I, 3, 3) kernels as (36, I, O) matrices, computed in float64."""
+    """Transform (O, I, 3, 3) kernels to (36, I, O) matrices, computed in float64."""
     o, i = weight.shape[:2]
     taps = weight.double().permute(2, 3, 1, 0).reshape(9, -1)
     return (_KERNEL @ taps).float().view(36, i, o)
@@ -60,13 +61,14 @@ def carried_over(weight: Tensor) -> Tensor:
 class Products:
     """The 36 products of some tiles with one layer's kernels.
 
-    oneDNN computes them as a convolution with 36 groups, for which the kernels are laid out: up to
-    twice as fast as products of matrices as they are.
+    oneDNN computes them as a convolution with 36 groups and laid-out kernels. This is up to twice
+    as fast as plain products of matrices.
 
     Args:
         weight: (O, I, 3, 3).
-        tiles: their number. oneDNN lays out by it, and has to lay out anew at every call with
-            another, which can take a hundred times as long as the products.
+        tiles: the number of tiles in each call. oneDNN lays out the kernels for this number. For
+            any other, it would lay them out at every call, which can take a hundred times as long
+            as the products.
     """
 
     def __init__(self, weight: Tensor, tiles: int) -> None:
@@ -79,7 +81,7 @@ class Products:
             self._kernels = LaidOutConv(taps, None, (1, 36 * i, tiles, 1), groups=36)
 
     def __call__(self, tiles: Tensor) -> Tensor:
-        """(n, 36, I) to (n, 36, O)."""
+        """Multiply (n, 36, I) tiles to (n, 36, O)."""
         assert len(tiles) == self.tiles
         if isinstance(self._kernels, Tensor):
             return _matmul(tiles, self._kernels)
@@ -92,7 +94,7 @@ def convolve(x: Tensor, products: Callable[[int], Products], bias: Tensor) -> Te
 
     Args:
         x: (B, I, H, W) float32 in channels_last.
-        products: gives those of so many tiles.
+        products: a function from a number of tiles to the `Products` for that number.
         bias: (O,).
     """
     out = _like(x, len(bias))
@@ -114,7 +116,7 @@ def _like(x: Tensor, channels: int) -> Tensor:
 
 
 def _tiles(x: Tensor) -> Tensor:
-    """The 6x6 tiles of x around each 4x4 pixels, carried over: (n, 36, C)."""
+    """The transformed 6x6 tiles of x, one around each block of 4x4 pixels: (n, 36, C)."""
     b, c, h, w = x.shape
     padded = F.pad(x.permute(0, 2, 3, 1), (0, 0, 1, 1 + -w % 4, 1, 1 + -h % 4))
     n, y, x_, one = padded.stride()
@@ -124,7 +126,7 @@ def _tiles(x: Tensor) -> Tensor:
 
 
 def _matmul(tiles: Tensor, kernels: Tensor) -> Tensor:
-    """(n, 36, I) tiles times (36, I, O) kernels: (n, 36, O)."""
+    """Multiply (n, 36, I) tiles by (36, I, O) kernels, to (n, 36, O)."""
     return torch.bmm(tiles.transpose(0, 1), kernels).transpose(0, 1)
 
 
@@ -133,7 +135,7 @@ def _times(matrix: Tensor, tiles: Tensor) -> Tensor:
 
 
 def _bring_back(products: Tensor, bias: Tensor | float, out: Tensor) -> None:
-    """Write what (n, 36, C) products come to, plus the bias, into out: (B, C, H, W)."""
+    """Transform (n, 36, C) products back, add the bias, and write them to out, (B, C, H, W)."""
     b, c, h, w = out.shape
     rows, columns = -(-h // 4), -(-w // 4)
     pixels = _times(_RESULT, products).view(b, rows, columns, 4, 4, c).transpose(2, 3)
@@ -146,7 +148,7 @@ def _bring_back(products: Tensor, bias: Tensor | float, out: Tensor) -> None:
 
 
 class _Trained(torch.autograd.Function):
-    """The convolution and its gradients, which are products of 36 matrices too."""
+    """The convolution with its gradients, which are also products of 36 matrices."""
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
@@ -164,7 +166,7 @@ class _Trained(torch.autograd.Function):
         weight, *kept = ctx.saved_tensors
         o, i = weight.shape[:2]
         slope = slope.contiguous(memory_format=torch.channels_last)
-        turned = carried_over(weight.flip(2, 3).transpose(0, 1))  # by 180 degrees
+        turned = carried_over(weight.flip(2, 3).transpose(0, 1))  # kernels turned by 180 degrees
         of_x, of_kernels = _like(slope, i), slope.new_zeros(36, i, o)
         parts = slope.split(ctx.part), of_x.split(ctx.part), kept
         for some, pixels, tiles in zip(*parts, strict=True):
@@ -176,7 +178,7 @@ class _Trained(torch.autograd.Function):
 
 
 def _slopes(out: Tensor) -> Tensor:
-    """The gradient of `_bring_back`: (n, 36, C) for the products, from that of the pixels."""
+    """The gradient of `_bring_back`: from the pixels' gradient to the products', (n, 36, C)."""
     _, c, h, w = out.shape
     whole = F.pad(out.permute(0, 2, 3, 1), (0, 0, 0, -w % 4, 0, -h % 4))
     pixels = whole.unflatten(2, (-1, 4)).unflatten(1, (-1, 4)).transpose(2, 3)
@@ -184,12 +186,12 @@ def _slopes(out: Tensor) -> Tensor:
 
 
 class Conv3x3(Conv):
-    """A 3x3 convolution with padding 1, which takes Winograd's way where it is faster.
+    """A 3x3 convolution with padding 1 that uses Winograd's method where it is faster.
 
-    That is in float32 on a CPU, for wide layers. Without gradients, the kernels that are carried
-    over, four times the memory of the weights, are made when first needed, once for few tiles and
-    once for many, and anew when the weights have changed. With gradients, the tiles are kept
-    instead of the pixels: about twice the memory.
+    It is faster for wide layers, in float32 on a CPU. Without gradients, the layer transforms its
+    kernels when it first needs them, once for few tiles and once for many, and again after the
+    weights change. Transformed kernels take four times the memory of the weights. With gradients,
+    the layer keeps tiles instead of pixels, which takes about twice the memory.
     """
 
     def __init__(self, c_in: int, c_out: int) -> None:

@@ -1,7 +1,7 @@
-"""Samplers: generators that walk the reverse process and yield every step, one file each.
+"""Samplers, one file each. A sampler walks the reverse process and yields every step.
 
-All have one signature, so a caller that wants the pictures drains one, and a caller that wants to
-show or stop it iterates:
+All have the same signature. To get only the pictures, take the last step; to show or stop a run,
+iterate over its steps:
 
     *_, last = ddpm(denoiser, x_T, schedule.timesteps(50), noise=noise)
     pictures = last.x_t
@@ -11,8 +11,9 @@ A sampler takes
     denoiser: a `Denoise`.
     x_T: (B, C, H, W) noise, or the `State` of a step, to go on from there.
     timesteps: falling, from at most T to at least 1.
-    noise: a `Noise`, of which samplers that add noise draw.
-    its own options, and `walk`'s `interventions`, which it hands on,
+    noise: a `Noise`; samplers that add noise draw from it.
+    its own options, and `interventions`, which it passes on to `walk`.
 
-and returns `walk` of its `move`. Its row in `ddpm_demo.catalog` makes it known to the program.
+It defines a `move` and returns `walk` with it. Its row in `ddpm_demo.catalog` makes the program
+offer it.
 """

@@ -1,4 +1,4 @@
-"""DDIM, and its way back from a picture to the noise that it comes from."""
+"""DDIM, and DDIM inversion: from a picture back to the noise that makes it."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def ddim(
     """Denoising diffusion implicit models (Song et al. 2020, eq. 12 and 16).
 
     Args:
-        eta: 0 is deterministic given x_T; 1 is `ddpm` with beta_tilde.
+        eta: 0 to 1. With 0, x_T alone decides the picture; 1 is `ddpm` with beta_tilde.
     """
     number("eta", eta, 0, 1)
     alpha_bar = denoiser.schedule.alpha_bar
@@ -49,17 +49,17 @@ def ddim(
 def invert(
     denoiser: Denoise, x_0: Tensor, timesteps: Sequence[int], *, rounds: int = 1
 ) -> Iterator[Step]:
-    """From a picture up to the x_T from which `ddim` with eta = 0 and these timesteps makes it.
+    """Find the x_T from which `ddim`, with eta = 0 and these timesteps, makes a given picture.
 
-    A step of DDIM from t to s is solved for x_t by fixed-point iteration (Pan et al. 2023, AIDI,
-    eq. 6). One round is the usual inversion, with an error that falls with the length of the steps;
-    with more rounds the way back is exact, as far as the iteration converges. Use a denoiser that
-    doesn't clip: what was clipped can't be undone.
+    Each step of DDIM from t to s is solved for x_t by fixed-point iteration (Pan et al. 2023, AIDI,
+    eq. 6). One round is the usual inversion; its error shrinks with the length of the steps. More
+    rounds make the inversion exact, if the iteration converges. Use a denoiser that doesn't clip:
+    clipping can't be undone.
 
     Args:
         x_0: (B, C, H, W) in [-1, 1].
         timesteps: falling, as for `ddim`.
-        rounds: calls of the network a step.
+        rounds: how often each step calls the network, 1 to 1000.
 
     Yields:
         The step at each t, rising, with index 1 to total.

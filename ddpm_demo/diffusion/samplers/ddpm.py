@@ -24,12 +24,12 @@ def ddpm(
     variance: str = "beta_tilde",
     **way: Any,
 ) -> Iterator[Step]:
-    """Ancestral sampling (Ho et al. 2020, algorithm 2), on any subset of timesteps.
+    """Ancestral sampling (Ho et al. 2020, algorithm 2), on any subset of the timesteps.
 
     The last step adds no noise.
 
     Args:
-        variance: sigma^2 is "beta", or the posterior's "beta_tilde" (section 3.2).
+        variance: sigma^2 is "beta", or "beta_tilde", the variance of the posterior (section 3.2).
     """
     one_of("variance", variance, VARIANCES)
     alpha_bar = denoiser.schedule.alpha_bar

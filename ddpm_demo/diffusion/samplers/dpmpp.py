@@ -17,7 +17,7 @@ from ddpm_demo.diffusion.walk import Move, Moved, Seen, State, Step, Term, walk
 def dpmpp_2m(
     denoiser: Denoise, x_T: Tensor | State, timesteps: Sequence[int], *, noise: Noise, **way: Any
 ) -> Iterator[Step]:
-    """DPM-Solver++(2M) (Lu et al. 2022, algorithm 2). Adds no noise."""
+    """DPM-Solver++(2M) (Lu et al. 2022, algorithm 2). It adds no noise."""
     x0_mean = extrapolation(denoiser.schedule)
 
     def move(m: Move) -> Moved:
@@ -34,8 +34,8 @@ def dpmpp_2m_sde(
 ) -> Iterator[Step]:
     """SDE-DPM-Solver++(2M) (Lu et al. 2022).
 
-    The SDE's solution for a constant x_0 is the posterior q(x_s | x_t, x_0), so that this is `ddpm`
-    with a better x0_hat. As there, the step to 0 adds no noise.
+    For a constant x_0, the SDE's solution is the posterior q(x_s | x_t, x_0). So this sampler is
+    `ddpm` with a better x0_hat, and here, too, the step to 0 adds no noise.
     """
     x0_mean = extrapolation(denoiser.schedule)
 

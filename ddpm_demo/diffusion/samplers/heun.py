@@ -1,4 +1,4 @@
-"""Heun's method, as EDM samples."""
+"""Heun's method, the sampler of EDM."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from ddpm_demo.diffusion.noise import Noise
 from ddpm_demo.diffusion.samplers.shared import coefficients, half_log_snr, toward
 from ddpm_demo.diffusion.walk import Move, Moved, State, Step, Term, walk
 
-# EDM starts at sigma = 80 and a linear schedule near 160, but a cosine one at 20,000. From there
-# the slope at the end of a step, times sigma, throws x_s far out of all noise and data.
+# EDM starts at sigma = 80, a linear schedule near 160, but a cosine schedule at 20,000. At such a
+# sigma, the slope at the end of a step would throw x_s far away from all noise and data.
 EULER_ABOVE = 200.0
 
 
@@ -22,11 +22,11 @@ def heun(
     denoiser: Denoise, x_T: Tensor | State, timesteps: Sequence[int], *, noise: Noise, **way: Any
 ) -> Iterator[Step]:
     """Heun's method in EDM's variables x_t / alpha_t and sigma = sigma_t / alpha_t (Karras et al.
-    2022, algorithm 1). Adds no noise, and asks the network twice a step, but once at the final one
-    and above sigma = 200, where the step is Euler's.
+    2022, algorithm 1). It adds no noise.
 
-    The slope in these variables is eps_hat. To follow the mean of two slopes is (*) of `shared`
-    with x0_mean as below, which loses no digits where sigma is large.
+    A step calls the network twice. The final step and steps above sigma = 200 are Euler steps,
+    which call it once. The slope in these variables is eps_hat. The code writes the mean of the two
+    slopes as equation (*) of `shared`, which loses no digits where sigma is large.
     """
     schedule, lam = denoiser.schedule, half_log_snr(denoiser.schedule)
 

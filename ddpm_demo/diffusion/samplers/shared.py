@@ -1,20 +1,20 @@
 """The maths that the fast samplers share: second-order solvers of the probability-flow ODE.
 
-With alpha_t = sqrt(alpha_bar_t) and sigma_t = sqrt(1 - alpha_bar_t), the ODE's exact solution is
+Write alpha_t = sqrt(alpha_bar_t) and sigma_t = sqrt(1 - alpha_bar_t). The ODE's exact solution is
 
     x_s = (sigma_s / sigma_t) x_t + (alpha_s - alpha_t sigma_s / sigma_t) x0_mean      (*)
 
 where x0_mean is the mean of x0_hat along the way, weighted by e^lambda, and lambda_t =
 log(alpha_t / sigma_t) is half the log of the signal-to-noise ratio (Lu et al. 2022, DPM-Solver++,
-proposition 4.1). With x0_hat at the start of the step for x0_mean this is DDIM with eta = 0, of
-first order. Each fast sampler guesses x0_mean better, from a second x0_hat: the one at the step
-before, or one more at the end of the step.
+proposition 4.1). If x0_mean is simply the x0_hat at the start of the step, this is DDIM with
+eta = 0, a method of first order. The fast samplers estimate x0_mean better, with a second x0_hat:
+that of the step before, or a new one at the end of the step.
 
-So all of them work on x0_hat, which the denoiser clips unless told not to. The step to s = 0 is of
-first order: lambda_0 is infinite, and (*) with sigma_0 = 0 is x_0 = x0_hat.
+So all of them work on x0_hat, which the denoiser clips by default. The step to s = 0 is of first
+order: lambda_0 is infinite, and with sigma_0 = 0, (*) says x_0 = x0_hat.
 
-Where alpha_bar is at its floor all lambda are equal, and x_t is noise alone. What was seen there
-says nothing about the next x0_hat, so samplers start anew after it, with a step of first order.
+Where alpha_bar is at its floor, x_t is pure noise and all lambda are equal. An x0_hat from there
+says nothing about the next one, so the samplers ignore it, and take a step of first order.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ def half_log_snr(schedule: Schedule) -> list[float]:
 
 
 def at_floor(schedule: Schedule, t: int) -> bool:
-    """Whether x_t is noise alone, and lambda_t is not to be used."""
+    """True if x_t is pure noise, so that lambda_t must not be used."""
     return float(schedule.alpha_bar[t]) <= FLOOR
 
 
@@ -46,17 +46,17 @@ def coefficients(schedule: Schedule, t: int, s: int) -> tuple[float, float]:
 
 
 def toward(schedule: Schedule, x: Tensor, x0_mean: Tensor, t: int, s: int) -> Tensor:
-    """x_s by (*)."""
+    """Compute x_s by (*)."""
     keep, gain = coefficients(schedule, t, s)
     return keep * x + gain * x0_mean
 
 
 def extrapolation(schedule: Schedule) -> Callable[[Move], tuple[Tensor, float]]:
-    """A function that guesses x0_mean: the value at the middle of the step, in lambda, of the line
-    through this x0_hat and the last one (DPM-Solver++, algorithm 2).
+    """Make a function that estimates x0_mean (DPM-Solver++, algorithm 2).
 
-    It returns x0_mean = x0_hat + c (x0_hat - the last one), and c. At the first step, which has no
-    other, and at the final one, x0_mean is x0_hat and c is 0.
+    It draws a line through the last x0_hat and this one, and takes its value at the middle of the
+    step, measured in lambda. It returns x0_mean = x0_hat + c (x0_hat - last x0_hat), and c. At the
+    first and the final step, and after the floor of alpha_bar, x0_mean is x0_hat and c is 0.
     """
     lam = half_log_snr(schedule)
 

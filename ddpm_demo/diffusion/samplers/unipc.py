@@ -1,4 +1,4 @@
-"""UniPC: a predictor and a corrector for one call of the network."""
+"""UniPC: a predictor and a corrector that share one call of the network."""
 
 from __future__ import annotations
 
@@ -26,9 +26,9 @@ def unipc(
 ) -> Iterator[Step]:
     """UniPC of order 2 with B_2(h) = e^h - 1 (Zhao et al. 2023, theorem 3.1 and corollary 3.2).
 
-    The predictor is DPM-Solver++(2M). Once the network has seen the predicted x_t, which is what
-    the step shows, the corrector repeats the last move with that x0_hat as well, and the next move
-    starts from there. The network is not asked again. Adds no noise.
+    The predictor is DPM-Solver++(2M). Each step shows the predicted x_t and the network's x0_hat
+    for it. The corrector then repeats the last move with this x0_hat as well, and the next move
+    starts from the corrected x_t. The network is not called again. UniPC adds no noise.
     """
     schedule, lam = denoiser.schedule, half_log_snr(denoiser.schedule)
     x0_mean = extrapolation(schedule)
@@ -38,8 +38,9 @@ def unipc(
         assert x_r is not None
         mean = (x0_r + m.x0) / 2
         if len(m.past) == 2 and not at_floor(schedule, m.past[0].t):
-            # The mean of the parabola through x0_hat at q, r and t. In units of the step h from r
-            # to t they lie at p, 0 and 1; tau and tau2 are the means of the place and its square.
+            # Take the mean of the parabola through the x0_hat at q, r and t. In units of the step h
+            # from r to t, these lie at p, 0 and 1. tau and tau2 are the weighted means of the
+            # position and of its square.
             q, _, x0_q = m.past[0]
             h = lam[m.t] - lam[r]
             p = (lam[q] - lam[r]) / h
