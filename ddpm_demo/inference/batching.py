@@ -1,26 +1,26 @@
 """Continuous batching: the steps of many runs share one forward pass.
 
-A pass of 16 pictures costs far less than 16 passes of one, and t is per picture, so runs at
-different timesteps, with different samplers, can share a batch. Each run stays as it is, in its own
-thread: where a `Denoiser` would call the network, a `BatchedDenoiser` hands the call to a `Batcher`
+One pass of 16 pictures costs far less than 16 passes of one. Each picture has its own t, so runs
+with different timesteps and samplers can share a batch. Each run has its own thread and needs no
+change. Where a `Denoiser` would call the network, a `BatchedDenoiser` hands the call to a `Batcher`
 and waits for the answer.
 
-All passes of a process are run by one thread, one after the other: on a CPU two networks at once
-slow each other down, and every thread that has run one keeps the memory of its activations.
+One thread runs all passes of a process, one after the other. On a CPU, two networks at once would
+slow each other down, and each thread that has run a network keeps the memory of its activations.
 
-A batch starts when the last one is done and those who were in it have had a moment to come back, or
-others fill it, with the calls that have come by then. A run that is alone waits for nobody, and its
-calls are never split. Otherwise
+After a batch, the thread waits a moment for the runs of that batch to come back. If other runs fill
+the next batch sooner, it stops waiting. The next batch then takes the calls that have arrived. A
+run that is alone waits for nobody, and its calls are never split. Otherwise
 
-- visitors take turns: who had the last turn comes last, and a newcomer before all others;
-- a call takes its share of the batch, and what it leaves free goes to those that want more. A call
-  that found less room than its share has not had its turn;
+- visitors take turns: whoever had the last turn comes last, and newcomers come first;
+- a call takes its share of the batch. Room that it doesn't need goes to calls that want more. A
+  call that got less than its share keeps its turn;
 - calls that can't share a batch, such as those of another network, take turns by the same rule.
 
-A picture is the one that it is alone, up to rounding: for batches of other sizes, kernels may add
-in another order. In float32 that is less than 1e-4 at the end of a run, or 1e-3 where x0_hat is not
-clipped. In bfloat16 nothing changes where kernels don't depend on the batch, as on CPUs with AMX;
-elsewhere the second digit of a pixel may.
+A picture comes out the same as in a run alone, up to rounding, because kernels may add numbers in
+another order for batches of another size. In float32, the difference at the end of a run is below
+1e-4, or 1e-3 if x0_hat is not clipped. In bfloat16, there is no difference if the kernels don't
+depend on the batch, as on CPUs with AMX; otherwise the second digit of a pixel may differ.
 """
 
 from __future__ import annotations
@@ -42,29 +42,29 @@ from ddpm_demo.devices import claim_cores
 from ddpm_demo.diffusion.denoiser import Denoiser
 from ddpm_demo.nn.unet import UNet
 
-MOST = 64  # pictures in a batch that several runs share
-FIRST = 4  # the same, while nothing is known
-WORTH = 0.98  # a batch twice the size is worth it where a picture takes this part of the time
-TRY = 8  # every so many batches, one of twice the size is tried
-LINGER = 0.1  # how long to wait for those of the last batch, as a part of what that took
-IDLE = 10.0  # seconds after which the thread of an idle batcher ends
+MOST = 64  # the most pictures in a batch that several runs share
+FIRST = 4  # the same limit, before any batch was timed
+WORTH = 0.98  # a larger batch must cut the time of a picture to at most this share
+TRY = 8  # every 8th batch may be twice as large, to learn if that is faster
+LINGER = 0.1  # wait this share of the last batch's time for its runs to come back
+IDLE = 10.0  # an idle batcher's thread ends after this many seconds
 
 
 class Pace:
-    """Learns from the batches themselves how many pictures are worth running together.
+    """Learns from the time of each batch how many pictures to run together.
 
-    Sizes count by their powers of two. Of each the least time is kept, as whatever else the machine
-    does can only make a batch slower, and the first batch of a size, for which kernels are made, is
-    left out.
+    Sizes are grouped by powers of two. For each group it keeps the shortest time, because other
+    work on the machine can only make a batch slower. It ignores the first batch of each size, since
+    kernels are prepared in it.
     """
 
     def __init__(self) -> None:
-        self._seconds: dict[int, float] = {}  # a picture, in batches of size 2**k to 2**(k+1) - 1
+        self._seconds: dict[int, float] = {}  # by k: for each picture of 2**k to 2**(k+1) - 1
         self._sizes: set[int] = set()
         self._batches = 0
 
     def note(self, size: int, seconds: float) -> None:
-        """A batch of `size` pictures took `seconds`."""
+        """Learn that a batch of `size` pictures took `seconds`."""
         k, each = size.bit_length() - 1, seconds / size
         if size in self._sizes:
             self._seconds[k] = min(each, self._seconds.get(k, each))
@@ -72,7 +72,7 @@ class Pace:
         self._batches += 1
 
     def limit(self) -> int:
-        """The smallest size that is about as good as any; twice that if it's time to try."""
+        """The smallest size that is about as fast as any, or twice that if it's time to try."""
         if not self._seconds:
             return FIRST
         enough = min(self._seconds.values()) / WORTH
@@ -81,13 +81,13 @@ class Pace:
 
 
 class Visitor:
-    """A run, as the batcher sees it."""
+    """A run that uses the batcher."""
 
-    turn = -1  # the number of its last turn
+    turn = -1  # the number of its last turn; -1 before its first
 
 
 class _Call:
-    """A visitor's call of a network on some pictures, of which `left` have not been run."""
+    """A visitor's call of a network on some pictures. `left` of them are still to be run."""
 
     def __init__(self, visitor: Visitor, model: UNet, x: Tensor, t: Tensor, y: Tensor | None):
         device = x.device
@@ -95,8 +95,9 @@ class _Call:
         self.autocast = torch.get_autocast_dtype(device.type) if on else None
         self.visitor, self.model, self.device = visitor, model, device
         self.size = self.left = len(x)
-        self.kind = (model.config, x.shape[1:], x.dtype, device, self.autocast)  # equally fast
-        self.batch_key = (id(model), y is None, *self.kind)  # may share a batch
+        # Calls of the same kind are equally fast; calls with the same key may share a batch.
+        self.kind = (model.config, x.shape[1:], x.dtype, device, self.autocast)
+        self.batch_key = (id(model), y is None, *self.kind)
         self.answer: Future[Tensor] = Future()
         self._inputs = (x, t) if y is None else (x, t, y)
         self._parts: list[Tensor] = []
@@ -107,7 +108,7 @@ class _Call:
         return tuple(i[start : start + n] for i in self._inputs)
 
     def receive(self, part: Tensor) -> None:
-        """The network's answer for the next pictures."""
+        """Take the network's output for the next pictures."""
         self._parts.append(part)
         self.left -= len(part)
         if not self.left:
@@ -120,33 +121,33 @@ class _Call:
 
 
 class Batcher:
-    """Runs networks for many threads. One for a process.
+    """Runs networks for many threads. A process needs one.
 
     Args:
-        most: pictures in a shared batch, at most; how many up to that is learned.
-        cores: that networks run on, while threads that start later have one each (see
-            `devices.claim_cores`); None leaves this as it is.
+        most: the most pictures in a shared batch. The batcher learns which size up to this is best.
+        cores: how many cores networks run on; later threads get one core each (see
+            `devices.claim_cores`). None changes nothing.
     """
 
     def __init__(self, most: int = MOST, cores: int | None = None) -> None:
         self.most, self.cores = most, cores
-        self._changed = threading.Condition()  # guards the next three; the rest is the thread's own
+        self._changed = threading.Condition()  # guards the next three; the rest is the thread's
         self._waiting: list[_Call] = []
-        self._thread: threading.Thread | None = None  # while it works
+        self._thread: threading.Thread | None = None  # None while there is no work
         self._ending = False
         atexit.register(self._end)
         self._turn = 0
-        self._last: set[Visitor] = set()  # whom the last batch was for,
-        self._took = 0.0  # and its seconds
+        self._last: set[Visitor] = set()  # the visitors of the last batch
+        self._took = 0.0  # seconds that the last batch took
         self._paces: dict[Hashable, Pace] = defaultdict(Pace)
 
     def run(
         self, visitor: Visitor, model: UNet, x: Tensor, t: Tensor, y: Tensor | None = None
     ) -> Tensor:
-        """`model(x, t, y)` without gradients, under the caller's autocast.
+        """Return `model(x, t, y)`, without gradients, under the caller's autocast.
 
         Raises:
-            Exception: what the model raises for these inputs alone.
+            Exception: whatever the model raises when it gets these inputs alone.
         """
         call = _Call(visitor, model, x, t, y)
         try:
@@ -158,16 +159,16 @@ class Batcher:
                 self._changed.notify()
             return call.answer.result()
         finally:
-            call.answer.cancel()  # dropped, if the wait was interrupted
+            call.answer.cancel()  # if the wait was interrupted, nobody needs the answer
 
     @property
     def busy(self) -> bool:
-        """Whether somebody waits for pictures, or was given some by the last batch."""
+        """True if somebody waits for pictures, or got some from the last batch."""
         with self._changed:
             return bool(self._waiting or self._last)
 
     def _work(self) -> None:
-        """What the thread does: batch after batch, until there are no more."""
+        """Run batch after batch until there are no more. The thread does this."""
         try:
             if self.cores:
                 claim_cores(self.cores)
@@ -184,7 +185,7 @@ class Batcher:
             raise
 
     def _end(self) -> None:
-        """When the program ends: so does the thread, which couldn't once Python is being undone."""
+        """End the thread before the program ends. During Python's shutdown it couldn't end."""
         with self._changed:
             self._ending = True
             self._changed.notify()
@@ -193,11 +194,11 @@ class Batcher:
             thread.join()
 
     def _next(self) -> dict[_Call, int]:
-        """The next batch, once there is one: calls, and the number of pictures of each."""
+        """Wait for the next batch: its calls, and how many pictures of each. Empty: end."""
         with self._changed:
-            # The runs of the last batch are about to ask for their next step. If nobody waited, the
-            # first to come back would be run alone, and the others after it: two batches a step.
-            # If other runs fill a batch by then, they take turns.
+            # The runs of the last batch will soon ask for their next step. Without this wait, the
+            # first of them would run alone, and the others after it: two batches for each step.
+            # If other runs fill a batch in the meantime, they go first.
             self._changed.wait_for(
                 lambda: self._ending or self._back() or self._plan()[2], LINGER * self._took
             )
@@ -217,7 +218,7 @@ class Batcher:
             return batch
 
     def _plan(self) -> tuple[list[_Call], int, bool]:
-        """The calls that may share the next batch, its room, and whether they fill it."""
+        """The calls that may share the next batch, its room, and True if they fill it."""
         self._waiting = [call for call in self._waiting if not call.answer.done()]
         if not self._waiting:
             return [], 0, False
@@ -234,12 +235,12 @@ class Batcher:
         return self._last <= {c.visitor for c in self._waiting if not c.answer.done()}
 
     def _forward(self, batch: dict[_Call, int]) -> None:
-        """Run a batch and hand out its pictures. If that fails, run each call by itself."""
+        """Run a batch and give each call its pictures. If that fails, run each call by itself."""
         first, *others = batch
         parts = [call.inputs(n) for call, n in batch.items()]
         inputs = [torch.cat(i) for i in zip(*parts, strict=True)] if others else parts[0]
         device, autocast = first.device, first.autocast
-        # On a CPU the thread's own time, which doesn't count what else the machine does.
+        # On a CPU, measure the thread's own time: other work on the machine doesn't count.
         clock = time.thread_time if device.type == "cpu" else time.perf_counter
         start = clock()
         try:
@@ -247,7 +248,7 @@ class Batcher:
                 raw = first.model(*inputs)
             if device.type != "cpu":
                 torch.accelerator.synchronize(device)
-        except BaseException as error:  # its traceback holds the memory of the whole batch
+        except BaseException as error:  # while it lives, so does the memory of the whole batch
             if not others:
                 first.fail(error)
                 return
@@ -262,11 +263,12 @@ class Batcher:
 
 
 def share(calls: list[_Call], room: int) -> tuple[dict[_Call, int], int]:
-    """How many pictures of each call go into a batch of `room`, and what is a fair share of it.
+    """How many pictures of each call go into a batch of `room`, and how many are a fair share.
 
-    In the order of `calls`, each may take an equal share, or as many as the smallest call has, or
-    has left, if that is more: rather some steps whole now than slivers of all. What is then left
-    goes to those that want more.
+    A fair share is an equal part of the room. It is more if the smallest call, or the smallest rest
+    of a call, needs more: it is better to finish some steps than to do a little of each. In the
+    order of `calls`, each takes its fair share; then the room that is left goes to those that want
+    more.
     """
     smallest = min(call.size for call in calls), min(call.left for call in calls)
     fair = max(1, room // len(calls), *(n for n in smallest if n <= room))
@@ -280,11 +282,11 @@ def share(calls: list[_Call], room: int) -> tuple[dict[_Call, int], int]:
 
 
 class BatchedDenoiser(Denoiser):
-    """A `Denoiser` whose forward passes join those of others. One for each run.
+    """A `Denoiser` that shares its forward passes with other runs. Each run has its own.
 
     Args:
-        batcher: shared by all runs of the process.
-        options: those of `Denoiser`.
+        batcher: all runs of the process share it.
+        options: the options of `Denoiser`.
     """
 
     def __init__(
@@ -295,6 +297,6 @@ class BatchedDenoiser(Denoiser):
 
     def _network(self, x: Tensor, t: Tensor, y: Tensor | None) -> Tensor:
         classes = self.model.config.num_classes
-        if classes and y is None:  # so that runs with and without a class can share a batch
+        if classes and y is None:  # with labels, it can share a batch with runs that have a class
             y = torch.full_like(t, classes)
         return self._batcher.run(self._visitor, self.model, x, t, y if classes else None)

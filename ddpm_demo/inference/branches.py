@@ -1,7 +1,7 @@
-"""Runs with changes, and going on from any of their steps.
+"""Runs with changes, and runs that go on from any step of another.
 
-A change that a walk can't make on the way, such as another class, ends one stretch of the run; the
-next one begins from its state.
+A walk can make some changes on its way. For others, such as another class, the run is divided into
+stretches: one walk ends at the change, and the next walk begins from its state.
 """
 
 from __future__ import annotations
@@ -28,15 +28,15 @@ def play(
     given: Sequence[Tensor] = (),
     **options: Any,
 ) -> Iterator[Step]:
-    """A run with its changes. Up to the first one it is `generate`, bit for bit.
+    """The steps of a run with changes. Up to the first change, they are `generate`'s, bit for bit.
 
     Args:
-        texts: the changes, see `inference.changes`.
-        given: the pictures that they need, (1, C, H, W) in [-1, 1].
-        options: of `generate`; and `run`, what is called in its place.
+        texts: the changes, as in `inference.changes`.
+        given: the pictures that the changes need, (1, C, H, W) in [-1, 1].
+        options: the options of `generate`, and `run`, a function to call instead of `generate`.
 
     Raises:
-        ValueError: a change that is not allowed. Raised by the call itself.
+        ValueError: a change is not allowed. The call itself raises it, not the first step.
     """
     now = Now.first(config, given)
     return _stretches(checkpoint, now, ordered(read(texts, now)), 0, None, **options)
@@ -52,13 +52,16 @@ def go_on(
     given: Sequence[Tensor] = (),
     **options: Any,
 ) -> Iterator[Step]:
-    """From a step of a run with the changes `made`, with `more` of them.
-
-    With no more, it is that run again, bit for bit.
+    """Go on from a step of an earlier run. Without new changes, it repeats that run bit for bit.
 
     Args:
-        state: of that run, as it goes on from its step.
-        given, options, raises: as of `play`.
+        made: the changes of the earlier run.
+        more: new changes.
+        state: the state of the earlier run at that step.
+        given, options: as for `play`.
+
+    Raises:
+        ValueError: as for `play`.
     """
     now = Now.first(config, given)
     changes = read([*made, *more], now)
@@ -78,7 +81,7 @@ def _stretches(
     run: Callable[..., Iterator[Step]] = generate,
     **options: Any,
 ) -> Iterator[Step]:
-    """Args: changes: in the order in which they are made, of which the state has `done`."""
+    """Play a run from `state`. `changes` are in order; the first `done` of them have happened."""
     way = timesteps_of(checkpoint, now.config)
     for change in changes:
         if change.name == "draw":
@@ -102,8 +105,11 @@ def _turned(
     state: State | None,
     ahead: Iterator[Step],
 ) -> Iterator[Step]:
-    """One stretch after the other. Each ends at a step of which its own answer is not used; where
-    one would end as it begins, the network is not asked for it."""
+    """Yield one stretch after the other.
+
+    The step at which a stretch ends belongs to the next stretch, which computes it anew. A stretch
+    that would end at its first step is skipped, without a call of the network.
+    """
     line: tuple[Term, ...] = ()
     for turn in turns:
         if state is None or state.t > turn.t:
@@ -116,13 +122,13 @@ def _turned(
             state, line = step.state, step.line
         assert state
         state, now = turn.state(state), turn.settings(now)
-        if turn.name == "fork":  # whose pictures are others
+        if turn.name == "fork":  # the pictures change, so the line no longer fits
             line = ()
         ahead = _begun(stretch(now, state), line)
     yield from ahead
 
 
 def _begun(steps: Iterator[Step], line: tuple[Term, ...]) -> Iterator[Step]:
-    """A stretch, whose first step has the line that led to it."""
+    """Yield the steps of a stretch, and give the first one the line that led to it."""
     for k, step in enumerate(steps):
         yield step if k or not line else dataclasses.replace(step, line=line)

@@ -1,25 +1,25 @@
 """Changes of a run as texts, such as "z=0:400": the interventions of a `RunSpec`.
 
-Each text is NAME=PART:PART:... T is the t from which on the change holds; LOW is the last t at
-which it does, and 1 if it isn't there.
+Each text is NAME=PART:PART:... The change begins at t = T. LOW is the last t at which it holds; it
+can be left out, and is then 1.
 
-| text | change |
+| text | what it does |
 | --- | --- |
-| z=FACTOR:T:LOW | the fresh noise times a factor: 0 leaves it out, -1 negates it |
-| eps=FACTOR:T:LOW | eps_hat times a factor |
-| guidance=W:T:LOW | another scale of guidance |
-| draw=OPERATION:T:PICTURE:MASK | x_t at T (see `interventions.DRAWING`); PICTURE or all |
-| noise=SEED:T | other fresh noise, of these seeds |
-| class=NUMBER:T | another class for all pictures; -1 is "any" |
-| clip=0:T, clip=1:T | x0_hat is clipped or not |
-| sampler=NAME:T, eta=ETA:T | another sampler, or another eta of DDIM |
-| fork=COUNT:T:PICTURE | so many continuations of one picture, the first with its own noise |
-| picture=T1,T2,...:T | picture k is the given one, noised, down to its T_k, or to the only one |
-| keep=TIMES:T:MASK:K | outside the mask, given picture K stays; each step is walked TIMES |
+| z=FACTOR:T:LOW | multiply the fresh noise by a factor: 0 drops it, -1 negates it |
+| eps=FACTOR:T:LOW | multiply eps_hat by a factor |
+| guidance=W:T:LOW | use guidance scale W |
+| draw=OPERATION:T:PICTURE:MASK | draw on x_T, on PICTURE or on all (`interventions.DRAWING`) |
+| noise=SEED:T | draw fresh noise from new seeds, counted from SEED |
+| class=NUMBER:T | use this class for all pictures; -1 is "any" |
+| clip=0:T, clip=1:T | stop clipping x0_hat, or clip it |
+| sampler=NAME:T, eta=ETA:T | use another sampler, or another eta of DDIM |
+| fork=COUNT:T:PICTURE | go on COUNT times from one picture; the first keeps its own noise |
+| picture=T1,T2,...:T | picture k is the given picture, noised, down to T_k; one T holds for all |
+| keep=TIMES:T:MASK:K | keep given picture K outside the mask; walk each step TIMES times |
 
-The last two need pictures that the run is given (see `inference.given`). They and the first four
-are interventions in the sense of `diffusion.walk`; the others end one stretch of the
-run at T, and begin another from its state.
+The last two need pictures that the run is given (see `inference.given`). These two and the first
+four change steps of one walk, as interventions of `diffusion.walk`. The others end one stretch of
+the run at T, and begin another from its state.
 """
 
 from __future__ import annotations
@@ -50,11 +50,11 @@ from ddpm_demo.diffusion.interventions import (
 )
 from ddpm_demo.diffusion.walk import State
 
-CELLS = 32  # a side of the finest mask
-FORKS = 16  # continuations of one picture, at most
-APART = 1_000_003  # between the seeds of two continuations
-TIMES = 20  # that a step is walked, at most, where a part is kept
-GIVEN = 4  # pictures that a run is given, at most
+CELLS = 32  # the most cells along a side of a mask
+FORKS = 16  # the most continuations of one picture
+APART = 1_000_003  # the distance between the seeds of two continuations
+TIMES = 20  # the most times that `keep` walks a step
+GIVEN = 4  # the most pictures that a run is given
 
 
 @dataclass(frozen=True)
@@ -62,8 +62,10 @@ class Now:
     """The settings of one stretch of a run.
 
     Attributes:
-        seeds: of each picture's noise.
-        origin: the number that each picture, or the one that it comes from, had at first.
+        config: how the run is sampled now.
+        seeds: the seed of each picture's noise.
+        origin: for each picture, its number at the start of the run. After a fork, it is the number
+            of the picture that was forked.
         given: the pictures that the run is given, (1, C, H, W) in [-1, 1].
     """
 
@@ -82,13 +84,13 @@ class Now:
 
 @dataclass(frozen=True)
 class Change:
-    """One text, read.
+    """A change, read from its text.
 
     Attributes:
-        text: as it stands in a `RunSpec`.
-        name: of the change.
-        parts: what follows the "=".
-        t: from which on it holds.
+        text: the text itself, as in a `RunSpec`.
+        name: the part before the "=".
+        parts: the parts after the "=".
+        t: the t at which the change begins.
     """
 
     text: str
@@ -98,11 +100,11 @@ class Change:
 
     @property
     def turns(self) -> bool:
-        """Whether it begins a stretch."""
+        """True if the change begins a new stretch of the run."""
         return self.name in _TURNS
 
     def hook(self, now: Now) -> Intervention | None:
-        """What it is for a walk; None if it begins a stretch."""
+        """The intervention that makes this change in a walk; None if it begins a new stretch."""
         make = _HOOKS.get(self.name)
         return make(self, now) if make else None
 
@@ -113,13 +115,13 @@ class Change:
         return _numeric(self.name, self.parts[k], low, high)
 
     def settings(self, now: Now) -> Now:
-        """The settings from this change on."""
+        """The settings after this change."""
         if self.name in _TURNS:
             return _TURNS[self.name](self, now)
         return now
 
     def state(self, state: State) -> State:
-        """From which the stretch goes on."""
+        """The state from which the next stretch begins."""
         if self.name == "fork":
             count, picture = self.whole(0, 1, FORKS), self.whole(2, 0, len(state.x) - 1)
             pick = [picture] * count
@@ -134,7 +136,7 @@ class Change:
 
     @property
     def words(self) -> str:
-        """For the title of a run, such as "z left out from t = 400"."""
+        """The change in words for the title of a run, such as "z left out from t = 400"."""
         value, when = self.parts[0], f"from t = {self.t}"
         if self.name in UNTIL and len(self.parts) > 2:
             when += f" to {self.parts[2]}"
@@ -170,7 +172,7 @@ SAID = {
     "keep=1": "all kept but a drawn part",
     "keep": "all kept but a drawn part, each step {} times",
 }
-"""What a change is in words."""
+"""The words for each change. {} stands for its value."""
 
 
 def _numeric(name: str, text: str, low: float, high: float, *, whole: bool = False) -> float:
@@ -201,7 +203,7 @@ def _picture(change: Change, now: Now) -> Intervention:
     words = change.parts[0].split(",")
     ts = [int(_numeric("t of picture", word, 1, change.t, whole=True)) for word in words]
     most = max(now.origin)
-    if len(ts) == 1:  # for all pictures
+    if len(ts) == 1:  # it holds for all pictures
         ts *= most + 1
     require(len(ts) > most, "number of t of picture", len(ts), "1, or one for each picture")
     seeds = [now.config.seed + k for k in now.origin]
@@ -268,7 +270,7 @@ _TURNS: dict[str, Callable[[Change, Now], Now]] = {
     "eta": _setting("eta", lambda c: c.real(0, 0, 1)),
     "fork": _fork,
 }
-UNTIL = ("z", "eps", "guidance")  # changes that may end at a t
+UNTIL = ("z", "eps", "guidance")  # changes that may end at a given t
 _PARTS = {
     **dict.fromkeys(UNTIL, (2, 3)),
     "draw": (2, 4),
@@ -278,7 +280,7 @@ _PARTS = {
 
 
 def ordered(changes: Sequence[Change]) -> list[Change]:
-    """As they are met on the way down."""
+    """The changes in the order in which the run meets them, from the highest t down."""
     return sorted(changes, key=lambda change: -change.t)
 
 
@@ -286,13 +288,13 @@ def ordered(changes: Sequence[Change]) -> list[Change]:
 
 
 def read(texts: Sequence[str], now: Now) -> list[Change]:
-    """The changes of a run.
+    """Read and check the changes of a run.
 
     Args:
-        now: as the run begins.
+        now: the settings with which the run begins.
 
     Raises:
-        ValueError: a text that is no change of this table, or asks for what is not allowed.
+        ValueError: a text is not in the table above, or one of its values is not allowed.
     """
     found = [_read(text) for text in texts]
     for change in ordered(found):
@@ -319,13 +321,13 @@ def _read(text: str) -> Change:
 
 
 def read_mask(text: str) -> torch.Tensor:
-    """A mask of at most 32 x 32 cells; bool (side, side).
+    """Read a square mask of 4 x 4 to 32 x 32 cells; bool (side, side).
 
     Args:
-        text: the bits of the rows, in base64 for addresses, without padding.
+        text: the bits, row by row, in URL-safe base64 without padding.
 
     Raises:
-        ValueError: it is no square.
+        ValueError: the text is not such a mask.
     """
     try:
         raw = base64.b64decode(text + "=" * (-len(text) % 4), altchars=b"-_", validate=True)
@@ -339,6 +341,6 @@ def read_mask(text: str) -> torch.Tensor:
 
 
 def write_mask(mask: torch.Tensor) -> str:
-    """As `read_mask` reads it."""
+    """Write a mask as the text that `read_mask` reads."""
     bits = np.packbits(mask.numpy().astype(np.uint8).reshape(-1))
     return base64.urlsafe_b64encode(bits.tobytes()).decode().rstrip("=")

@@ -1,4 +1,4 @@
-"""From a checkpoint and a `SampleConfig` to a running sampler: what the app and the CLI share."""
+"""Start a sampler from a checkpoint and a `SampleConfig`. The app and the CLI share this."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ from ddpm_demo.models.checkpoint import Checkpoint
 
 
 class Start(NamedTuple):
-    """Where a run begins, if its noise has other seeds than its config says.
+    """Where a run begins, with its own seeds instead of those of its config.
 
     Attributes:
-        state: of a step of another run; None: pure noise.
-        seeds: of each picture's noise.
+        state: the state of a step of another run; None begins from pure noise.
+        seeds: the seed of each picture's noise.
     """
 
     state: State | None
@@ -32,7 +32,10 @@ class Start(NamedTuple):
 
 
 def timesteps_of(checkpoint: Checkpoint, config: SampleConfig) -> list[int]:
-    """The falling t of a run. A distilled model has lists of its own for its numbers of steps."""
+    """The falling timesteps of a run.
+
+    A distilled model has its own lists, one for each number of steps that it learned.
+    """
     few = checkpoint.info.get("few") or {}
     if config.timesteps is None and str(config.steps) in few and config.start is None:
         return list(few[str(config.steps)])
@@ -51,13 +54,14 @@ def generate(
     """The steps of one run, on the device that the checkpoint's network is on.
 
     Args:
-        denoiser: makes what the sampler asks; `batching.BatchedDenoiser` shares passes with others.
+        bf16: run the network under bfloat16 autocast.
+        denoiser: makes the denoiser. `batching.BatchedDenoiser` shares its passes with other runs.
         interventions: what to change on the way (see `diffusion.interventions`).
-        state: of a step of another run, to go on from there instead of from noise.
+        state: the state of a step of another run. The run goes on from there, not from noise.
 
     Raises:
-        ValueError: more steps than the model's T, or a label that it doesn't have. Raised by the
-            call itself, before the first step is asked for.
+        ValueError: there are more steps than the model's T, or the model lacks a label. The call
+            itself raises it, not the first step.
     """
     model, diffusion = checkpoint.model.config, checkpoint.diffusion
     for label in config.labels or ():
@@ -88,9 +92,9 @@ def generate(
 
 
 def metadata(model: str, config: SampleConfig, classes: Sequence[str] = ()) -> dict[str, str]:
-    """What a file made from a run says of itself: enough to make it again.
+    """The metadata of a file made from a run. It is enough to make the file again.
 
     Args:
-        classes: the model's; classes are then named, and not numbered.
+        classes: the model's class names, to write names instead of numbers.
     """
     return RunSpec(model, config).to_metadata(classes)

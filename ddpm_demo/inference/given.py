@@ -1,7 +1,7 @@
-"""Pictures that a run is given: to begin with one, noised (SDEdit), or to keep a part of one.
+"""Pictures that a run is given, to begin with one, noised (SDEdit), or to keep a part of one.
 
-In a `RunSpec` each is the base64 of a PNG of the model's own size, so that a run can be made again
-from what its files say.
+In a `RunSpec`, each picture is the base64 of a PNG in the model's own size. So a file's metadata is
+enough to make its run again.
 """
 
 from __future__ import annotations
@@ -27,15 +27,15 @@ from ddpm_demo.media import convert, encode
 from ddpm_demo.media.open import open_image
 from ddpm_demo.models.checkpoint import Checkpoint
 
-ROW = 8  # t at which one run begins, at most
-CHARS = 500_000  # of a picture's text, at most
+ROW = 8  # the most starting t in one run
+CHARS = 500_000  # the most characters in a picture's text
 
 
 def fitted(picture: Image.Image, model: ModelConfig) -> Tensor:
-    """A picture as a model takes it: cut square, resized, and grey where the model is.
+    """Fit a picture to a model: cut it square, resize it, and make it grey if the model is.
 
     Returns:
-        (1, C, H, W) in [-1, 1], in the 256 levels of a PNG.
+        (1, C, H, W) in [-1, 1], with the 256 levels of a PNG.
     """
     mode = "L" if model.channels == 1 else "RGB"
     pixels = np.asarray(convert.square(picture.convert("RGB"), model.size).convert(mode))
@@ -43,10 +43,12 @@ def fitted(picture: Image.Image, model: ModelConfig) -> Tensor:
 
 
 def mask_of(picture: Image.Image, model: ModelConfig) -> Tensor:
-    """Where a picture is white: bool (side, side), of the model's size, but of 32 cells at most.
+    """A mask that is True where a picture is white; bool (side, side).
+
+    The side is the model's size, but at most 32.
 
     Raises:
-        ValueError: it is white nowhere.
+        ValueError: the picture is white nowhere.
     """
     side = min(model.size, CELLS)
     mask = torch.from_numpy(np.asarray(convert.square(picture.convert("L"), side)) > 127)
@@ -55,25 +57,25 @@ def mask_of(picture: Image.Image, model: ModelConfig) -> Tensor:
 
 
 def kept(mask: Tensor, T: int, times: int = 1) -> str:
-    """The change that makes the given picture anew where a mask is true, and keeps the rest.
+    """The text of the change that remakes the given picture inside a mask and keeps the rest.
 
     Args:
-        times: that each step is walked.
+        times: how often each step is walked.
     """
     return f"keep={times}:{T}:{write_mask(mask)}:0"
 
 
 def write(x: Tensor) -> str:
-    """A picture (1, C, H, W) as a text, in 256 levels."""
+    """Write a picture, (1, C, H, W) in [-1, 1], as text. It is rounded to 256 levels."""
     frame = np.broadcast_to(convert.to_uint8(x)[0], (*x.shape[-2:], 3))
     return base64.b64encode(encode.encode([frame], "png")).decode()
 
 
 def read(texts: Sequence[str], model: ModelConfig) -> list[Tensor]:
-    """The pictures of a run, as `fitted` returns them.
+    """Read the pictures of a run, each as `fitted` returns it.
 
     Raises:
-        ValueError: too many, one that is no picture, or one of another size than the model's.
+        ValueError: there are too many, or one is not a picture of the model's size.
     """
     require(len(texts) <= GIVEN, "number of pictures given", len(texts), f"up to {GIVEN}")
     found = []
@@ -92,17 +94,18 @@ def read(texts: Sequence[str], model: ModelConfig) -> list[Tensor]:
 def begun(
     checkpoint: Checkpoint, config: SampleConfig, ts: Sequence[int], steps: int = 0
 ) -> tuple[SampleConfig, str]:
-    """The run that begins with the given picture at each of several t, and the change for it.
+    """A run that begins with the given picture at each of several t, and the change for it.
 
-    Picture k of the run begins at the k-th t, from the highest down. With several classes to choose
-    from, none is taken: the picture has the class that it has.
+    Picture k of the run begins at the k-th t, counted from the highest. If the config asks for
+    several classes, the run asks for none: the given picture already has its class.
 
     Args:
-        ts: 1 to 8 of them, from 1 to T.
-        steps: from the highest t to 0; 0: the config's share for that part of the way.
+        ts: 1 to 8 numbers from 1 to T.
+        steps: how many steps lead from the highest t to 0. With 0, they are the part of the
+            config's steps that lies below the highest t.
 
     Raises:
-        ValueError: a t that is not allowed, or more steps than there are t.
+        ValueError: a t is not allowed, or there are more steps than t.
     """
     T = checkpoint.diffusion.T
     ok = whole_numbers(tuple(ts), 1, T) and 1 <= len(ts) <= ROW
@@ -121,11 +124,11 @@ def begun(
 
 @dataclass(frozen=True)
 class Shot:
-    """A picture noised to t, and what a network says of it; all pictures are (1, C, H, W).
+    """A picture noised to t, and a network's prediction for it. All pictures are (1, C, H, W).
 
     Attributes:
-        signal, sigma: x_t = signal x_0 + sigma eps.
-        eps_hat, x0_hat: as the network predicts them, not clipped.
+        signal, sigma: the factors in x_t = signal x_0 + sigma eps.
+        eps_hat, x0_hat: the network's prediction, not clipped.
     """
 
     t: int
@@ -138,7 +141,7 @@ class Shot:
 
     @property
     def loss(self) -> float:
-        """The mean of (eps - eps_hat)^2, which training makes small."""
+        """The mean of (eps - eps_hat)^2. Training makes it small."""
         return float((self.eps - self.eps_hat).square().mean())
 
     def apart(self, x_0: Tensor) -> float:
@@ -155,16 +158,16 @@ def one_shot(
     bf16: bool = False,
     denoiser: Callable[..., Denoiser] = Denoiser,
 ) -> Shot:
-    """Algorithm 1 of Ho et al. 2020, without its gradient: draw eps, make x_t, ask for eps_hat.
+    """Draw eps, make x_t, and predict eps_hat: algorithm 1 of Ho et al. 2020, without its gradient.
 
     Args:
-        x_0: as `fitted` returns it.
+        x_0: (1, C, H, W) in [-1, 1], as `fitted` returns it.
         t: 1 to T.
-        seed: of eps.
-        denoiser: as of `generate`.
+        seed: the seed of eps.
+        bf16, denoiser: as for `generate`.
 
     Raises:
-        ValueError: a t that is not there.
+        ValueError: t is outside 1..T.
     """
     process = checkpoint.diffusion
     number("t", t, 1, process.T, whole=True)

@@ -1,6 +1,6 @@
-"""Which class each picture of a run is asked to be, in words and in numbers.
+"""The classes that a run asks for, in words and in numbers.
 
-The command line, the app, the cards and Python read and write class lists here.
+The command line, the app, the model cards and the Python API read and write lists of classes here.
 """
 
 from __future__ import annotations
@@ -15,19 +15,19 @@ if TYPE_CHECKING:
     from ddpm_demo.models.facts import Facts
 
 EACH, ANY = "each", "any"
-NAMED = 20  # class names in a message
+NAMED = 20  # the most class names in a message
 
 
 def parse_classes(text: str, classes: Sequence[str]) -> tuple[int, ...] | None:
-    """The labels that words ask for; `SampleConfig.labels` says how they take turns.
+    """Turn words into labels. `SampleConfig.labels` says how a run uses several labels.
 
     Args:
         text: "each" (all classes in turn), "any" (the null class), or names or numbers of classes,
             separated by commas.
-        classes: the names that the model knows, none if it was trained without classes.
+        classes: the model's class names; none if it was trained without classes.
 
     Raises:
-        ValueError: a word that the model doesn't know, or a class that is named twice.
+        ValueError: the model doesn't know a word, or a class is named twice.
     """
     if text == ANY:
         return None
@@ -41,16 +41,16 @@ def parse_classes(text: str, classes: Sequence[str]) -> tuple[int, ...] | None:
 
 
 def guided(model: Checkpoint | Facts) -> bool:
-    """Whether the model has classes, without which guidance does nothing."""
+    """True if the model has classes. Without classes, guidance does nothing."""
     facts: Any = getattr(model, "facts", model)
     return bool(facts.config.num_classes > 0)
 
 
 def require_guided(guidance: float, model: Checkpoint | Facts) -> None:
-    """Refuse a guidance that would do nothing.
+    """Refuse guidance that would do nothing.
 
     Raises:
-        ValueError: the model was trained without classes, so there is nothing to follow.
+        ValueError: guidance is not 1, but the model was trained without classes.
     """
     allowed = "1, as the model has no classes"
     require(guided(model) or guidance == 1, "guidance", guidance, allowed)
@@ -68,7 +68,7 @@ def _label(word: str, classes: Sequence[str]) -> int:
 
 
 def class_words(labels: tuple[int, ...] | None, classes: Sequence[str]) -> str:
-    """The words for labels: what `parse_classes` reads."""
+    """Turn labels into the words that `parse_classes` reads."""
     if labels is None:
         return ANY
     if labels == tuple(range(len(classes))):
@@ -77,14 +77,14 @@ def class_words(labels: tuple[int, ...] | None, classes: Sequence[str]) -> str:
 
 
 def _word(label: int, classes: Sequence[str]) -> str:
-    """A class's name, or its number where the name could be read as something else."""
+    """A class's name, or its number if the name could be misread."""
     name = classes[label] if label < len(classes) else ""
     plain = name and name not in (EACH, ANY) and "," not in name and name == name.strip()
     return name if plain else str(label)
 
 
 def tuned_to(checkpoint: Checkpoint | Facts) -> str | None:
-    """The class that a model was fine-tuned to, if to one; shipped ones are called BASE-CLASS."""
+    """The one class that a model was fine-tuned to, if any. Shipped ones are named BASE-CLASS."""
     info = checkpoint.info
     if not (base := info.get("base")):
         return None
@@ -94,7 +94,7 @@ def tuned_to(checkpoint: Checkpoint | Facts) -> str | None:
 
 
 def own_labels(checkpoint: Checkpoint | Facts) -> tuple[int, ...] | None:
-    """The class that a model was fine-tuned to, or else all its classes; None if it has none."""
+    """The class that a model was fine-tuned to, or all its classes. None if it has no classes."""
     classes, only = checkpoint.classes, tuned_to(checkpoint)
     if not classes:
         return None

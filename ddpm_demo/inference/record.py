@@ -1,4 +1,4 @@
-"""What a run has computed, kept so that it can be looked at and gone on from."""
+"""Keeps the steps of a run, so that a visitor can look at them, or go on from one of them."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from torch import Tensor
 
 from ddpm_demo.diffusion.walk import State, Step, Term
 
-MOST_BYTES = 48 * 2**20  # of the tensors of one run
+MOST_BYTES = 48 * 2**20  # the most bytes of one run's tensors
 
 
 class Seen(NamedTuple):
-    """A `Step` as it is kept: its own tensors, in the dtype of the run, on the CPU."""
+    """A `Step` as it is kept: its tensors are on the CPU, in the dtype of the run."""
 
     x0: Tensor
     line: tuple[Term, ...]
@@ -32,8 +32,8 @@ class Line:
     """The update from one step to the next, for one picture.
 
     Attributes:
-        terms: name and coefficient of each, and its tensor of shape (C, H, W).
-        after: (C, H, W), the next x_t: the terms' sum, up to rounding.
+        terms: the terms of the update; their tensors are (C, H, W).
+        after: (C, H, W), the next x_t. It is the sum of the terms, up to rounding.
     """
 
     terms: list[Term]
@@ -41,21 +41,22 @@ class Line:
 
 
 class Record:
-    """Steps of a run by their index. Of a run that is too big, only every second, fourth ... stays.
+    """The steps of a run by their index. If they take too much memory, it keeps every second step
+    only, then every fourth, and so on.
 
     Args:
-        most: bytes that it may hold.
+        most: the most bytes to hold.
     """
 
     def __init__(self, most: int = MOST_BYTES) -> None:
         self.most = most
         self.steps: dict[int, Seen] = {}
-        self.nbytes = 0  # of all tensors; steps share many of them
+        self.nbytes = 0  # bytes of all tensors; those that steps share count once
         self._stride = 1
-        self._copied: dict[int, tuple[Tensor, Tensor]] = {}  # of a GPU, by id, and their copies
+        self._copied: dict[int, tuple[Tensor, Tensor]] = {}  # GPU tensors and their copies, by id
 
     def watch(self, steps: Iterable[Step]) -> Iterator[Step]:
-        """Hand the steps on, and keep them."""
+        """Yield the steps, and keep each of them."""
         for step in steps:
             self.add(step)
             yield step
@@ -63,7 +64,7 @@ class Record:
     def add(self, step: Step) -> None:
         if step.state is None or step.index % self._stride:
             return
-        if step.index in self.steps:  # gone on from there, with the same past
+        if step.index in self.steps:  # the run went on from this step, which is already here
             return
         before = list(self.steps.values())[-1:]
         self.steps[step.index] = seen = self._on_cpu(step)
@@ -74,7 +75,7 @@ class Record:
             self.nbytes = _nbytes(self.steps.values())
 
     def past(self, index: int) -> Record:
-        """A record of the same steps up to `index`, for a run that has this past."""
+        """A record with the steps up to `index`, for a run that goes on from there."""
         other = Record(self.most)
         other._stride = self._stride
         other.steps = {k: seen for k, seen in self.steps.items() if k <= index}
@@ -82,11 +83,11 @@ class Record:
         return other
 
     def before(self, index: int) -> Seen | None:
-        """The last step that is kept, up to `index`."""
+        """The last kept step at or before `index`."""
         return self.steps.get(max((k for k in self.steps if k <= index), default=-1))
 
     def line(self, index: int, picture: int) -> Line | None:
-        """How the run went on from step `index`; nothing where that isn't kept."""
+        """How the run went on from step `index`; None if the next step isn't kept."""
         after = self.steps.get(index + 1)
         if after is None or not 0 <= picture < len(after.x0):
             return None
@@ -94,7 +95,7 @@ class Record:
         return Line(terms, after.state.x[picture])
 
     def _on_cpu(self, step: Step) -> Seen:
-        """The step on the CPU. A tensor that two steps in a row share is copied once."""
+        """Copy a step to the CPU. A tensor that two steps in a row share is copied once."""
         assert step.state
         copied = {}
 

@@ -1,6 +1,6 @@
-"""All that makes a run, and how links, files, cards and the command line write it down.
+"""All that defines a run, and how links, files, cards and the command line write it down.
 
-Torch-free, so that a page or a command can be made of it before a network is loaded.
+This module doesn't import torch, so a page or a command can use it before a network is loaded.
 """
 
 from __future__ import annotations
@@ -27,18 +27,18 @@ if TYPE_CHECKING:
     from ddpm_demo.models.checkpoint import Checkpoint
     from ddpm_demo.models.facts import Facts
 
-QUERY_MOST = 4096  # characters of a link
-SHOWN = 40  # characters of a bad value in a message
+QUERY_MOST = 4096  # the most characters in a link
+SHOWN = 40  # the most characters of a bad value in a message
 PROGRAM = "ddpm_demo"
 INTERVENTION = re.compile(r"[a-z_]+(=[\w.,:+-]{1,200})?", re.ASCII)
-SEVERAL = 8  # interventions in a run
-LISTS = ("with", "pictures")  # of texts, in what a file says of itself
+SEVERAL = 8  # the most interventions in a run
+LISTS = ("with", "pictures")  # the names of the two lists in a file's metadata
 
 
 def defaults(model: Checkpoint | Facts) -> SampleConfig:
-    """How a model is best sampled, as far as its checkpoint says so.
+    """A model's own sampling settings, from its checkpoint.
 
-    A model with a list of classes draws them in turn, or the one that it was fine-tuned to.
+    By default, a model with classes draws them in turn, or only the one it was fine-tuned to.
     """
     said = dict(model.info.get("sample") or {})
     if not {"label", "labels"} & said.keys():
@@ -48,13 +48,13 @@ def defaults(model: Checkpoint | Facts) -> SampleConfig:
 
 @dataclass(frozen=True)
 class RunSpec:
-    """A run: everything that has to be the same for the same pictures.
+    """Everything that decides the pictures of a run. Equal specs make equal pictures.
 
     Attributes:
         model: a name, a path or a repo, as `load_checkpoint` takes it.
-        sample: how it is sampled.
-        interventions: what changes its steps, each as "name" or "name=value".
-        pictures: that it is given, see `inference.given`.
+        sample: the sampling settings.
+        interventions: changes of the run, each as "name" or "name=value" (`inference.changes`).
+        pictures: pictures that the run is given, as text (`inference.given`).
     """
 
     model: str
@@ -69,12 +69,13 @@ class RunSpec:
             require(bool(ok), "intervention", text[:SHOWN], "a name, or NAME=VALUE")
 
     def to_query(self, model: Checkpoint | Facts) -> str:
-        """The run as the query of a link, such as "model=cifar10&class=ship&seed=7".
+        """Write the run as the query of a link, such as "model=cifar10&class=ship&seed=7".
 
-        A link holds no pictures, so it has no interventions either where these need some.
+        Links can't hold pictures. If the run is given pictures, the link has no interventions,
+        because these may need the pictures.
 
         Args:
-            model: the run's own; what it does by default is left out.
+            model: the run's model. The link leaves out the model's default settings.
         """
         pairs = [("model", self.model)]
         for name, value in self._changes(model).items():
@@ -93,14 +94,14 @@ class RunSpec:
         *,
         page: Collection[str] = (),
     ) -> tuple[RunSpec, list[str]]:
-        """The run that a link asks for, and a sentence on each part of it that can't be used.
+        """Read the run that a link asks for, and a sentence about each part that can't be used.
 
-        What can't be used is left out, and the rest counts. Anybody may have written the link.
+        Anybody may have written the link, so each part is checked. The run leaves out bad parts.
 
         Args:
-            find: the model of a name; raises ValueError or OSError if there is none.
-            model: the name of the model for links that name none, or one that isn't there.
-            page: other names that a link may hold: the page reads them itself.
+            find: returns the model of a name; raises ValueError or OSError if there is none.
+            model: the name of the model to use if the link names none, or one that isn't there.
+            page: other names that a link may hold; the page reads these itself.
         """
         asked, problems = parts(query)
         name, known = model, None
@@ -135,10 +136,10 @@ class RunSpec:
         return cls(name, config, interventions), problems
 
     def to_metadata(self, classes: Sequence[str] = ()) -> dict[str, str]:
-        """What a file made from the run says of itself: enough to make it again.
+        """The metadata of a file made from the run. It is enough to make the file again.
 
         Args:
-            classes: the model's; classes are then named, and not numbered.
+            classes: the model's class names, to write names instead of numbers.
         """
         about = {"program": PROGRAM, "model": self.model}
         for key, value in dataclasses.asdict(self.sample).items():
@@ -150,13 +151,13 @@ class RunSpec:
 
     @classmethod
     def from_metadata(cls, about: Mapping[str, str], classes: Sequence[str] = ()) -> RunSpec:
-        """The run that a file was made from.
+        """Read the run that a file was made from.
 
         Args:
-            classes: the model's, for files that name classes.
+            classes: the model's class names, for files that name classes.
 
         Raises:
-            ValueError: the file is not of this program, or says something that is not allowed.
+            ValueError: this program didn't make the file, or a value in it is not allowed.
         """
         require(about.get("program") == PROGRAM, "program", about.get("program"), PROGRAM)
         values: dict[str, Any] = {}
@@ -175,13 +176,13 @@ class RunSpec:
             model: as in `to_query`.
 
         Raises:
-            ValueError: the run has interventions, for which there are no options.
+            ValueError: the run has interventions; the command line has no options for them.
         """
         require(not self.interventions, "interventions", self.interventions, "none in a command")
         words = ["python", "-m", "ddpm_demo", "sample", "--model", self.model]
         for name, value in self._changes(model, SampleConfig(labels=None)).items():
             option = _option(name).replace("_", "-")
-            if value is None and name != "labels":  # the words for it
+            if value is None and name != "labels":  # the command line's word for None
                 value = {"start": model.diffusion.T, "timesteps": "none"}[name]
             dashed = f"--{option}" if len(option) > 1 else f"-{option}"
             if isinstance(value, bool):
@@ -194,23 +195,23 @@ class RunSpec:
     def _changes(
         self, model: Checkpoint | Facts, usual: SampleConfig | None = None
     ) -> dict[str, Any]:
-        """The settings that differ from the model's own, and of n and seed from `usual`'s."""
+        """The settings that differ from the model's own. n and seed are compared with `usual`."""
         own = defaults(model)
         if usual:
             own = dataclasses.replace(own, n=usual.n, seed=usual.seed)
         mine = {name: getattr(self.sample, name) for name in settings(SampleConfig)}
         if not guided(model):
-            mine["guidance"] = own.guidance  # a hidden slider's, which does nothing
+            mine["guidance"] = own.guidance  # its slider is hidden, and its value has no effect
         return {name: value for name, value in mine.items() if value != getattr(own, name)}
 
 
 def query_names() -> list[str]:
-    """The names of all that `to_query` may write."""
+    """All names that `to_query` may write."""
     return ["model", *map(_option, settings(SampleConfig)), "with"]
 
 
 def parts(query: str) -> tuple[dict[str, str], list[str]]:
-    """Names and values of a query; of a name that comes twice, the last."""
+    """Read names and values of a query, and problems with it. The last of equal names counts."""
     if len(query) > QUERY_MOST:
         return {}, [f"The link has more than {QUERY_MOST:,} characters, so nothing of it is used."]
     try:
@@ -221,10 +222,10 @@ def parts(query: str) -> tuple[dict[str, str], list[str]]:
 
 
 def _changed(config: SampleConfig, name: str, text: str, model: Checkpoint | Facts) -> SampleConfig:
-    """A setting of `config` changed to what a visitor wrote, checked against the model.
+    """Set one setting of `config` to a visitor's text, and check it against the model.
 
     Raises:
-        ValueError: it isn't allowed.
+        ValueError: the value isn't allowed.
     """
     if name == "labels":
         return dataclasses.replace(config, labels=parse_classes(text, model.classes))
@@ -238,7 +239,7 @@ def _changed(config: SampleConfig, name: str, text: str, model: Checkpoint | Fac
 
 
 def _value(name: str, text: str) -> Any:
-    """What a text stands for, by the type of the setting.
+    """Read a text as the type of the setting.
 
     Raises:
         ValueError: it can't be read as that type.
@@ -267,5 +268,5 @@ def _option(name: str) -> str:
 
 
 def shortened(text: str) -> str:
-    """A bad value, as far as a message shows it."""
+    """A bad value, cut to the length that a message shows."""
     return text if len(text) <= SHOWN else text[: SHOWN - 1] + "…"

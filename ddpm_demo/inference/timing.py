@@ -1,4 +1,4 @@
-"""How long a run takes, and which run fits a time, from how long one call of the network takes."""
+"""Estimates how long a run takes, and which run fits a time, from the time of one network call."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from ddpm_demo.diffusion.denoiser import Denoiser
 from ddpm_demo.diffusion.noise import Noise
 from ddpm_demo.models.checkpoint import Checkpoint
 
-SIZES = (1, 4, 16)  # of the batches that are timed
+SIZES = (1, 4, 16)  # the sizes of the batches that are timed
 
 
 def measure(
@@ -26,15 +26,15 @@ def measure(
     *,
     bf16: bool = False,
 ) -> dict[int, float]:
-    """Seconds of one call of a network, by the number of pictures.
+    """Measure the seconds of one call of a network, by the number of pictures.
 
-    Of a few calls the quickest counts: the first of a size also lays out weights, and a browser
-    that opens takes the cores. So there are two at least. More pictures take no longer than as many
-    calls with fewer.
+    The quickest of up to three calls counts, because the first call of a size also lays out
+    weights, and a browser that opens may take the cores. A size can't take longer than the smaller
+    sizes say: its pictures could run in several calls.
 
     Args:
-        denoiser: makes what runs ask (see `generate.generate`).
-        patience: seconds from the first call's end, after which no more are begun.
+        denoiser: makes the denoiser (see `generate.generate`).
+        patience: begin no more calls this many seconds after the end of the first one.
     """
     model, process = checkpoint.model.config, checkpoint.diffusion
     device = next(checkpoint.model.parameters()).device
@@ -56,31 +56,33 @@ def measure(
 
 
 def per_call(seconds: Mapping[int, float], n: int) -> float:
-    """Seconds of a call with n pictures: on a straight line between the sizes that were measured,
-    and in proportion to n beyond the largest."""
+    """Seconds of a call with n pictures.
+
+    Between the measured sizes it interpolates linearly. Beyond the largest, time grows with n.
+    """
     most = max(seconds)
     return float(np.interp(n, list(seconds), list(seconds.values()))) * max(1, n / most)
 
 
 def pictures(config: SampleConfig) -> int:
-    """Pictures in a call of the network; guidance asks for each with and without its class."""
+    """Pictures in a call of the network. Guidance runs each picture with and without its class."""
     return config.n * (1 if config.labels is None or config.guidance == 1 else 2)
 
 
 def estimate(config: SampleConfig, seconds: Mapping[int, float]) -> float:
-    """Seconds of a run, from those of its calls."""
+    """Estimate the seconds of a run from the seconds of one call, by the number of pictures."""
     return SAMPLERS[config.sampler].calls(config.steps) * per_call(seconds, pictures(config))
 
 
 @dataclass(frozen=True)
 class Measured:
-    """How well a model is sampled in some way: a row of its checkpoint's `info["samplers"]`."""
+    """The measured quality of one way to sample a model: a row of its `info["samplers"]`."""
 
     sampler: str
     spacing: str
     steps: int
-    calls: int  # of the network, for each picture
-    distance: float  # of many samples from the data; less is better
+    calls: int  # calls of the network for each picture
+    distance: float  # distance of many samples from the data; less is better
 
     def __post_init__(self) -> None:
         one_of("sampler", self.sampler, tuple(SAMPLERS))
@@ -91,10 +93,10 @@ class Measured:
 
 
 def measured(checkpoint: Checkpoint) -> list[Measured]:
-    """The ways of sampling that were measured for a model; none if its checkpoint names none.
+    """The ways to sample a model that were measured. The list is empty if there are none.
 
     Raises:
-        ValueError: the checkpoint names a way that there isn't.
+        ValueError: a row of the checkpoint is not valid.
     """
     return [from_dict(Measured, row) for row in checkpoint.info.get("samplers") or ()]
 
@@ -106,17 +108,17 @@ def plan(
     own: SampleConfig | None = None,
     table: Sequence[Measured] = (),
 ) -> SampleConfig:
-    """The run that makes the best of about so many seconds.
+    """Plan the best run that takes about this many seconds.
 
-    A model is sampled as it does best if there is time for as many steps as it then takes, and with
-    more steps if there is time for more. For less time, its table says which way measured best. If
-    it has none, or none that fits, the model's own sampler takes fewer steps.
+    If there is time for the model's own settings, the run uses them, and takes more steps if there
+    is time for more. Otherwise it uses the row of the table that measured best in this time. If no
+    row fits, it uses the model's own sampler with fewer steps.
 
     Args:
-        ms_per_call: milliseconds of one call of the network, of as many pictures as the run has.
-        most: steps that the run can have: T, or t of the first step.
-        own: how the model is best sampled; the defaults if not given.
-        table: how well other ways measured.
+        ms_per_call: milliseconds of one call of the network with all pictures of the run.
+        most: the most steps that the run can have: T, or the t of the first step.
+        own: the model's own settings; the general defaults if not given.
+        table: other ways to sample the model, as they were measured.
     """
     own = own or SampleConfig()
     sampler, affordable = SAMPLERS[own.sampler], int(1000 * seconds / ms_per_call)
@@ -130,7 +132,7 @@ def plan(
 
 
 def spoken(seconds: float) -> str:
-    """A time as one would say it: "0.04 s", "3.2 s", "48 s", "12 min", "2.5 h"."""
+    """A time in words: "0.04 s", "3.2 s", "48 s", "12 min", "2.5 h"."""
     if seconds < 0.095:
         return f"{max(seconds, 0.01):.2f} s"
     if seconds < 9.95:

@@ -1,4 +1,4 @@
-"""What a run computes in each step, as numbers that can be shown beside its pictures."""
+"""The numbers of each update of a run, to show beside its pictures."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ from ddpm_demo.inference.changes import GIVEN
 from ddpm_demo.inference.generate import Start, timesteps_of
 from ddpm_demo.models.checkpoint import Checkpoint
 
-DIGITS = 9  # significant ones of a coefficient: more than float32 has
+DIGITS = 9  # significant digits of a coefficient; float32 has fewer
 
 
 class _Blind(NamedTuple):
-    """A `Denoise` that sees nothing: the coefficients of a line don't depend on the picture."""
+    """A `Denoise` without a network. The coefficients of a line don't depend on the picture."""
 
     schedule: Schedule
 
@@ -33,30 +33,30 @@ class _Blind(NamedTuple):
         return Prediction(torch.zeros_like(x_t), x_t)
 
 
-LINE = ("z", "sampler", "eta", "keep")  # changes of a run that its lines show
+LINE = ("z", "sampler", "eta", "keep")  # the changes that affect the lines of a run
 
 
 def updates(
     checkpoint: Checkpoint, config: SampleConfig, changes: Sequence[str] = ()
 ) -> dict[str, Any]:
-    """The update line of each step of a run, as its sampler declares it.
+    """The update line of each step of a run.
 
-    The sampler itself is asked, with one pixel and no network, so this takes some milliseconds.
+    The sampler runs with one pixel and no network, so this takes only some milliseconds.
 
     Args:
-        changes: of the run, as in `inference.changes`.
+        changes: the changes of the run, as in `inference.changes`.
 
     Returns:
-        What can be sent as JSON: "sampler", "clip", "labels" of the pictures, "t" and "alpha_bar"
-        of the steps from 0 to total, and "lines", in which number k goes from step k to k + 1: name
-        and coefficient of each `walk.Term`.
+        A dictionary for JSON with "sampler", "clip", the "labels" of the pictures, "t" and
+        "alpha_bar" of steps 0 to total, and "lines". Line k leads from step k to k + 1; it lists
+        the name and coefficient of each `walk.Term`.
     """
     schedule = Schedule.from_config(checkpoint.diffusion)
     shown = [change for change in changes if change.partition("=")[0] in LINE]
     given = [torch.zeros(1, 1, 1, 1)] * GIVEN
     met: dict[int, Step] = {}
     for step in play(checkpoint, config, shown, given=given, run=_blind):
-        met.setdefault(step.index, step)  # where a part is kept, steps are walked several times
+        met.setdefault(step.index, step)  # "keep" walks each step several times
     steps = list(met.values())
     return {
         "sampler": config.sampler,
@@ -76,7 +76,7 @@ def _blind(
     interventions: Sequence[Intervention],
     **_: Any,
 ) -> Iterator[Step]:
-    """As `generate`, with one pixel."""
+    """Like `generate`, with one pixel and no network."""
     sampler = SAMPLERS[config.sampler]
     steps: Iterator[Step] = sampler(
         _Blind(Schedule.from_config(checkpoint.diffusion)),
@@ -94,7 +94,7 @@ def _short(number: float) -> float:
 
 
 def code(name: Any) -> tuple[str, str]:
-    """The source of a sampler as it runs here, and the file that it is in.
+    """The source code of a sampler as it runs here, and its file.
 
     Raises:
         ValueError: there is no such sampler.

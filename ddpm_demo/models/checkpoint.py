@@ -1,8 +1,8 @@
-"""Our files of models: safetensors with the whole configuration in their metadata. Never a pickle.
+"""Reads and writes this program's checkpoints: safetensors with their configuration inside.
 
 A checkpoint is one `.safetensors` file, or a folder with `model.safetensors` or its shards and
-index. It holds all that is needed to rebuild the network. A file is written beside its name and
-then renamed, so nothing is lost if the program is killed while it writes.
+index. It holds all that is needed to rebuild the network, and never a pickle. Each file is written
+under a temporary name and then renamed, so nothing is lost if the program is killed.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from ddpm_demo.nn.prepared import Prepared
 from ddpm_demo.nn.unet import UNet
 
 VERSION = 1
-MAX_SHARD = 9_500_000  # bytes: a Space refuses files over 10 MB without LFS
+MAX_SHARD = 9_500_000  # bytes; a Space refuses files over 10 MB without LFS
 
 
 class CheckpointError(ValueError):
@@ -37,9 +37,9 @@ class CheckpointError(ValueError):
 
 @dataclass
 class Checkpoint:
-    """A network with what it was trained for.
+    """A network, and the process that it was trained for.
 
-    `info` holds what the trainer says of it: dataset, classes, images seen.
+    `info` holds what the trainer wrote about it: dataset, classes, images seen.
     """
 
     model: UNet
@@ -49,12 +49,12 @@ class Checkpoint:
 
     @property
     def parameters(self) -> int:
-        """How many numbers the network has learned."""
+        """How many parameters the network has."""
         return count_parameters(self.model)
 
     @property
     def nbytes(self) -> int:
-        """Of the weights in memory, and of what layers have made of them."""
+        """Bytes in memory of the weights, and of what layers have prepared from them."""
         made = sum(m.prepared_bytes for m in self.model.modules() if isinstance(m, Prepared))
         return made + sum(weight.nbytes for weight in self.model.state_dict().values())
 
@@ -64,7 +64,7 @@ class Checkpoint:
 
     @property
     def facts(self) -> Facts:
-        """All of it but the weights."""
+        """Everything about the checkpoint but its weights."""
         config = self.model.config
         return Facts(self.name, config, self.diffusion, self.info, self.parameters)
 
@@ -74,10 +74,10 @@ def count_parameters(model: nn.Module) -> int:
 
 
 def digest(model: nn.Module, about: bytes = b"") -> str:
-    """Sixteen letters that tell networks apart by their weights, whatever they are called.
+    """A hash of a network's weights, in sixteen characters. It doesn't depend on the name.
 
     Args:
-        about: counts, too.
+        about: more bytes to hash.
     """
     found = hashlib.sha256(about)
     for name, weight in sorted(model.state_dict().items()):
@@ -87,17 +87,17 @@ def digest(model: nn.Module, about: bytes = b"") -> str:
 
 
 def save_tensors(path: Path, tensors: Mapping[str, Tensor], about: Mapping[str, Any]) -> None:
-    """One safetensors file with `about` as JSON in its metadata, written atomically."""
+    """Write one safetensors file, whole or not at all, with `about` as JSON in its metadata."""
     path.parent.mkdir(parents=True, exist_ok=True)
     whole = {k: v.detach().cpu().contiguous() for k, v in tensors.items()}
     write_atomically(path, save(whole, {KEY: json.dumps(about)}))
 
 
 def load_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """The tensors of one safetensors file, and our JSON from its metadata.
+    """Read the tensors of one safetensors file, and this program's JSON from its metadata.
 
     Raises:
-        CheckpointError: no such file, not safetensors, or not one of ours.
+        CheckpointError: there is no such file, or it is not safetensors from this program.
     """
     try:
         with safe_open(path, "pt") as file:
@@ -132,7 +132,7 @@ def save_checkpoint(
     """Write `folder/model.safetensors`, or shards of at most 9.5 MB and their index.
 
     Args:
-        dtype: of the stored weights; float16 halves the file.
+        dtype: the dtype of the stored weights; float16 halves the file.
 
     Returns:
         The file or the index, whichever `load_checkpoint` reads first.
@@ -158,13 +158,13 @@ def save_checkpoint(
 
 
 def save_file(path: Path, checkpoint: Checkpoint) -> None:
-    """Write one file of half-precision weights, of whatever size."""
+    """Write one file with half-precision weights. It may be larger than a shard."""
     state = {k: v.half() for k, v in checkpoint.model.state_dict().items()}
     save_tensors(path, state, describe(checkpoint))
 
 
 def model_files(source: Path) -> list[Path]:
-    """The files with the weights of a file or folder that `read_checkpoint` reads, or none.
+    """The files that `read_checkpoint` would read weights from; an empty list if there are none.
 
     Raises:
         CheckpointError: the index of shards is broken.
@@ -188,14 +188,14 @@ def model_files(source: Path) -> list[Path]:
 
 
 def read_checkpoint(path: Path, name: str = "", device: str | torch.device = "cpu") -> Checkpoint:
-    """Rebuild a network, in eval mode, from a file or folder that has our files.
+    """Rebuild a network, in eval mode, from a file or folder of this program.
 
     Args:
-        name: what to call it in messages; the path by default.
+        name: the name to use in messages; the path by default.
 
     Raises:
-        CheckpointError: it can't be used; the message names every missing, unknown or misshapen
-            parameter, or the wrong value of the configuration.
+        CheckpointError: the checkpoint can't be used. The message names the missing, unknown or
+            misshapen parameters, or the wrong value of the configuration.
     """
     name = name or str(path)
     state: dict[str, Tensor] = {}
@@ -224,12 +224,12 @@ def read_checkpoint(path: Path, name: str = "", device: str | torch.device = "cp
 def build(
     name: str, config: ModelConfig, state: Mapping[str, Tensor], device: str | torch.device
 ) -> UNet:
-    """The network with these weights, float32, channels_last, in eval mode.
+    """Build the network with these weights, in float32, channels_last and eval mode.
 
     Raises:
         CheckpointError: the weights don't fit; see `check_parameters`.
     """
-    with torch.device("meta"):  # no memory for a network whose weights turn out not to fit
+    with torch.device("meta"):  # takes no memory, in case the weights don't fit
         model = UNet(config)
     check_parameters(name, model.state_dict(), state)
     model = model.to_empty(device="cpu").to(memory_format=torch.channels_last)

@@ -1,9 +1,8 @@
-"""The configurations of diffusers' models in our terms, and ours in theirs.
+"""Translates the configurations of diffusers' models to ours, and back.
 
-A published model is a `UNet2DModel` with a scheduler. Its parameters have our names, so the
-configurations are all that needs translating. If our network, schedule or samplers would run a
-model differently from diffusers, it is refused, and the message names the key that stands in the
-way.
+A published model is a `UNet2DModel` with a scheduler. Its parameters have the same names as ours,
+so only the configurations are translated. A model is refused if our network, schedule or samplers
+would run it differently from diffusers. The message then names the key that stands in the way.
 """
 
 from __future__ import annotations
@@ -16,11 +15,11 @@ from ddpm_demo.config import DiffusionConfig, ModelConfig, SampleConfig
 from ddpm_demo.config.setting import require
 
 INDEX = "model_index.json"
-UNET, UNET_FLAT = "unet/config.json", "config.json"  # the first published ones have no folders
+UNET, UNET_FLAT = "unet/config.json", "config.json"  # the first published models have no folders
 SCHEDULER, SCHEDULER_FLAT = "scheduler/scheduler_config.json", "scheduler_config.json"
 PIPELINES = ("DDPMPipeline", "DDIMPipeline")
 
-# UNet2DModel's keys that mean what ours mean, and its defaults.
+# UNet2DModel's keys that mean the same as ours: our name, and diffusers' default.
 SAME: dict[str, tuple[str, Any]] = {
     "in_channels": ("channels", 3),
     "layers_per_block": ("blocks", 2),
@@ -36,7 +35,7 @@ SAME: dict[str, tuple[str, Any]] = {
     "upsample_type": ("upsample", "conv"),
     "downsample_padding": ("down_padding", 1),
 }
-# Keys for which our network has one meaning only; the first value is the default.
+# Keys for which our network allows only these values; the first one is diffusers' default.
 FIXED: dict[str, tuple[Any, ...]] = {
     "center_input_sample": (False,),
     "time_embedding_type": ("positional",),
@@ -46,7 +45,7 @@ FIXED: dict[str, tuple[Any, ...]] = {
     "class_embed_type": (None,),
     "num_class_embeds": (None,),
 }
-OTHER = (  # translated one by one; the last is for learned time embeddings only
+OTHER = (  # keys translated one by one; the last matters only for learned time embeddings
     *("sample_size", "out_channels", "block_out_channels", "down_block_types", "up_block_types"),
     *("resnet_time_scale_shift", "attn_norm_num_groups", "num_train_timesteps"),
 )
@@ -59,7 +58,7 @@ THEIRS = {ours: theirs for theirs, (ours, _) in SAME.items()} | {
     "T": "num_train_timesteps",
 }
 
-Configs = dict[str, dict[str, Any]]  # by the file's name
+Configs = dict[str, dict[str, Any]]  # JSON objects by the names of their files
 
 
 def one_of(config: Mapping[str, Any], key: str, default: Any, allowed: Collection[Any]) -> Any:
@@ -69,7 +68,7 @@ def one_of(config: Mapping[str, Any], key: str, default: Any, allowed: Collectio
 
 
 def _levels(config: Mapping[str, Any]) -> tuple[list[int], list[bool]]:
-    """Widths of the levels, and which have attention."""
+    """The widths of the levels, and for each level True if it has attention."""
     widths = config.get("block_out_channels", [224, 448, 672, 896])
     ok = isinstance(widths, list) and 1 <= len(widths) <= 8
     ok = ok and all(type(w) is int and w > 0 for w in widths)
@@ -94,7 +93,7 @@ def model_config(config: Mapping[str, Any]) -> ModelConfig:
     """Our network for a UNet2DModel's configuration.
 
     Raises:
-        SettingError: it is another network; the message names the key.
+        SettingError: our network can't do the same; the message names the key.
     """
     one_of(config, "_class_name", None, ("UNet2DModel",))
     for key, allowed in FIXED.items():
@@ -111,7 +110,7 @@ def model_config(config: Mapping[str, Any]) -> ModelConfig:
         require(like, key, value, f"a value like {default!r}")
     one_of(config, "out_channels", 3, (same["channels"],))
     shift = one_of(config, "resnet_time_scale_shift", "default", ("default", "scale_shift"))
-    # diffusers leaves the middle attention without a norm here, unless told its groups.
+    # With scale_shift, diffusers gives the middle attention no norm unless its groups are set.
     groups = (same["groups"],) if shift == "scale_shift" else (None, same["groups"])
     if same["mid_attention"]:
         one_of(config, "attn_norm_num_groups", None, groups)
@@ -139,12 +138,12 @@ def model_config(config: Mapping[str, Any]) -> ModelConfig:
 
 
 def process_config(config: Mapping[str, Any]) -> tuple[DiffusionConfig, dict[str, Any]]:
-    """The process that a scheduler's configuration is for, and its choices for sampling.
+    """Our process for a scheduler's configuration, and its settings for sampling.
 
-    Keys that the scheduler doesn't know are ignored as diffusers does: old files are full of them.
+    Unknown keys are ignored, as diffusers does: old files are full of them.
 
     Raises:
-        SettingError: it is another process; the message names the key.
+        SettingError: our process can't do the same; the message names the key.
     """
     scheduler = one_of(config, "_class_name", None, ("DDPMScheduler", "DDIMScheduler"))
     one_of(config, "trained_betas", None, (None,))
@@ -174,10 +173,10 @@ def process_config(config: Mapping[str, Any]) -> tuple[DiffusionConfig, dict[str
 
 
 def published(model: ModelConfig, process: DiffusionConfig, sample: SampleConfig) -> Configs:
-    """The files of a pipeline that runs this network and process in diffusers, by name.
+    """The JSON files, by name, of a diffusers pipeline that runs this network and process.
 
     Raises:
-        SettingError: diffusers can't run it.
+        SettingError: diffusers can't run this model.
     """
     step = 2 ** (len(model.widths) - 1)
     require(model.norm == "group", "norm", model.norm, "'group', as diffusers has no other")

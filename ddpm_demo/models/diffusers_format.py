@@ -1,8 +1,9 @@
-"""Folders as diffusers writes them: read into our network, and written from it.
+"""Reads and writes models in diffusers' format.
 
-They are a pipeline's folders (`unet/`, `scheduler/`), or all in one as the first published ones
-were. The scheduler's choices for sampling come as `Checkpoint.info["sample"]`, in the names of
-`SampleConfig`. `diffusers_config` translates the configurations, `hub` downloads the folders.
+A model is a pipeline's folder with `unet/` and `scheduler/`, or one flat folder, as the first
+published models were. The scheduler's settings for sampling go to `Checkpoint.info["sample"]`,
+under the names of `SampleConfig`. `diffusers_config` translates the configurations, and `hub`
+downloads the folders.
 """
 
 from __future__ import annotations
@@ -40,7 +41,7 @@ from ddpm_demo.models.diffusers_config import (
     published,
 )
 
-# Weights from before diffusers 0.12 have these names in their attentions.
+# Before diffusers 0.12, the weights of attention had these names.
 OLD_NAMES = {"query": "to_q", "key": "to_k", "value": "to_v", "proj_attn": "to_out.0"}
 OLD_NAME = re.compile(rf"(?<=\.)({'|'.join(OLD_NAMES)})(?=\.(?:weight|bias)$)")
 
@@ -50,10 +51,10 @@ def is_diffusers(folder: Path) -> bool:
 
 
 def _json(folder: Path, name: str) -> dict[str, Any]:
-    """A file's JSON object.
+    """Read a JSON object from a file.
 
     Raises:
-        CheckpointError: it holds something else.
+        CheckpointError: the file holds something else.
     """
     try:
         value = json.loads((folder / name).read_bytes())
@@ -65,19 +66,19 @@ def _json(folder: Path, name: str) -> dict[str, Any]:
 
 
 def _found(folder: Path) -> list[tuple[str, str | None]]:
-    """The configurations that a model needs, and the name under which each is there."""
+    """The configurations that a model needs, each with the name of its file here, or None."""
     pairs = ((UNET, UNET_FLAT), (SCHEDULER, SCHEDULER_FLAT))
     return [(names[0], next((n for n in names if (folder / n).is_file()), None)) for names in pairs]
 
 
 def missing(folder: Path) -> list[str]:
-    """The files that a published model's folder lacks; `weights` stands for all files of them."""
+    """The files that a published model's folder lacks. "the weights" stands for all their files."""
     lacks = [wanted for wanted, found in _found(folder) if found is None]
     return lacks if local_weights(folder) else [*lacks, "the weights"]
 
 
 def weight_files(names: Collection[str]) -> list[str]:
-    """The files of a folder that hold its weights: one, or all shards. safetensors come first."""
+    """Find the weights among file names: one file, or all shards. Prefer safetensors to bin."""
     for suffix in ("safetensors", "bin"):
         if (whole := f"diffusion_pytorch_model.{suffix}") in names:
             return [whole]
@@ -89,16 +90,16 @@ def weight_files(names: Collection[str]) -> list[str]:
 
 
 def local_weights(folder: Path) -> list[Path]:
-    """The files with the weights of a folder, or none if they are not all there."""
+    """The files with a folder's weights. The list is empty unless all of them are there."""
     at = folder / "unet" if (folder / "unet" / "config.json").is_file() else folder
     return [at / n for n in weight_files([n for n in os.listdir(at) if (at / n).is_file()])]
 
 
 def _read(path: Path) -> dict[str, Tensor]:
-    """The tensors of one file. Of a pickle, only what makes up tensors is read.
+    """Read the tensors of one file. From a pickle, torch reads tensors only.
 
     Raises:
-        CheckpointError: the file is not whole, or more than tensors.
+        CheckpointError: the file is not whole, or holds more than tensors.
     """
     try:
         if path.suffix == ".safetensors":
@@ -125,10 +126,10 @@ def _read(path: Path) -> dict[str, Tensor]:
 
 
 def read_configs(folder: Path, name: str) -> tuple[ModelConfig, DiffusionConfig, dict[str, Any]]:
-    """The network, the process and the sampling choices of a published folder.
+    """Read the network, the process and the sampling settings of a published folder.
 
     Raises:
-        CheckpointError: they can't be expressed; the message names the key and its value.
+        CheckpointError: our program can't run them; the message names the key and its value.
     """
     (unet, at), (scheduler, where) = _found(folder)
     try:
@@ -149,11 +150,11 @@ def load_diffusers(folder: Path, name: str = "", device: str | torch.device = "c
     """Rebuild a published network, in eval mode, from its folder.
 
     Args:
-        name: what to call it; the folder's own name by default.
+        name: the model's name; by default that of the folder.
 
     Raises:
-        CheckpointError: it can't be expressed or isn't whole, or parameters are missing, unknown,
-            misshapen or not finite.
+        CheckpointError: our program can't run the model, files are missing, or parameters are
+            missing, unknown, misshapen or not finite.
     """
     name = name or folder.name
     config, process, sample = read_configs(folder, name)
@@ -168,13 +169,13 @@ def load_diffusers(folder: Path, name: str = "", device: str | torch.device = "c
 
 
 def export_diffusers(checkpoint: Checkpoint, folder: Path) -> Path:
-    """Write a new folder that `diffusers.DDPMPipeline.from_pretrained` runs.
+    """Write a new folder that `diffusers.DDPMPipeline.from_pretrained` can load.
 
-    A model with classes becomes the model of its null class: diffusers' pipelines have no labels.
+    diffusers' pipelines have no labels, so a model with classes is written for its null class.
 
     Raises:
-        ValueError: diffusers can't run the model, or the folder is there already.
-        OSError: it can't be written.
+        ValueError: diffusers can't run the model, or the folder exists already.
+        OSError: the folder can't be written.
     """
     model = checkpoint.model.config
     sample = from_dict(SampleConfig, checkpoint.info.get("sample") or {})

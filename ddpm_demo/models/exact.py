@@ -1,8 +1,8 @@
-"""The exact denoiser of a finite set of pictures, as a model like any other.
+"""The exact denoiser of a finite set of pictures. The program can sample it like any other model.
 
-For data that are n pictures and nothing else, the best denoiser is known: the mean of the pictures,
-each weighted by how likely x_t is to come from it (Karras et al. 2022, appendix B.3, eq. 57). A
-network that fitted these data perfectly would be this function, and could only copy.
+If the data are n pictures and nothing else, the best denoiser is known. It is the mean of the
+pictures, each weighted by how likely x_t comes from it (Karras et al. 2022, appendix B.3, eq. 57).
+A network that fitted these data perfectly would be this function. It could only copy.
 """
 
 from __future__ import annotations
@@ -17,15 +17,15 @@ from ddpm_demo.diffusion.schedule import Schedule
 from ddpm_demo.models.checkpoint import Checkpoint
 
 PREFIX = "exact:"
-MOST = 10_000  # pictures of a set
+MOST = 10_000  # the most pictures in a set
 
 
 class Exact(nn.Module):
-    """x0_hat from x_t, for one finite set.
+    """Predicts x0 from x_t, for one finite set of pictures.
 
     Args:
         pictures: (N, C, H, W) in [-1, 1].
-        process: the schedule; what it predicts has to be x0.
+        process: the diffusion process; it has to predict x0.
     """
 
     def __init__(self, pictures: Tensor, process: DiffusionConfig) -> None:
@@ -36,7 +36,7 @@ class Exact(nn.Module):
         self.alpha_bar = Schedule.from_config(process).alpha_bar
 
     def forward(self, x: Tensor, t: Tensor, y: Tensor | None = None) -> Tensor:
-        """x: (B, C, H, W); t: (B,) from 0 to T - 1, as networks count."""
+        """x: (B, C, H, W); t: (B,) from 0 to T - 1, as for a network. Returns x0_hat."""
         shape, x = x.shape, x.double().flatten(1)  # logits reach 10^7 at t = 1
         pictures = self.pictures.double().flatten(1)
         ab = self.alpha_bar[t.cpu() + 1].to(x).view(-1, 1)
@@ -46,10 +46,10 @@ class Exact(nn.Module):
 
 
 def exact(name: str) -> Checkpoint:
-    """The model of a name such as "exact:mnist:100": the first 100 training pictures.
+    """Make the model of a name. "exact:mnist:100" is for the first 100 training pictures.
 
     Raises:
-        ValueError: another data set, or another number.
+        ValueError: the data set is not mnist, or the number is not allowed.
     """
     _, dataset, count = [*name.split(":"), "", ""][:3]
     require(dataset == "mnist", "data of the exact denoiser", dataset, "mnist")

@@ -1,4 +1,4 @@
-"""What a model says of itself. No torch is needed: the page needs no more to be shown."""
+"""Everything about a model but its weights. The page shows it before torch is loaded."""
 
 from __future__ import annotations
 
@@ -8,19 +8,19 @@ from typing import Any
 
 from ddpm_demo.config import DiffusionConfig, ModelConfig
 
-KEY = "ddpm_demo"  # of our JSON in the metadata of safetensors files
+KEY = "ddpm_demo"  # the key of our JSON in the metadata of safetensors files
 
 
 @dataclass(frozen=True)
 class Facts:
-    """All of a model but its weights.
+    """Everything about a model but its weights.
 
     Attributes:
-        name: as in `Checkpoint`.
-        config: of the network.
-        diffusion: the process that it was trained for.
-        info: what the trainer says of it; see `Checkpoint`.
-        parameters: how many numbers the network has.
+        name: the model's name, as in `Checkpoint`.
+        config: the configuration of the network.
+        diffusion: the process that the network was trained for.
+        info: what the trainer wrote about it, as in `Checkpoint`.
+        parameters: how many parameters the network has.
     """
 
     name: str
@@ -31,12 +31,12 @@ class Facts:
 
     @property
     def classes(self) -> list[str]:
-        """Names of the classes that the network knows; none if it was trained without."""
+        """The names of the network's classes. The list is empty if it was trained without."""
         return list(self.info.get("classes", ())) if self.config.num_classes else []
 
 
 def name_of(source: str) -> str:
-    """A model's own name: of a path its last part; OWNER/NAME of the Hub stays whole."""
+    """A model's short name: the last part of a path, but the whole OWNER/NAME of a Hub repo."""
     path = PurePath(source)
     away = path.is_absolute() or source.startswith(("~", ".")) or len(path.parts) > 2
     return path.stem if away or path.suffix == ".safetensors" else source

@@ -1,7 +1,7 @@
-"""DDPMs on the Hub: what a repo would bring, its download, and what is here already.
+"""Finds and downloads DDPMs on the Hub.
 
-A repo holds a model as diffusers publishes them, or one that this program has saved or pushed.
-The cache is huggingface-hub's.
+A repo holds a model in diffusers' format, or one that this program has saved or pushed. Downloads
+go to huggingface-hub's own cache.
 """
 
 from __future__ import annotations
@@ -33,22 +33,22 @@ from ddpm_demo.models.diffusers_format import missing, read_configs, weight_file
 from ddpm_demo.models.listed import DATASETS as DATASETS
 from ddpm_demo.models.listed import LISTED as LISTED
 
-LIMIT_VARIABLE = "DDPM_DEMO_HUB_MB"  # of the environment
+LIMIT_VARIABLE = "DDPM_DEMO_HUB_MB"  # an environment variable
 CONFIGS = [INDEX, UNET, UNET_FLAT, SCHEDULER, SCHEDULER_FLAT]
-OURS = "model*.safetensors*"  # as `checkpoint.save_checkpoint` names its files
-SUFFIX = ".safetensors"  # of a file, which is no repo
+OURS = "model*.safetensors*"  # how `checkpoint.save_checkpoint` names its files
+SUFFIX = ".safetensors"  # a name that ends like this is a file, not a repo
 HERE = ("localhost", "127.0.0.1", "::1")
-LIBRARY = "ddpm_demo"  # what the card of a model of this program says
+LIBRARY = "ddpm_demo"  # the library that our model cards name
 
 
 @dataclass(frozen=True)
 class RepoInfo:
-    """What a repo would bring.
+    """What a download of a repo would bring.
 
     Attributes:
-        files: name and bytes of every file that would be downloaded.
-        licence: as the repo states it, or None.
-        downloads: in the last month.
+        files: the files that would be downloaded, with their sizes in bytes.
+        licence: the licence that the repo states, or None.
+        downloads: the number of downloads in the last month.
     """
 
     repo_id: str
@@ -66,7 +66,7 @@ class RepoInfo:
 
 
 def _where(repo_id: str) -> str:
-    """Whether a repo that can't be had is on this disk in part."""
+    """Say if a part of a repo is on this disk. Used in messages about failed downloads."""
     folder = _snapshot(repo_id)
     if folder and (lacks := _lacking(folder)):
         return f"{repo_id} is only in part on this disk, without {', '.join(lacks)}"
@@ -74,15 +74,16 @@ def _where(repo_id: str) -> str:
 
 
 def _unreachable(error: Exception) -> bool:
-    """Whether there is no connection to the Hub, or no answer in time.
+    """True if there is no connection to the Hub, or no answer in time.
 
-    By name, as it is a class of httpx or of httpx2, by the Hub's version.
+    The error's class is compared by name: depending on the version of huggingface-hub, it belongs
+    to httpx or httpx2.
     """
     return any(kind.__name__ == "TransportError" for kind in type(error).__mro__)
 
 
 def _ask_a_stand_in_directly() -> None:
-    """A server in the Hub's place on this machine (HF_ENDPOINT) is asked without a proxy."""
+    """Use no proxy for a server on this machine that stands in for the Hub (HF_ENDPOINT)."""
     host, proxies = urlsplit(constants.ENDPOINT).hostname or "", getproxies_environment()
     told = proxies.pop("no", "")
     names = [name.strip() for name in told.split(",") if name.strip()]
@@ -92,7 +93,7 @@ def _ask_a_stand_in_directly() -> None:
 
 @contextmanager
 def sentences(repo_id: str) -> Iterator[None]:
-    """Say in one sentence what the Hub answers at length."""
+    """Turn the Hub's long errors into a `CheckpointError` of one sentence."""
     _ask_a_stand_in_directly()
     try:
         yield
@@ -114,7 +115,7 @@ def sentences(repo_id: str) -> Iterator[None]:
         raise CheckpointError(
             f"{_where(repo_id)}, and HF_HUB_OFFLINE forbids to ask the Hub for it."
         ) from None
-    except Exception as error:  # httpx's or httpx2's errors by the Hub's version, a full disk
+    except Exception as error:  # errors of httpx or httpx2, a full disk, and others
         if _unreachable(error):
             raise CheckpointError(
                 f"{_where(repo_id)}, and the Hub can't be reached: is there a network?"
@@ -124,11 +125,11 @@ def sentences(repo_id: str) -> Iterator[None]:
 
 
 def describe(repo_id: str) -> RepoInfo:
-    """Ask the Hub what a repo would bring.
+    """Ask the Hub what a download of a repo would bring.
 
     Raises:
-        CheckpointError: no such repo, no access to it, no Hub, or neither a UNet2DModel's weights
-            nor a model of this program in it.
+        CheckpointError: there is no such repo, no access to it, or no connection to the Hub. Or the
+            repo has neither a UNet2DModel's weights nor a model of this program.
     """
     with sentences(repo_id):
         info = HfApi().model_info(repo_id, files_metadata=True, timeout=10)
@@ -150,12 +151,12 @@ def describe(repo_id: str) -> RepoInfo:
 
 
 def _snapshot(repo_id: str) -> Path | None:
-    """The folder of a repo in the cache, whatever is in it."""
+    """The folder of a repo in the cache, even if files are missing. None if there is no folder."""
     try:
         found = snapshot_download(repo_id, allow_patterns=CONFIGS, local_files_only=True)
     except (OSError, HFValidationError):
         return None
-    except RuntimeError:  # of pathlib
+    except RuntimeError:  # pathlib found no home folder
         raise CheckpointError(
             "No home folder is known, so there is no place for downloads: name one (HF_HOME)."
         ) from None
@@ -163,7 +164,7 @@ def _snapshot(repo_id: str) -> Path | None:
 
 
 def _lacking(folder: Path) -> list[str]:
-    """What a folder needs to be a whole model, of either kind."""
+    """The files that a folder lacks to be a whole model, in our format or diffusers'."""
     try:
         ours = model_files(folder)
     except CheckpointError:
@@ -172,16 +173,16 @@ def _lacking(folder: Path) -> list[str]:
 
 
 def cached(repo_id: str) -> Path | None:
-    """The folder of a repo that is whole on this disk, without asking the Hub."""
+    """The folder of a repo if all of it is on this disk, or None. The Hub is not asked."""
     folder = _snapshot(repo_id)
     return folder if folder and not _lacking(folder) else None
 
 
 def limit() -> float:
-    """Bytes that a download may have: 2 GB, or as many MB as the environment's DDPM_DEMO_HUB_MB.
+    """The most bytes of a download: 2 GB, or the MB in the environment variable DDPM_DEMO_HUB_MB.
 
     Raises:
-        CheckpointError: that is no number.
+        CheckpointError: the variable is not a number.
     """
     words = os.environ.get(LIMIT_VARIABLE, "2000")
     try:
@@ -203,18 +204,19 @@ class Silent(tqdm):  # type: ignore[type-arg]  # not subscriptable when run
 def download(
     repo_id: str, *, most: float | None = None, tqdm_class: type[tqdm[Any]] | None = None
 ) -> Path:
-    """The folder of a repo in the Hub's cache: configurations and one format of weights.
+    """Download a repo to the Hub's cache, if it isn't there yet, and return its folder.
 
-    A repo that is whole on this disk is not asked for again; of another, only what is missing is
-    downloaded. The configurations come first, so a model that can't be used costs a few kilobytes.
+    Only the configurations and one format of weights are downloaded, and only the files that are
+    missing. The configurations come first, so a model that can't be used costs a few kilobytes. If
+    the whole repo is on this disk, the Hub is not asked.
 
     Args:
-        most: bytes; of a repo with more, nothing is downloaded. By default `limit()`.
-        tqdm_class: makes the progress bars of the weights, two in bytes (unit "B") and one in
-            files; the Hub's own by default. They are updated from other threads.
+        most: the most bytes; a larger repo is not downloaded. By default `limit()`.
+        tqdm_class: makes the progress bars for the weights, two that count bytes (unit "B") and one
+            that counts files. Other threads update them. By default the Hub's own.
 
     Raises:
-        CheckpointError: it isn't there, can't be used, is too big, or the way to it broke off.
+        CheckpointError: the repo isn't there, can't be used or is too big, or the download failed.
     """
     if folder := cached(repo_id):
         return folder
@@ -243,5 +245,5 @@ def download(
 
 
 def is_repo(source: str) -> bool:
-    """Whether it could be the name of a repo; such a name can also be that of a folder."""
+    """True if `source` could be the name of a repo. It could still be the name of a folder."""
     return bool(re.fullmatch(r"\w[\w.-]*/\w[\w.-]*", source)) and not source.endswith(SUFFIX)

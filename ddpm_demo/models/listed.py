@@ -1,4 +1,4 @@
-"""Repos of the Hub that the app and the command line offer; the page is built from them."""
+"""The Hub's repos that the app and the command line offer."""
 
 LISTED = {
     "google/ddpm-cifar10-32": "CIFAR-10, ten classes of small photos, 32 × 32, 143 MB",
@@ -8,4 +8,4 @@ LISTED = {
     "google/ddpm-bedroom-256": "LSUN, bedrooms, 256 × 256, 455 MB",
     "google/ddpm-cat-256": "LSUN, cats, 256 × 256, 455 MB",
 }
-DATASETS = {"google/ddpm-cifar10-32": "cifar10"}  # of the listed: data that there is a judge for
+DATASETS = {"google/ddpm-cifar10-32": "cifar10"}  # listed repos whose data set has a classifier

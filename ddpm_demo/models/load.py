@@ -1,4 +1,4 @@
-"""The one door to models: a shipped model's name, a file, a folder, or a repo of the Hub."""
+"""Loads a model from anywhere: a shipped model's name, a file, a folder, or a repo of the Hub."""
 
 from __future__ import annotations
 
@@ -17,15 +17,15 @@ from ddpm_demo.models.zoo import available, how_to_get_models, models_folder
 
 
 def load_checkpoint(source: str | Path, device: str | torch.device = "cpu") -> Checkpoint:
-    """Rebuild a network, in eval mode.
+    """Load a model and rebuild its network, in eval mode.
 
     Args:
-        source: the name of a shipped model; a file or folder of ours; a folder as diffusers writes
-            them; `owner/name` of a repo of the Hub, which is downloaded unless it is on the disk;
-            or exact:mnist:N (see `exact`). The first of these that fits counts.
+        source: the first of these that fits: the name of a shipped model; a file or folder of this
+            program; a folder in diffusers' format; exact:mnist:N (see `exact`); or `owner/name` of
+            a repo of the Hub, which is downloaded unless it is on this disk.
 
     Raises:
-        CheckpointError: it isn't there or can't be used; the message says why.
+        CheckpointError: the model isn't there or can't be used; the message says why.
     """
     name = str(source)
     path = expand(source)

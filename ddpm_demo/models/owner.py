@@ -1,4 +1,4 @@
-"""The models that one owner has on the Hub, as a folder of shipped models: `--models hub:OWNER`."""
+"""Uses the models of one owner on the Hub as the shipped models: `--models hub:OWNER`."""
 
 from __future__ import annotations
 
@@ -13,18 +13,19 @@ from ddpm_demo.models import hub
 from ddpm_demo.models.checkpoint import CheckpointError
 
 PREFIX = "hub:"
-MOST = 50  # models of an owner
+MOST = 50  # the most models of an owner
 
 
 @functools.cache
 def folder_of(owner: str) -> Path:
-    """A folder with the models that an owner has pushed with this program, by the repos' names.
+    """A folder with the models that an owner pushed with this program, one folder a repo.
 
-    What is on this disk already is not downloaded again. Without a way to the Hub, the folder has
-    what it got before.
+    Models that are already on this disk are not downloaded again. If the Hub can't be reached, the
+    folder has the models of last time.
 
     Raises:
-        CheckpointError: no such name, no model of theirs, or no way to one.
+        CheckpointError: the name is not valid, the owner has no such models, or the Hub can't be
+            reached and no model is on this disk.
     """
     if not re.fullmatch(r"[A-Za-z0-9][\w.-]{0,95}", owner, re.ASCII):
         raise CheckpointError(f"{owner!r} is not the name of an owner on the Hub.")
@@ -48,12 +49,12 @@ def folder_of(owner: str) -> Path:
 
 
 def _link(source: Path, target: Path) -> None:
-    """The files of a model in another folder: links to them, or copies where none can be made."""
+    """Link a model's files into another folder, or copy them if links aren't possible."""
     target.mkdir(parents=True, exist_ok=True)
     for old in target.glob(hub.OURS):
         old.unlink()
     for file in source.glob(hub.OURS):
         try:
             (target / file.name).symlink_to(file.resolve())
-        except OSError:  # Windows, without the right to
+        except OSError:  # on Windows, links need a special right
             shutil.copy(file, target / file.name)

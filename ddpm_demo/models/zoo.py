@@ -1,4 +1,4 @@
-"""The shipped models: where they are, and what their files say, read without torch."""
+"""The shipped models: where they are, and their facts, read without torch."""
 
 from __future__ import annotations
 
@@ -14,17 +14,18 @@ from ddpm_demo.config import DiffusionConfig, ModelConfig, from_dict
 from ddpm_demo.files import expand
 from ddpm_demo.models.facts import KEY, Facts
 
-VARIABLE = "DDPM_DEMO_MODELS"  # of the environment
+VARIABLE = "DDPM_DEMO_MODELS"  # an environment variable
 
 
 def models_folder() -> Path:
-    """Where the shipped models are: what DDPM_DEMO_MODELS says, or else `checkpoints/` beside the
-    code, or else, for an installed program, in the working folder.
+    """The folder of the shipped models. It need not exist.
 
-    It need not exist. With hub:OWNER it has what that owner has on the Hub.
+    The environment variable DDPM_DEMO_MODELS names it. Otherwise it is `checkpoints/` beside the
+    code, or, for an installed program, in the working folder. With hub:OWNER, it holds that owner's
+    models from the Hub.
 
     Raises:
-        CheckpointError: an owner's models can't be had.
+        CheckpointError: the owner's models can't be downloaded.
     """
     given = os.environ.get(VARIABLE, "")
     if given.startswith("hub:"):
@@ -43,7 +44,7 @@ def available() -> list[str]:
 
 
 def how_to_get_models() -> str:
-    """One sentence for somebody who has no shipped models."""
+    """Tell somebody without shipped models where to get some."""
     return (
         f"There are no shipped models in {models_folder()}: they are the folder `checkpoints` of "
         f"the project's repository, and --models, or {VARIABLE} in the environment, says where it "
@@ -53,7 +54,7 @@ def how_to_get_models() -> str:
 
 
 def facts(name: str) -> Facts:
-    """The facts of a shipped model, from the headers of its files.
+    """Read the facts of a shipped model from the headers of its files.
 
     Raises:
         OSError, ValueError: there is no such model, or its files are broken.
