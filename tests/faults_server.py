@@ -14,6 +14,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator, Sequence
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -64,6 +65,12 @@ class Server:
             )
         self._wait()
 
+    @cached_property
+    def config(self) -> dict[str, Any]:
+        """What a page is told."""
+        found: dict[str, Any] = httpx.get(f"{self.url}config", timeout=PATIENCE).json()
+        return found
+
     def _wait(self) -> None:
         """Until the page is up."""
         until = time.monotonic() + PATIENCE
@@ -113,6 +120,8 @@ class Tab:
         self.http = http or httpx.Client(base_url=url, timeout=PATIENCE, verify=False)
         self.session = secrets.token_hex(6)
         self.event: dict[str, Any] = {}  # of the last run
+        if config is None and http is None and isinstance(server, Server):
+            config = server.config  # which is the same for all
         self.config = config or self.http.get("config").json()
         self.parts = {part["id"]: part for part in self.config["components"]}
 

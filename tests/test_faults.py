@@ -95,7 +95,11 @@ def test_absurd_values_for_every_endpoint(clean: Server) -> None:
         return len(sets)
 
     page = Tab(clean)
-    endpoints = [e for e in page.config["dependencies"] if e["backend_fn"]]
+    calls = [e for e in page.config["dependencies"] if e["backend_fn"]]
+    one_of_each = {  # several events may call the same function with the same controls
+        (e["api_name"].rstrip("_0123456789"), *e["inputs"], None, *e["outputs"]): e for e in calls
+    }
+    endpoints = list(one_of_each.values())
     endpoints.sort(key=lambda e: -len(e["inputs"]))  # the longest first
     with ThreadPoolExecutor(3) as pool:
         assert sum(pool.map(ask, endpoints)) > 500
