@@ -3,6 +3,7 @@
 import json
 import re
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -157,6 +158,19 @@ def test_a_shipped_lesson_opens_what_there_is(links: Links, lesson: Lesson) -> N
             assert told["problems"] == ""
             assert told["page"]["lesson"] == {"lesson": lesson.name, "card": number}
             assert bool(told["run"]) == ("run=1" in query)
+
+
+def test_a_link_with_a_card_alone_sets_the_app_up_at_once(links: Links) -> None:
+    def told(query: str) -> dict[str, Any]:
+        said: dict[str, Any] = json.loads(links.opened(json.dumps({"link": query, "kept": {}}))[1])
+        return said
+
+    short = told("?lesson=find-the-bug&card=1&__theme=dark")
+    assert short["tab"] == "experiments"
+    assert "bug=short" in short["queries"]["experiments"]
+    assert told("?lesson=what-the-network-sees")["run"] == "go"
+    assert told("?lesson=find-the-bug&card=1&seed=3")["tab"] == "generate"  # whoever says more
+    assert told("")["tab"] == "generate"
 
 
 def test_the_example_of_the_docs_is_a_lesson(tmp_path: Path) -> None:

@@ -4,6 +4,8 @@ import os
 import shutil
 import subprocess
 import sys
+import sysconfig
+import venv
 import zipfile
 from pathlib import Path
 
@@ -43,13 +45,19 @@ def test_the_wheel_has_all_files_and_is_small(wheel: Path) -> None:
     assert ours <= names
 
 
-def test_the_installed_program_finds_models_or_says_how(wheel: Path, tmp_path: Path) -> None:
-    subprocess.run([*PIP, "install", "--no-deps", "--target", tmp_path, wheel], check=True)
-    env = {**os.environ, "PYTHONPATH": str(tmp_path)}
-    env.pop("DDPM_DEMO_MODELS", None)
+def test_the_command_of_a_fresh_environment_finds_models_or_says_how(
+    wheel: Path, tmp_path: Path
+) -> None:
+    place = tmp_path / "fresh"
+    venv.create(place, with_pip=False)  # its packages are those that run the tests
+    (site,) = place.glob("**/site-packages")
+    (site / "others.pth").write_text(sysconfig.get_path("purelib"))
+    python = place / ("Scripts" if os.name == "nt" else "bin") / "python"
+    subprocess.run([*PIP, "--python", python, "install", "--no-deps", wheel], check=True)
+    env = {k: v for k, v in os.environ.items() if k not in ("DDPM_DEMO_MODELS", "PYTHONPATH")}
 
     def run(*words: str, cwd: Path = tmp_path) -> str:
-        line = [sys.executable, "-c", "from ddpm_demo.cli import main; main()", *words]
+        line = [python.with_name("ddpm-demo"), *words]
         done = subprocess.run(line, env=env, cwd=cwd, capture_output=True, text=True, check=True)
         return done.stdout
 

@@ -62,7 +62,7 @@ def test_a_card_runs_an_experiment(browser: Any, serve: Callable[..., str]) -> N
     page.wait_for_function("location.search.includes('bug=short')")
     card.get_by_role("button", name="The last step adds noise").click()
     page.locator("#experiment-result img").first.wait_for()
-    assert len(loaded) == 3  # the bare link, what it stands for, and the answer
+    assert len(loaded) == 2  # the bare link, which sets up the card, and the answer
     expect(card).to_contain_text("differ in that alone", timeout=60_000)
     page.evaluate("localStorage.clear()")
     page.close()

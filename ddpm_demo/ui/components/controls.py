@@ -170,7 +170,8 @@ class RunButtons:
         hidden = _update(visible="hidden")
         js = f"""() => {{
           const note = JSON.stringify({{note: "Starting…", at: Date.now()}});
-          document.getElementById({self.screen!r})?.scrollIntoView({{block: "nearest"}});
+          const screen = document.querySelector("body:not([data-lesson]) #{self.screen}");
+          screen?.scrollIntoView({{block: "nearest"}}); // a lesson shows its card, too
           setTimeout(() => document.getElementById({self.stop.elem_id!r})?.focus(), 100);
           return [{hidden}, {_update(**STOP)}, note{f", {hidden}" * len(hide)}];
         }}"""

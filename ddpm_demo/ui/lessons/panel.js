@@ -8,6 +8,7 @@ const KEY = "ddpm-lessons";
 const root = element.querySelector(".ddpm-lessons");
 const part = (name) => root.querySelector(`[data-part=${name}]`);
 const shown = { lesson: null, name: "", at: 0 };
+const above = matchMedia("(max-width: 999px)"); // the panel stands above the app, as in panel.css
 
 /** What has been answered: {lesson: {card: choice}}. */
 function answers() {
@@ -29,25 +30,15 @@ function remember(name, at, choice) {
 // --- the app ------------------------------------------------------------------------------------
 
 /** Load the page anew, set up as a link says, with this card open. */
-function open(query, replace = false) {
+function open(query) {
   const address = new URL(location.href);
   const theme = address.searchParams.get("__theme"); // Gradio's own
   address.search = query;
   address.searchParams.set("lesson", shown.name);
   address.searchParams.set("card", shown.at + 1);
   if (theme) address.searchParams.set("__theme", theme);
-  if (replace) location.replace(address);
-  else location.assign(address);
+  location.assign(address);
 }
-
-/** Whether an address names a card, and nothing of the app. */
-function bare(search) {
-  const names = new URLSearchParams(search).keys();
-  return [...names].every((name) => ["lesson", "card", "__theme"].includes(name));
-}
-
-// As it was before the page wrote it anew, which may leave out for a moment what belongs to a tab.
-const arrived = { bare: location.search.includes("lesson=") && bare(location.search) };
 
 function cover(panes) {
   document.body.dataset.covered = panes.join(" ");
@@ -76,7 +67,7 @@ function list() {
       first.textContent = title;
       second.textContent = about;
       third.textContent = `${minutes} min${count ? ` · ${count} of ${cards} answered` : ""}`;
-      button.addEventListener("click", () => begin(name, 0, true));
+      button.addEventListener("click", () => begin(name));
       return item;
     }),
   );
@@ -88,20 +79,29 @@ function list() {
   globalThis.ddpmLinks?.set("lesson", { lesson: null, card: null });
 }
 
-/** Show a card of a lesson; `anew`: load the page as it sets it up. */
-async function begin(name, at, anew) {
+/** A lesson was chosen from the list. */
+async function begin(name) {
   const reply = await server.lesson(name).catch(() => null);
-  if (!reply?.cards) {
-    list();
-    part("title").textContent = reply?.error ?? "The server did not answer.";
-    return;
-  }
-  Object.assign(shown, { lesson: reply, name });
+  if (reply?.cards) {
+    take(name, reply);
+    turn(0);
+  } else part("title").textContent = reply?.error ?? "The server did not answer.";
+}
+
+/** The page's address names a card; if there is none of that name, the page's line says so. */
+async function arrive() {
+  const reply = await server.lesson(named).catch(() => null);
+  if (!reply?.cards) return;
+  take(named, reply);
+  appear(true);
+  show((Number(number) || 1) - 1);
+}
+
+function take(name, lesson) {
+  Object.assign(shown, { lesson, name });
   part("list").hidden = true;
   part("all").hidden = part("card").hidden = false;
-  part("title").textContent = reply.title;
-  if (anew) turn(at);
-  else show(at);
+  part("title").textContent = lesson.title;
 }
 
 async function turn(at) {
@@ -133,9 +133,16 @@ function show(at) {
   const before = room.on ? undefined : answers()[name]?.[shown.at];
   say(before);
   cover(before === undefined ? card.hide : []);
+  part("card").querySelector("h3").focus({ preventScroll: true });
+  look(before);
   globalThis.ddpmLinks?.set("lesson", { lesson: name, card: shown.at + 1 });
-  if (arrived.bare) open(card.open, true);
-  else room.turn();
+  room.turn();
+}
+
+/** On a phone: first the whole card, and after an answer what is said to it, above the pictures. */
+function look(choice) {
+  const seen = choice === undefined ? part("panel") : part("choices");
+  if (above.matches) seen.scrollIntoView({ block: "start" });
 }
 
 /** What is said to an answer; undefined: there is none. */
@@ -157,6 +164,7 @@ function answer(choice) {
   remember(shown.name, shown.at, choice);
   say(choice);
   cover([]);
+  look(choice);
   if (card.show) open(card.show);
 }
 
@@ -203,9 +211,5 @@ part("next").addEventListener("click", () => {
   if (shown.at < shown.lesson.cards.length - 1) turn(shown.at + 1);
   else list();
 });
-globalThis.ddpmLinks?.opened.then(({ page }) => {
-  const { lesson, card } = page.lesson ?? {};
-  if (!lesson) return;
-  appear(true);
-  begin(lesson, (card ?? 1) - 1, false);
-});
+const { lesson: named, card: number } = Object.fromEntries(new URLSearchParams(location.search));
+if (named) arrive(); // at once: the card stands there while the server sets up the app

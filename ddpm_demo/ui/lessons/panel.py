@@ -46,7 +46,14 @@ def build_lessons(links: Links) -> None:
         padding=False,
         elem_id="lessons",
     )
-    links.add(Part("lesson", ("lesson", "card"), lambda given: _read(lessons, given)))
+    links.add(
+        Part(
+            "lesson",
+            ("lesson", "card"),
+            lambda given: _read(lessons, given),
+            stands_for=lambda given: _preset(lessons, given),
+        )
+    )
 
 
 def _listed(lesson: Lesson) -> dict[str, Any]:
@@ -60,11 +67,29 @@ def _named(lessons: Mapping[str, Lesson], name: Any) -> Lesson:
     return lessons[name]
 
 
-def _read(lessons: Mapping[str, Lesson], given: dict[str, str]) -> Read:
+def _place(lessons: Mapping[str, Lesson], given: Mapping[str, str]) -> tuple[Lesson, int]:
+    """A lesson, and the number of its card.
+
+    Raises:
+        ValueError: there is no such lesson, or no such card.
+    """
+    lesson = _named(lessons, given.get("lesson", ""))
+    return lesson, whole("card", given.get("card", "1"), 1, len(lesson.cards))
+
+
+def _read(lessons: Mapping[str, Lesson], given: Mapping[str, str]) -> Read:
     """What a link says of the card that is open."""
     try:
-        lesson = _named(lessons, given.get("lesson", ""))
-        card = whole("card", given.get("card", "1"), 1, len(lesson.cards))
+        lesson, card = _place(lessons, given)
     except ValueError as error:
         return Read(problems=[str(error)])
     return Read(page={"lesson": lesson.name, "card": card})
+
+
+def _preset(lessons: Mapping[str, Lesson], given: Mapping[str, str]) -> str:
+    """How a card sets the app up; nothing, if there is no such card."""
+    try:
+        lesson, card = _place(lessons, given)
+    except ValueError:
+        return ""
+    return lesson.cards[card - 1].open

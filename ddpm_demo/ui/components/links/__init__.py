@@ -66,6 +66,7 @@ class Part:
         read: called with those that a link holds, at least one.
         controls: what `read` gives new values to.
         go: the id of the button that run=1 presses, if there is one.
+        stands_for: the query that a link means which has nothing but this part's names.
     """
 
     id: str
@@ -73,6 +74,7 @@ class Part:
     read: Callable[[dict[str, str]], Read]
     controls: Sequence[Any] = ()
     go: str = ""
+    stands_for: Callable[[dict[str, str]], str] | None = None
 
 
 def link_line() -> gr.HTML:
@@ -129,6 +131,7 @@ class Links:
         link, kept = _asked(asked)
         pairs, problems = parts(link)
         pairs = {key: value for key, value in pairs.items() if not key.startswith("__")}
+        pairs |= self._meant(pairs)
         tab, run = pairs.pop("tab", self.first), pairs.pop("run", "")
         if tab not in self.tabs:
             problems.append(f"There is no tab {shortened(tab)!r}.")
@@ -146,6 +149,13 @@ class Links:
         known = {name for part in read for name in part.names}
         problems += [f"Nothing is called {shortened(k)!r}." for k in pairs if k not in known]
         return tab, given, problems, run == "1" and bool(here and here.go)
+
+    def _meant(self, pairs: dict[str, str]) -> dict[str, str]:
+        """What a short link stands for, such as one that has the card of a lesson alone."""
+        for part in self.parts:
+            if part.stands_for and pairs and pairs.keys() <= set(part.names):
+                return parts(part.stands_for(pairs))[0]
+        return {}
 
     def opened(self, asked: Any) -> list[Any]:
         """For a new page: the tab, a message to the page, and the values of all controls."""
