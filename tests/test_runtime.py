@@ -141,6 +141,8 @@ def test_on_zerogpu_only_its_processes_have_the_gpu(monkeypatch: pytest.MonkeyPa
     assert loaded == ["cpu", "cuda"]
 
 
-def test_the_queue_has_the_pause_that_the_app_sets() -> None:
+def test_the_queue_has_what_the_app_sets() -> None:
     """It is Gradio's own affair: a release that renames it would ignore what the app sets."""
-    assert gr.Blocks().queue()._queue.sleep_when_free > 0
+    queue = gr.Blocks()._queue
+    assert queue.sleep_when_free > 0
+    assert queue.max_size is None

@@ -133,9 +133,9 @@ def build_app(tabs: Sequence[TabRow] = TABS) -> gr.Blocks:
         shared.links.connect(all_tabs, line)
         if shared.choice:
             add_endpoints()
-    # ZeroGPU would allow only one waiting visitor without a `max_size`.
-    page.queue(max_size=settings.WAITING, api_open=False)
-    # By default the queue looks a thousand times a second whether somebody has come, each time at
-    # the expense of a network.
+    # `page.queue` would make all routes once more. ZeroGPU would allow only one waiting visitor
+    # without a `max_size`. By default the queue looks a thousand times a second whether somebody
+    # has come, each time at the expense of a network.
+    page.api_open, page._queue.max_size = False, settings.WAITING
     page._queue.sleep_when_free = 0.01
     return page
