@@ -16,7 +16,7 @@ INSTALL := $(PY) -m pip install --disable-pip-version-check
 help:
 	@echo "make demo     start the app on http://$(HOST):$(PORT)   (HOST=, PORT=, ARGS=\"--share\")"
 	@echo "make test     run all tests                       (ARGS=\"-k schedule\", WORKERS=0: in one process)"
-	@echo "make browsers open, run, scrub and save in Firefox, where there is one"
+	@echo "make browsers open, run, scrub and save in Firefox and WebKit, where they are"
 	@echo "make lint     check style, the size of functions and who imports whom"
 	@echo "make types    check types with mypy"
 	@echo "make docs     build docs/ into site/"
