@@ -1,7 +1,7 @@
 """Training data: whole data sets as uint8 tensors in memory.
 
-`DATASETS` has a row for each named one; a new row is seen by the command line, the app, the cards
-and `evaluate`. Pictures of one's own come from a folder, by `folder:PATH`. Torch is imported where
+`DATASETS` has a row for each named data set. The command line, the app, the cards and `evaluate`
+offer every row. `folder:PATH` names a folder with your own pictures. Torch is imported only where
 it is needed, so that help is instant.
 """
 
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 FOLDER = "folder:"
-VARIABLE = "DDPM_DEMO_DATA"  # of the environment: where the data sets are
+VARIABLE = "DDPM_DEMO_DATA"  # an environment variable: the folder of the data sets
 
 
 @dataclass(frozen=True)
@@ -36,14 +36,13 @@ class DataSet:
     """A row of `DATASETS`.
 
     Attributes:
-        load: gets the folder of all data sets and whether the training split is wanted; returns
-            the pictures at their own size. What goes wrong is an OSError, RuntimeError or
-            ValueError.
-        size, channels: of its pictures.
-        about: who made it, its licence, how many pictures: for the cards.
-        things, thing: what its pictures show, all and one of them, in words.
-        judge: `widths`, `dim` and `epochs` of the classifier that is trained on it, if one is.
-        archives: the pattern of what is downloaded, below the folder, and its bytes, if known.
+        load: takes the folder of all data sets, and True for the training split. Returns the
+            pictures at their own size. May raise OSError, RuntimeError or ValueError.
+        size, channels: the size and channels of its pictures.
+        about: who made it, its licence, and how many pictures it has, for the cards.
+        things, thing: words for all its pictures, and for one of them.
+        judge: `widths`, `dim` and `epochs` of its classifier, if it has one.
+        archives: the pattern of the downloaded files in the folder, and their bytes, if known.
     """
 
     load: Callable[[Path, bool], Images]
@@ -57,14 +56,14 @@ class DataSet:
 
 
 def _torchvision(kind: str, flip: bool, folder: Path, train: bool) -> Images:
-    """One of torchvision's classes, downloaded on first use."""
+    """Load one of torchvision's data sets, and download it on first use."""
     import torch
     from torchvision import datasets
 
     cls = getattr(datasets, kind)
     try:
         found = cls(folder, train=train, download=False)
-    except RuntimeError:  # not there yet
+    except RuntimeError:  # it isn't on this disk yet
         found = cls(folder, train=train, download=True)
     pixels = torch.as_tensor(found.data)
     pixels = pixels[:, None] if pixels.ndim == 3 else pixels.permute(0, 3, 1, 2)
@@ -108,26 +107,26 @@ DATASETS: dict[str, DataSet] = {
 
 
 def is_folder(dataset: str) -> bool:
-    """Whether the words name a folder of pictures, not a row of `DATASETS`."""
+    """True if the name is folder:PATH, not a row of `DATASETS`."""
     return dataset.startswith(FOLDER)
 
 
 def known(dataset: object) -> bool:
-    """Whether there can be such data."""
+    """True if the name is a row of `DATASETS` or folder:PATH."""
     return isinstance(dataset, str) and (dataset in DATASETS or is_folder(dataset))
 
 
 def named(extra: str = f"{FOLDER}PATH") -> str:
-    """The data sets that there are, for help and messages."""
+    """The names of all data sets, for help and messages."""
     return ", ".join([*DATASETS, *[extra] * bool(extra)])
 
 
 def shown(dataset: str) -> str:
-    """What may leave this machine of a data set's words: a folder's own name, not where it lies."""
+    """The name of a data set to publish. It has a folder's own name, but not its path."""
     if not is_folder(dataset):
         return dataset
     path = Path(dataset.removeprefix(FOLDER).strip())
-    with contextlib.suppress(ValueError):  # its own name can be told all the same
+    with contextlib.suppress(ValueError):  # if it can't be expanded, its name is still known
         path = expand(path)
     return FOLDER + (path.name or path.resolve().name)
 
@@ -136,24 +135,24 @@ def place_of(dataset: str) -> Path:
     """The folder that folder:PATH names.
 
     Raises:
-        DataError: it names none.
+        DataError: the path is empty.
     """
     place = dataset.removeprefix(FOLDER).strip()
-    if not place:  # else it would be the working folder
+    if not place:  # an empty path would mean the working folder
         raise DataError(f"{dataset!r} names no folder; one that does is {FOLDER}photos.")
     return expand(place)
 
 
 def state(dataset: str) -> str:
-    """Changes when a folder's files do: what was read of it before is then no longer true."""
+    """A text that changes when a folder's files change, so that it must be read again."""
     return folder_state(place_of(dataset)) if is_folder(dataset) else ""
 
 
 def data_dir() -> Path:
-    """Where the data sets are, or are downloaded to.
+    """The folder where the data sets are, or are downloaded to.
 
     Raises:
-        ValueError: the user has no home folder, and the environment names no other.
+        ValueError: the user has no home folder, and the environment names no other folder.
     """
     if given := os.environ.get(VARIABLE):
         return expand(given)
@@ -169,20 +168,21 @@ def load(
     channels: int | None = None,
     progress: Callable[[list[Path]], Iterable[Path]] = iter,
 ) -> Images:
-    """A data set by name, as in `DATASETS`, or folder:PATH.
+    """Load a data set: a row of `DATASETS`, or folder:PATH.
 
-    The named ones are downloaded on first use. A folder holds pictures at any depth, cut square and
-    resized to `size`; about every 20th of them, chosen by a hash of its path below the folder, is
-    held out from training.
+    A named data set is downloaded on first use. For a folder, all pictures at any depth are cut
+    square and resized to `size`. About one in 20 is held out from training; a hash of its path
+    below the folder decides which.
 
     Args:
-        folder: where the named ones are; None: `data_dir()`.
+        folder: the folder of the named data sets; `data_dir()` by default.
+        train: True for the training pictures, False for those held out.
         size: pixels a side; None keeps the data set's own (32 for folders).
         channels: 1 or 3; None keeps the data set's own (3 for folders).
-        progress: wraps the files of a folder while they are read, as `tqdm` does.
+        progress: wraps the list of a folder's files while they are read, as `tqdm` does.
 
     Raises:
-        DataError: unknown name, no data and no network, or no readable picture to train on.
+        DataError: the name is unknown, the data can't be downloaded, or no picture can be read.
     """
     if size is not None:
         number("size", size, 8, 1024, whole=True)
@@ -206,7 +206,7 @@ def load(
 
 
 def arrived(dataset: str, folder: Path | None = None) -> tuple[int, int]:
-    """Bytes of a named data set's archives that are on the disk so far, and all that will be."""
+    """How many bytes of a data set's archives are on this disk, and how many there will be."""
     row = DATASETS.get(dataset)
     if row is None or row.archives is None:
         return 0, 0
@@ -214,13 +214,13 @@ def arrived(dataset: str, folder: Path | None = None) -> tuple[int, int]:
     try:
         folder = data_dir() if folder is None else expand(folder)
         come = sum(p.stat().st_size for p in folder.glob(pattern))
-    except (OSError, ValueError):  # one was renamed or deleted in between; or there is no home
+    except (OSError, ValueError):  # a file has just gone, or there is no home folder
         come = 0
     return min(come, size), size
 
 
 def frame_of(size: int, larger: int) -> int:
-    """Pixels of the black frame that makes digits larger without a blur; 0: none does."""
+    """The width of a black frame that enlarges 28 x 28 pictures without a blur; 0 if none fits."""
     border = larger - size
     return border // 2 if size == 28 and 0 < border <= 8 and border % 2 == 0 else 0
 
@@ -244,9 +244,9 @@ def fitted(pixels: Tensor, size: int | None, channels: int | None) -> Tensor:
 
 @contextlib.contextmanager
 def _alone_in(folder: Path) -> Iterator[None]:
-    """So that of several processes one downloads, and the others wait for it."""
+    """Let one process download while others wait for it."""
     with contextlib.ExitStack() as stack:
-        with contextlib.suppress(OSError):  # where nobody can write, nobody downloads
+        with contextlib.suppress(OSError):  # in a read-only folder, nobody downloads
             folder.mkdir(parents=True, exist_ok=True)
             stack.enter_context(FileLock(folder / ".lock"))
         yield

@@ -1,4 +1,4 @@
-"""Pictures out of a folder: which files they are, and which of them are held out."""
+"""Reads the pictures of a folder, and decides which are held out."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from pathlib import Path
 
 from ddpm_demo.data.images import NO_LABEL, DataError, Images
 
-SMALL = 40  # a folder of fewer pictures holds none out: then the training pictures are all there is
-OTHERS = 50_000  # files that are no pictures, after which a folder has shown that it holds a few
+SMALL = 40  # a folder with fewer pictures holds none out; it uses all of them for both splits
+OTHERS = 50_000  # after this many other files, a folder with hardly any pictures is refused
 
 
 def held_out(path: Path, root: Path) -> bool:
-    """One in twenty, by the path below the root: wherever the root lies, and on any system."""
+    """True for one picture in twenty. It depends only on the path below the root, on any system."""
     name = unicodedata.normalize("NFC", path.relative_to(root).as_posix())
     return hashlib.sha1(name.encode(errors="surrogateescape")).digest()[0] * 20 < 256
 
@@ -30,14 +30,13 @@ def _require_pictures(root: Path, found: int, others: int) -> None:
 
 
 def _files(root: Path) -> tuple[list[Path], list[str]]:
-    """The pictures below a folder, each once, in the order of their paths; and what is left out.
+    """Find the pictures below a folder, each once, sorted by path; and say what was left out.
 
-    Links are followed after everything else, so that what lies below the root itself keeps its own
-    path. A folder or file that was seen before is not taken again, and a link to a folder above the
-    root is not followed, so there are no loops.
+    Links are followed last, so that files below the root keep their own paths. A file or folder
+    counts only once, and links to folders above the root are not followed. So there are no loops.
 
     Raises:
-        DataError: nearly all of its files are no pictures: it is a whole disk, or a home folder.
+        DataError: nearly all files are not pictures, as on a whole disk or in a home folder.
     """
     from ddpm_demo.media.open import suffixes
 
@@ -65,7 +64,7 @@ def _files(root: Path) -> tuple[list[Path], list[str]]:
             else:
                 others[path.suffix.lower() or "without a suffix"] += 1
                 _require_pictures(root, len(found), others.total())
-        except OSError as error:  # a link that leads nowhere, a folder that is not ours
+        except OSError as error:  # a broken link, or a folder that we may not read
             lost.append(f"{path}: {error.strerror or error}")
     if others:
         kinds = ", ".join(f"{n:,} {kind}" for kind, n in others.most_common(8))
@@ -76,10 +75,10 @@ def _files(root: Path) -> tuple[list[Path], list[str]]:
 
 
 def folder_state(root: Path) -> str:
-    """A hash of names, sizes and times of the pictures below a folder, which are not read."""
+    """A hash of the names, sizes and times of a folder's pictures. It doesn't read the pictures."""
     found = hashlib.sha1()
     for path in _files(root)[0]:
-        with contextlib.suppress(OSError):  # deleted in between
+        with contextlib.suppress(OSError):  # it has just been deleted
             about = path.stat()
             found.update(repr((str(path), about.st_size, about.st_mtime_ns)).encode())
     return found.hexdigest()
@@ -92,7 +91,7 @@ def read_folder(
     channels: int,
     progress: Callable[[list[Path]], Iterable[Path]],
 ) -> Images:
-    """The pictures below `root`, as `load` says."""
+    """Read the pictures below `root`, as `data.load` says."""
     import numpy as np
     import torch
 
@@ -115,7 +114,7 @@ def read_folder(
             skipped.append(f"{path}: {error}")
         else:
             pictures.append(np.asarray(image))
-    if not pictures and train:  # that none is held out may just happen
+    if not pictures and train:  # by chance, there may be no held-out pictures
         found = f"none of its {len(files)} pictures can be read" if files else "it has none"
         found += f" ({'; '.join(skipped)})" * (bool(skipped) and not files)
         raise DataError(f"{root} should hold pictures, such as jpg, png or webp, but {found}.")

@@ -12,12 +12,12 @@ if TYPE_CHECKING:
     import torch
     from torch import Tensor
 
-RESIDENT = 0.25  # share of a GPU's memory that pictures may live in
+RESIDENT = 0.25  # the share of a GPU's memory that pictures may take
 NO_LABEL = -1
 
 
 class DataError(ValueError):
-    """The data can't be had; the message is one sentence that says why and what to do."""
+    """The data can't be loaded. The message is one sentence that says why and what to do."""
 
 
 @dataclass(frozen=True)
@@ -26,10 +26,10 @@ class Images:
 
     Attributes:
         pixels: (N, C, H, W) uint8.
-        labels: (N,) int64, indices into `classes`; `NO_LABEL` where a picture has none.
-        classes: their names, or none.
-        flip: whether a mirrored picture is still one of the data set.
-        skipped: what was left out, with the reason, a sentence each.
+        labels: (N,) int64 indices into `classes`; `NO_LABEL` for a picture without a class.
+        classes: the names of the classes, or none.
+        flip: True if a mirrored picture could belong to the data set.
+        skipped: a sentence about each file that was left out, with the reason.
     """
 
     pixels: Tensor
@@ -42,11 +42,11 @@ class Images:
         return len(self.pixels)
 
     def batch(self, index: Tensor) -> Tensor:
-        """(len(index), C, H, W) float32 in [-1, 1]."""
+        """The pictures with these indices, as (len(index), C, H, W) float32 in [-1, 1]."""
         return self.pixels[index].float() / 127.5 - 1
 
     def on(self, device: torch.device) -> Images:
-        """The same with the pixels on a GPU, if it has the room; batches then come from there."""
+        """Move the pixels to a GPU, if it has room for them. `batch` then works on the GPU."""
         import torch
 
         if device.type != "cuda":
@@ -57,17 +57,18 @@ class Images:
         return replace(self, pixels=self.pixels.to(device)) if fits else self
 
     def take(self, index: Tensor) -> Images:
-        """The pictures at these places, in their order."""
+        """The pictures with these indices, in this order."""
         return replace(self, pixels=self.pixels[index], labels=self.labels[index])
 
     def part(self, words: str) -> Tensor:
-        """The places of so many pictures: "100" are the first 100, "100:200" those after them.
+        """The indices of a part of the pictures: "100" is the first 100, "100:200" the next 100.
 
-        The order goes from class to class, and takes the next picture of each: a part has about as
-        many of each class, and parts that don't overlap share no picture.
+        The order takes the first picture of each class, then the second of each, and so on. So a
+        part has about equally many pictures of each class. Parts that don't overlap share no
+        pictures.
 
         Raises:
-            ValueError: the words name no such part.
+            ValueError: the words are not such a part.
         """
         import torch
 
@@ -76,7 +77,7 @@ class Images:
         start, stop = (int(first or 0), int(last)) if ok else (0, 0)
         allowed = f"a number from 1 to {len(self):,}, or FROM:TO"
         require(start < stop <= len(self), "pictures", words, allowed)
-        turn = torch.empty_like(self.labels)  # how many of its class come before it
+        turn = torch.empty_like(self.labels)  # how many pictures of its class come before it
         for label in self.labels.unique():
             mine = (self.labels == label).nonzero()[:, 0]
             turn[mine] = torch.arange(len(mine))
@@ -84,7 +85,7 @@ class Images:
         return order.argsort(stable=True)[start:stop]
 
     def digests(self) -> Tensor:
-        """(N,) int64: a hash of each picture and its label; its name and place do not count."""
+        """(N,) int64 hashes of each picture with its label. Its name and index don't count."""
         import numpy as np
         import torch
 

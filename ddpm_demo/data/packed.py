@@ -1,8 +1,8 @@
-"""MNIST in one file beside this module, so that it needs no network.
+"""MNIST in one file beside this module, so that no network is needed.
 
-`mnist.xz` has all 70,000 pictures of MNIST (LeCun, Cortes & Burges 1998, commonly taken to be
-CC BY-SA 3.0) without loss, first the 60,000 to train on, and then their labels, a byte each. It was
-written from the original files by `python -m ddpm_demo.data.packed --data-dir FOLDER`.
+`mnist.xz` holds all 70,000 pictures of MNIST (LeCun, Cortes & Burges 1998, commonly taken to be
+CC BY-SA 3.0) without loss. The 60,000 training pictures come first, and the labels come last, one
+byte each. `python -m ddpm_demo.data.packed --data-dir FOLDER` wrote it from the original files.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ FILE = Path(__file__).with_name("mnist.xz")
 TRAIN, TEST, SIDE = 60_000, 10_000, 28
 DIGITS = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
 CLASSES = tuple(f"{k} - {name}" for k, name in enumerate(DIGITS))
-# More bits of what came before tell the next byte better here than elsewhere.
+# For these pictures, a larger lc (bits of the last byte that predict the next) packs better.
 FILTERS = [{"id": lzma.FILTER_LZMA2, "preset": 6, "lc": 4, "lp": 0, "pb": 0, "dict_size": 1 << 26}]
 
 
@@ -34,10 +34,10 @@ def _unpacked() -> np.ndarray:
 
 
 def mnist(train: bool = True) -> Images:
-    """The pictures of one split, 28 x 28, and their labels.
+    """Read the pictures of one split, 28 x 28, and their labels.
 
     Raises:
-        OSError: the file is not there.
+        OSError: the file is missing.
     """
     import torch
 

@@ -1,12 +1,12 @@
 """How many bits a model needs to store a picture: the variational bound of Ho et al. 2020, eq. 5.
 
-    L = L_T + sum over t = 2..T of L_{t-1} + L_0, here in bits a dimension (bits/dim)
+    L = L_T + sum over t = 2..T of L_{t-1} + L_0, here in bits per dimension (bits/dim)
 
-L_T is the KL divergence of q(x_T | x_0) from N(0, I). L_{t-1} is that of the posterior
-q(x_{t-1} | x_t, x_0) (eq. 7) from the model's N(mu, sigma_t^2 I), whose mean is the posterior's
-with x0_hat in the place of x_0. L_0 is what it then takes to name one of the 256 levels of each
-pixel by a Gaussian cut into bins (eq. 13). A lossless coder with this model would write L bits for
-every number that a picture has.
+L_T is the KL divergence of q(x_T | x_0) from N(0, I). L_{t-1} is the KL divergence of the posterior
+q(x_{t-1} | x_t, x_0) (eq. 7) from the model's N(mu, sigma_t^2 I). The model's mean is the
+posterior's mean with x0_hat in place of x_0. L_0 is the cost to name one of the 256 levels of each
+pixel, with a Gaussian that is cut into bins (eq. 13). With this model, a lossless coder would write
+L bits for every number of a picture.
 """
 
 from __future__ import annotations
@@ -26,24 +26,24 @@ from ddpm_demo.diffusion.noise import Noise
 from ddpm_demo.diffusion.schedule import Schedule
 from ddpm_demo.models.checkpoint import Checkpoint
 
-BIN = 1 / 255  # half the distance of two of the 256 levels in [-1, 1]
+BIN = 1 / 255  # half the distance between neighbours of the 256 levels in [-1, 1]
 GOLDEN = (math.sqrt(5) - 1) / 2
 
 
 @dataclass(frozen=True)
 class Bound:
-    """The bound so far: means over the `n` pictures that are finished, NaN before any.
+    """The bound so far. Its numbers are means over the `n` finished pictures, NaN before the first.
 
-    Every term covers one t or, where fewer than T steps were asked for, a range of them.
+    With T steps, each term covers one t. With fewer steps, it covers a range of t.
 
     Attributes:
         n: pictures finished.
-        done: share of the work that is done, 0 to 1.
-        first, last: (K,) the t that each term covers, rising; the first is t = 1, that is L_0.
+        done: the share of the work that is done, 0 to 1.
+        first, last: (K,) the first and last t of each term, rising. The first term is t = 1, L_0.
         prior: L_T in bits/dim.
-        terms: (K,) bits/dim of L_{t-1}, summed over the t of each.
-        mse: (K,) squared error of x0_hat, in the units of x_0, a mean over the t of each.
-        error: standard error of the total over the pictures.
+        terms: (K,) bits/dim of L_{t-1}, summed over the t of each term.
+        mse: (K,) squared error of x0_hat, in the units of x_0, averaged over the t of each term.
+        error: the standard error of the total over the pictures.
     """
 
     n: int
@@ -62,7 +62,7 @@ class Bound:
 
     @property
     def per_t(self) -> Tensor:
-        """(K,) bits/dim of a single L_{t-1}, the mean over the t of each term."""
+        """(K,) bits/dim of a single L_{t-1}, averaged over the t of each term."""
         return self.terms / (self.last - self.first + 1)
 
     @property
@@ -70,19 +70,20 @@ class Bound:
         """Progressive lossy compression (Ho et al. 2020, section 4.3 and fig. 5).
 
         Returns:
-            Two (K + 1,) lists from t = T to 0: the bits/dim that a receiver has who knows x_t, and
-            how far off x0_hat is then, a root mean square on the scale of 0 to 255.
+            Two (K + 1,) lists from t = T to 0. The first has the bits/dim that a receiver needs to
+            know x_t. The second has the root mean square error of x0_hat at this t, on the scale of
+            0 to 255.
         """
         size = self.last - self.first + 1
         above = self.terms.flip(0).cumsum(0).flip(0) - self.terms
-        # A term covers several t: on average, half of the others come before the one at hand.
+        # A term covers several t. On average, half of the others come before a given one.
         rate = self.prior + above + self.per_t * (size - 1) / 2
         rmse = self.mse.sqrt() * 127.5
         total = torch.tensor([self.total], dtype=rate.dtype)
         return torch.cat([rate.flip(0), total]), torch.cat([rmse.flip(0), 0 * total])
 
     def as_dict(self) -> dict[str, Any]:
-        """For JSON."""
+        """The bound as a dictionary for JSON."""
         rate, rmse = self.curve
         return {
             "bits_per_dim": self.total,
@@ -103,11 +104,11 @@ class BoundConfig:
     """How the bound is computed.
 
     Attributes:
-        steps: calls of the network for each picture, 2 to T; None: every t.
-        variance: sigma_t^2 is "beta", or the posterior's "beta_tilde". That of L_0 is
-            beta_tilde_2 for both, as in the code of Ho et al.: beta_tilde_1 is 0.
-        batch_size: of the network; it mixes pictures and t as it likes.
-        seed: of noise and t. Picture k gets the same ones in whatever batch.
+        steps: calls of the network for each picture, 2 to T; None is every t.
+        variance: sigma_t^2 is "beta", or "beta_tilde", the variance of the posterior. For L_0, it
+            is beta_tilde_2 in both cases, as in the code of Ho et al., because beta_tilde_1 is 0.
+        batch_size: the batch of the network. It may mix pictures and t.
+        seed: the seed of noise and t. Picture k gets the same noise and t in any batch.
     """
 
     steps: int | None = None
@@ -122,7 +123,7 @@ class BoundConfig:
 
 
 def require_gaussian(checkpoint: Checkpoint) -> None:
-    """Raise `ValueError` for a model with other noise: the bound compares Gaussians."""
+    """Raise `ValueError` for a model with other noise, because the bound compares Gaussians."""
     noise = checkpoint.diffusion.noise
     allowed = "gaussian, as bits/dim compares Gaussians in closed form"
     require(noise == "gaussian", "noise of the model", noise, allowed)
@@ -136,13 +137,16 @@ def model_bound(
     bf16: bool = False,
     denoiser: Callable[..., Denoiser] = Denoiser,
 ) -> Iterator[Bound]:
-    """`bound` of a checkpoint, on its device. A model with classes is told none.
+    """The `bound` of a checkpoint, on its device. A model with classes gets the null class.
 
     Args:
-        denoiser: makes what the bound asks; `batching.BatchedDenoiser` shares passes with others.
+        x_0, config: as for `bound`.
+        bf16: run the network under bfloat16 autocast.
+        denoiser: makes the denoiser. `batching.BatchedDenoiser` shares its passes with other runs.
 
     Raises:
-        ValueError: also for noise that is not Gaussian, or pictures of another shape.
+        ValueError: the noise is not Gaussian, or the pictures have another shape than the model's;
+            or as for `bound`.
     """
     require_gaussian(checkpoint)
     model = checkpoint.model.config
@@ -160,17 +164,17 @@ def bound(
     *,
     device: torch.device | str = "cpu",
 ) -> Iterator[Bound]:
-    """The bound, picture by picture, yielded after every batch of the network.
+    """Compute the bound picture by picture, and yield it after every batch of the network.
 
-    With fewer `steps` than T, 1..T is cut into as many ranges, short at small t, where the terms
-    are large, and long at large ones. Each picture draws one t from each range and counts it for
-    all of them, which gives the right mean. L_0, t = 1, is always a range of its own.
+    With fewer `steps` than T, 1..T is cut into this many ranges. They are short at small t, where
+    the terms are large, and long at large t. Each picture draws one t from each range, and this t
+    counts for the whole range; the mean comes out right. L_0 at t = 1 always has its own range.
 
     Args:
         x_0: (N, C, H, W) pictures at the 256 levels of [-1, 1].
 
     Raises:
-        ValueError: a wrong argument, by the call itself.
+        ValueError: an argument is wrong. The call itself raises it, not the first step.
     """
     T = denoiser.schedule.T
     steps = T if config.steps is None else config.steps
@@ -187,7 +191,7 @@ def _walk(
     last = torch.tensor(schedule.timesteps(steps, "quadratic")[::-1])
     first = torch.cat([torch.ones(1).long(), last[:-1] + 1])
     offset = torch.rand(steps, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
-    sums = torch.zeros(2, steps, dtype=torch.float64)  # of the terms and the squared errors
+    sums = torch.zeros(2, steps, dtype=torch.float64)  # sums of the terms and the squared errors
     priors, totals = torch.empty(2, 0, dtype=torch.float64)
     done = 0
     group = max(1, batch_size // steps)  # pictures that are finished together
@@ -195,12 +199,12 @@ def _walk(
         x = x_0[start : start + group]
         item = torch.arange(len(x) * steps)
         picture, k = item // steps, item % steps
-        # Pictures walk through each range by the golden ratio: any number of them covers it evenly.
+        # From picture to picture, t moves by the golden ratio, which covers each range evenly.
         u = (offset[k] + (start + picture) * GOLDEN) % 1
         t = first[k] + (u * (last - first + 1)[k]).long()
         table = torch.empty(2, len(item), dtype=torch.float64)
         for part in item.split(batch_size):
-            # torch takes 32 bits of a seed: odd factors keep all items apart, and seeds unrelated
+            # torch uses 32 bits of a seed. Odd factors keep all items apart and seeds unrelated.
             seeds = [
                 (seed * 0x85EBCA6B + i * 0x9E3779B1) % 2**32
                 for i in (start * steps + part).tolist()
@@ -234,10 +238,10 @@ def _walk(
 def terms(
     schedule: Schedule, x_0: Tensor, x0_hat: Tensor, t: Tensor, variance: str
 ) -> tuple[Tensor, Tensor]:
-    """L_{t-1} in bits/dim, L_0 where t = 1, and the mean squared error of x0_hat; (B,) float64.
+    """L_{t-1} in bits/dim, or L_0 at t = 1, and the mean squared error of x0_hat; (B,) float64.
 
-    Both Gaussians of L_{t-1} have their means at a x_0 + b x_t (eq. 7), so the means differ by
-    a (x_0 - x0_hat), whatever x_t is.
+    The means of both Gaussians are a x_0 + b x_t (eq. 7), one of them with x0_hat. So they differ
+    by a (x_0 - x0_hat), and x_t doesn't matter.
     """
     x_0, x0_hat = x_0.cpu().double(), x0_hat.cpu().double()  # not every device has float64
     mse = (x_0 - x0_hat).square().flatten(1).mean(1)
@@ -262,10 +266,10 @@ def prior_bits(schedule: Schedule, x_0: Tensor) -> Tensor:
 
 
 def log_decoder(x_0: Tensor, mean: Tensor, sigma: float) -> Tensor:
-    """log p(x_0 | x_1), in nats, of each pixel: the mass of N(mean, sigma^2) in its bin (eq. 13).
+    """log p(x_0 | x_1) of each pixel, in nats: the mass of N(mean, sigma^2) in its bin (eq. 13).
 
-    The outermost bins reach to infinity. It is the difference of two tails, taken on the side where
-    they are small and from their logarithms, so that no mass is ever rounded to 0.
+    The outermost bins reach to infinity. The mass is the difference of two tails. It is computed
+    from their logarithms, on the side where they are small, so that it is never rounded to 0.
 
     Args:
         x_0: float64 pixels at the 256 levels of [-1, 1].

@@ -1,7 +1,7 @@
 """Small classifiers of MNIST, Fashion-MNIST and CIFAR-10 that judge samples.
 
-The network is a narrow ResNet-9. Its last layer but one is short, so a few hundred pictures are
-enough for the Fréchet distance in its features (see `frechet.py`). `fit_classifier.py` trains it.
+The network is a narrow ResNet-9. It has few features, so a few hundred pictures are enough for the
+Fréchet distance between them (see `frechet.py`). `fit_classifier.py` trains it.
 """
 
 from __future__ import annotations
@@ -32,13 +32,18 @@ VERSION = 1
 
 @dataclass(frozen=True)
 class ClassifierConfig:
-    """The network. `widths` are the channels of the stem and after each of the three halvings."""
+    """The shape of the network.
+
+    Attributes:
+        widths: the channels of the stem, and after each of the three halvings.
+        dim: the number of features.
+    """
 
     classes: tuple[str, ...]
     size: int = 28
     channels: int = 1
     widths: tuple[int, ...] = (32, 64, 128, 256)
-    dim: int = 64  # of the features
+    dim: int = 64
 
     def __post_init__(self) -> None:
         require(len(self.classes) > 1, "classes", self.classes, "2 or more names")
@@ -50,7 +55,7 @@ class ClassifierConfig:
 
 
 def _conv(c_in: int, c_out: int, kernel: int = 3, *, halve: bool = False) -> nn.Sequential:
-    pool = [nn.MaxPool2d(2)] * halve  # before the norm, which then has a quarter to do
+    pool = [nn.MaxPool2d(2)] * halve  # before the norm, which then has only a quarter of the work
     convolution = nn.Conv2d(c_in, c_out, kernel, padding=kernel // 2, bias=False)
     return nn.Sequential(convolution, *pool, nn.BatchNorm2d(c_out), nn.ReLU(inplace=True))
 
@@ -65,10 +70,10 @@ class _Residual(nn.Module):
 
 
 class Classifier(nn.Module):
-    """(B, C, H, W) pictures in [-1, 1] in, (B, classes) logits out.
+    """The network: from (B, C, H, W) pictures in [-1, 1] to (B, classes) logits.
 
     Attributes:
-        info: dataset, recipe and test results, as far as they are known.
+        info: dataset, recipe and test results, if they are known.
     """
 
     def __init__(self, config: ClassifierConfig, info: dict[str, Any] | None = None) -> None:
@@ -93,12 +98,12 @@ class Classifier(nn.Module):
         return self.head(self.features(x))
 
     def features(self, x: Tensor) -> Tensor:
-        """(B, dim): what the last layer decides by."""
+        """(B, dim) the input of the last layer."""
         return self.body(x.contiguous(memory_format=torch.channels_last))
 
     @property
     def name(self) -> str:
-        """The data set and a fingerprint of the weights: another training has another name."""
+        """The data set and a hash of the weights, so that each training has its own name."""
         digest = hashlib.sha256()
         for v in weights(self).values():
             digest.update(v.half().cpu().numpy().tobytes())
@@ -112,10 +117,10 @@ class Classifier(nn.Module):
     def extract(self, pixels: Tensor) -> tuple[Tensor, Tensor]:
         """(B, dim) features and (B, classes) logits of (B, C, H, W) uint8 pictures.
 
-        Digits in a black frame, as `data.fitted` makes them, are seen without it.
+        If digits have the black frame of `data.fitted`, it is removed first.
 
         Raises:
-            ValueError: pictures of a shape that it wasn't trained for.
+            ValueError: the classifier wasn't trained for pictures of this shape.
         """
         shape = (self.config.channels, self.config.size, self.config.size)
         if frame := data.frame_of(self.config.size, pixels.shape[-1]):
@@ -127,12 +132,12 @@ class Classifier(nn.Module):
 
 
 def weights(model: Classifier) -> dict[str, Tensor]:
-    """Its parameters and running statistics, without PyTorch's counters of batches."""
+    """The parameters and running statistics of a classifier, without PyTorch's batch counters."""
     return {k: v for k, v in model.state_dict().items() if v.is_floating_point()}
 
 
 def save_classifier(path: Path, model: Classifier) -> None:
-    """One safetensors file in half precision, with configuration and results in its metadata."""
+    """Write a safetensors file in half precision, with configuration and results as metadata."""
     about = {
         "version": VERSION,
         "classifier": dataclasses.asdict(model.config),
@@ -142,10 +147,10 @@ def save_classifier(path: Path, model: Classifier) -> None:
 
 
 def load_classifier(source: str | Path, device: torch.device | str = "cpu") -> Classifier:
-    """A shipped classifier by name, or one from a file, in eval mode.
+    """Load a shipped classifier by its name, or one from a file, in eval mode.
 
     Raises:
-        CheckpointError: it isn't there or can't be used; the message says why.
+        CheckpointError: the classifier isn't there or can't be used; the message says why.
     """
     shipped = {p.stem: p for p in (models_folder() / "classifiers").glob("*.safetensors")}
     path = shipped.get(str(source), Path(source))
@@ -169,10 +174,10 @@ def load_classifier(source: str | Path, device: torch.device | str = "cpu") -> C
 
 
 def judge_of(checkpoint: Checkpoint) -> Classifier:
-    """The shipped classifier of the data that a model was trained on.
+    """The shipped classifier for the data that a model was trained on.
 
     Raises:
-        ValueError: there is none, or the model's pictures are of another shape than its.
+        ValueError: there is none, or the model's pictures don't have the classifier's shape.
     """
     dataset, config = checkpoint.info.get("dataset"), checkpoint.model.config
     known = f"{data.named('')}, for which there is a classifier"

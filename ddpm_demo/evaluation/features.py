@@ -1,8 +1,9 @@
-"""What a network sees in pictures: features and logits, gathered into a `Summary`.
+"""Features and logits of pictures, and their statistics.
 
-An extractor turns pictures into features and logits: one of our classifiers (`classifier.py`), or
-Inception through torch-fidelity (`inception.py`). A `Summary` gathers them batch by batch, so that
-sampling and measuring can take turns and no set of pictures has to fit into memory.
+An extractor turns pictures into features and logits. It is one of our classifiers
+(`classifier.py`), or Inception through torch-fidelity (`inception.py`). A `Summary` gathers the
+statistics batch by batch. So sampling and measuring can take turns, and the pictures need not all
+fit into memory.
 """
 
 from __future__ import annotations
@@ -26,20 +27,20 @@ SURE = 0.9  # a probability above this counts as sure
 
 
 class MetricError(ValueError):
-    """A metric can't be computed; the message is one sentence that says why and what to do."""
+    """A metric can't be computed. The message is one sentence that says why and what to do."""
 
 
 class Extractor(Protocol):
-    """What turns pictures into features."""
+    """Turns pictures into features and logits."""
 
     @property
     def name(self) -> str:
-        """Tells its weights apart from all others: statistics are cached under it."""
+        """A name that differs for other weights. Statistics are cached under it."""
         ...
 
     @property
     def dim(self) -> int:
-        """Number of features."""
+        """The number of features."""
         ...
 
     def extract(self, pixels: Tensor) -> tuple[Tensor, Tensor]:
@@ -48,14 +49,14 @@ class Extractor(Protocol):
 
 
 class Summary:
-    """What an extractor saw in a set of pictures.
+    """The statistics of an extractor's features and logits for a set of pictures.
 
     Attributes:
-        n: pictures seen.
+        n: the number of pictures.
         mean, scatter: (D,) and (D, D) float64; the scatter is n - 1 times the covariance.
-        counts: (K,) pictures by their most likely class.
-        sure: pictures whose class has a probability above 0.9.
-        keep: how many pictures' features and logits are kept, for the metrics that need each.
+        counts: (K,) how often each class was the most likely one.
+        sure: how many pictures have a class with a probability above 0.9.
+        keep: for how many pictures all features and logits are kept. Some metrics need them.
     """
 
     def __init__(self, keep: int = 0) -> None:
@@ -66,7 +67,7 @@ class Summary:
         self.kept: list[tuple[Tensor, Tensor]] = []
 
     def add(self, features: Tensor, logits: Tensor) -> None:
-        """Take in (B, D) features and (B, K) logits."""
+        """Add (B, D) features and (B, K) logits."""
         x, said = features.cpu().double(), logits.cpu().double()
         mean = x.mean(0)
         best, which = said.softmax(1).max(1)
@@ -76,7 +77,7 @@ class Summary:
         self.merge(len(x), int((best > SURE).sum()), mean, (x - mean).T @ (x - mean), counts)
 
     def merge(self, n: int, sure: int, mean: Tensor, scatter: Tensor, counts: Tensor) -> None:
-        """Take in what is known of other pictures (Chan, Golub & LeVeque 1979, eq. 2.1)."""
+        """Add the statistics of other pictures (Chan, Golub & LeVeque 1979, eq. 2.1)."""
         gap = mean - self.mean
         self.scatter = self.scatter + scatter + gap.outer(gap) * (self.n * n / (self.n + n))
         self.mean = self.mean + gap * (n / (self.n + n))
@@ -86,24 +87,24 @@ class Summary:
 
     @property
     def covariance(self) -> Tensor:
-        """(D, D), without bias."""
+        """(D, D) the unbiased covariance of the features."""
         return self.scatter / (self.n - 1)
 
     @property
     def features(self) -> Tensor:
-        """(k, D) float32, of the pictures that were kept."""
+        """(k, D) float32 features of the kept pictures."""
         return torch.cat([torch.empty(0, *self.mean.shape), *(f for f, _ in self.kept)])
 
     @property
     def logits(self) -> Tensor:
-        """(k, K) float32, of the pictures that were kept."""
+        """(k, K) float32 logits of the kept pictures."""
         return torch.cat([torch.empty(0, *self.counts.shape), *(said for _, said in self.kept)])
 
 
 def summarise(
     extractor: Extractor, pixels: Tensor, *, keep: int = 0, batch_size: int = 200
 ) -> Iterator[Summary]:
-    """The summary of (N, C, H, W) uint8 pictures: the same object after every batch, growing."""
+    """Summarise (N, C, H, W) uint8 pictures. Yields the same growing summary after each batch."""
     summary = Summary(keep)
     for part in pixels.split(batch_size):
         summary.add(*extractor.extract(part))
@@ -119,12 +120,12 @@ def reference(
     cache: Path | None = None,
     batch_size: int = 200,
 ) -> Iterator[Summary]:
-    """As `summarise`, but from the second time on read from a file.
+    """Like `summarise`, but read the summary from a file if it was computed before.
 
     Args:
-        key: what the pictures are: data set, split and class. The file's name has it, along with
-            the extractor and a hash of the pixels, so that a folder may change.
-        cache: the folder of the files, or None. One that can't be written is done without.
+        key: data set, split and class of the pictures. The file's name has this key, the extractor
+            and a hash of the pixels, so that changed pictures are computed anew.
+        cache: the folder of the files. With None, or if it can't be written, no file is kept.
     """
     digest = hashlib.sha256(pixels.contiguous().numpy().data).hexdigest()[:16]
     words = [*key, f"{len(pixels)}", *([f"keep{keep}"] if keep else []), extractor.name, digest]
@@ -149,7 +150,7 @@ def _write(path: Path, summary: Summary) -> None:
 
 
 def _read(path: Path, keep: int) -> Summary | None:
-    """None where there is no file, or a broken one: it is then made again."""
+    """Read a summary. Returns None if the file is missing or broken; it is then made again."""
     summary = Summary(keep)
     try:
         with np.load(io.BytesIO(path.read_bytes())) as file:

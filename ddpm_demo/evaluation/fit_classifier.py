@@ -32,12 +32,12 @@ from ddpm_demo.files import expand, write_atomically
 from ddpm_demo.models.checkpoint import count_parameters
 from ddpm_demo.training.trainer import DivergedError, Shuffle, generator
 
-SHIFT = 2  # pixels that training pictures are moved by, at most, for every 16 of their size
+SHIFT = 2  # the most pixels to move training pictures by, for every 16 pixels of their size
 
 
 @dataclass(frozen=True)
 class Recipe:
-    """How it is trained: SGD with momentum, whose rate rises for a fifth of the run, then falls."""
+    """How to train: SGD with momentum. The rate rises for a fifth of the run, and then falls."""
 
     epochs: int = 10
     batch_size: int = 128
@@ -55,7 +55,7 @@ class Recipe:
 
 @dataclass(frozen=True)
 class Progress:
-    """A step of training: `loss` and `accuracy` are those of its batch, `rate` is images/s."""
+    """A step of training. `loss` and `accuracy` are for its batch; `rate` is in images/s."""
 
     step: int
     steps: int
@@ -65,7 +65,7 @@ class Progress:
 
 
 def augment(x: Tensor, shift: int, flip: bool, g: torch.Generator) -> Tensor:
-    """Each picture of (B, C, H, W) moved by up to `shift` pixels, and half of them mirrored."""
+    """Move each picture of (B, C, H, W) by up to `shift` pixels. If `flip`, mirror half of them."""
     n, _, h, w = x.shape
     dy, dx = torch.randint(0, 2 * shift + 1, (2, n, 1), generator=g)
     rows, columns = dy + torch.arange(h), dx + torch.arange(w)
@@ -77,7 +77,7 @@ def augment(x: Tensor, shift: int, flip: bool, g: torch.Generator) -> Tensor:
 
 
 def fit(model: Classifier, data: d.Images, recipe: Recipe) -> Iterator[Progress]:
-    """Train `model` where it is, yielding after every step; it is in eval mode at the end.
+    """Train `model` on its device, and yield after every step. It ends in eval mode.
 
     Raises:
         DivergedError: the loss became NaN or infinite.
@@ -105,7 +105,7 @@ def fit(model: Classifier, data: d.Images, recipe: Recipe) -> Iterator[Progress]
 
 
 def _optimizer(model: Classifier, recipe: Recipe) -> torch.optim.SGD:
-    """Norms and biases are not decayed."""
+    """Make the optimizer. Weight decay leaves out norms and biases."""
     groups = [
         {
             "params": [p for p in model.parameters() if p.ndim > 1],
@@ -119,7 +119,7 @@ def _optimizer(model: Classifier, recipe: Recipe) -> torch.optim.SGD:
 def _step(
     model: Classifier, optimizer: torch.optim.SGD, x: Tensor, y: Tensor
 ) -> tuple[float, float]:
-    """Loss and accuracy of a batch, from which the weights then learn, unless the loss diverged."""
+    """Train on a batch, and return its loss and accuracy. If the loss diverged, don't train."""
     model.train()
     with torch.autocast(x.device.type, torch.bfloat16, enabled=bf16_pays(x.device)):
         logits = model(x).float()
@@ -134,13 +134,14 @@ def _step(
 
 @dataclass(frozen=True)
 class Report:
-    """How it does on pictures that it hasn't seen.
+    """How well a classifier does on pictures that it hasn't seen.
 
     Attributes:
-        accuracy: share that it gets right.
-        sure: share with a probability above 0.9.
-        sure_accuracy: share of these that it gets right.
-        by_class: share of each class that it gets right.
+        n: the number of pictures.
+        accuracy: the share that it gets right.
+        sure: the share with a probability above 0.9.
+        sure_accuracy: the share of the sure ones that it gets right.
+        by_class: the share of each class that it gets right.
     """
 
     n: int
@@ -151,7 +152,7 @@ class Report:
 
 
 def assess(model: Classifier, data: d.Images, batch_size: int = 500) -> Report:
-    """Compare what it says of labelled pictures with their labels."""
+    """Compare a classifier's predictions with the labels of pictures."""
     parts = [model.extract(part)[1].cpu() for part in data.pixels.split(batch_size)]
     best, said = torch.cat(parts).softmax(1).max(1)
     right, sure = said == data.labels, best > SURE
@@ -169,7 +170,7 @@ def assess(model: Classifier, data: d.Images, batch_size: int = 500) -> Report:
 
 
 def card(name: str, model: Classifier) -> str:
-    """The card that lies beside the weights, in Markdown."""
+    """The card of a classifier, in Markdown."""
     info, config, result = model.info, model.config, model.info["test"]
     rows = "\n".join(f"| {k} | {100 * v:.1f} % |" for k, v in result["by_class"].items())
     parameters = count_parameters(model)
@@ -242,7 +243,7 @@ def _train(o: argparse.Namespace) -> None:
     with torch.random.fork_rng():
         torch.manual_seed(recipe.seed)
         model = Classifier(config).to(pick(o.device))
-    o.out.parent.mkdir(parents=True, exist_ok=True)  # refused now, if at all
+    o.out.parent.mkdir(parents=True, exist_ok=True)  # if this fails, it fails before training
     started = time.monotonic()
     with tqdm(unit="step", dynamic_ncols=True) as bar:
         for at in fit(model, sets[0], recipe):
@@ -259,7 +260,7 @@ def _train(o: argparse.Namespace) -> None:
         "seconds": round(time.monotonic() - started),
     }
     save_classifier(o.out, model)
-    model = load_classifier(o.out, pick(o.device))  # as people get it, rounding included
+    model = load_classifier(o.out, pick(o.device))  # test the saved weights, with their rounding
     model.info["test"] = dataclasses.asdict(assess(model, sets[1]))
     save_classifier(o.out, model)
     write_atomically(o.out.with_suffix(".md"), card(o.out.stem, model).encode())

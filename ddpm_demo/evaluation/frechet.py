@@ -1,7 +1,8 @@
-"""The Fréchet distance of samples from the data, in the features of any extractor.
+"""The Fréchet distance between samples and data, in the features of any extractor.
 
-Only the distance in Inception's features is FID (Heusel et al. 2017). In another network's features
-it has the same formula and another scale, and it is called by that network's name here.
+Only the distance in Inception's features is FID (Heusel et al. 2017). In another network's
+features, the formula is the same but the scale is another. So its name here has that network's
+name.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from ddpm_demo.evaluation.features import Summary
 
 
 def require_enough(n: int, dim: int) -> None:
-    """Raise `ValueError` for too few pictures: at least twice as many as features."""
+    """Raise `ValueError` unless there are at least twice as many pictures as features."""
     require(
         n >= 2 * dim,
         "number of pictures",
@@ -29,22 +30,23 @@ def require_enough(n: int, dim: int) -> None:
 def frechet(mean_1: Tensor, covariance_1: Tensor, mean_2: Tensor, covariance_2: Tensor) -> float:
     """Squared Fréchet distance of two Gaussians (Dowson & Landau 1982), all in float64.
 
-    |m1 - m2|^2 + tr(C1 + C2 - 2 (C1 C2)^(1/2)). The eigenvalues of C1 C2 are those of the symmetric
-    C1^(1/2) C2 C1^(1/2), so no root of an unsymmetric matrix is taken, which may come out complex.
+    It is |m1 - m2|^2 + tr(C1 + C2 - 2 (C1 C2)^(1/2)). C1 C2 has the same eigenvalues as the
+    symmetric C1^(1/2) C2 C1^(1/2). So we need no root of an unsymmetric matrix, which could come
+    out complex.
     """
     values, vectors = torch.linalg.eigh(covariance_1)
     root = (vectors * values.clamp(min=0).sqrt()) @ vectors.T
     cross = torch.linalg.eigvalsh(root @ covariance_2 @ root).clamp(min=0).sqrt().sum()
     gap = (mean_1 - mean_2).square().sum()
     distance = gap + covariance_1.trace() + covariance_2.trace() - 2 * cross
-    return max(0.0, float(distance))  # rounding may leave equal ones a little below 0
+    return max(0.0, float(distance))  # by rounding, equal Gaussians may come out below 0
 
 
 def distance(samples: Summary, data: Summary) -> float:
     """The Fréchet distance of two summaries.
 
     Raises:
-        ValueError: one of them is of too few pictures.
+        ValueError: one of them has too few pictures.
     """
     for summary in (samples, data):
         require_enough(summary.n, len(summary.mean))
@@ -52,9 +54,10 @@ def distance(samples: Summary, data: Summary) -> float:
 
 
 def floor(data: Summary, n: int) -> float:
-    """The distance from the data's Gaussian that n draws from that very Gaussian have.
+    """The distance that n samples of a perfect model would have.
 
-    It is not 0, as n draws don't know the covariance: about what a perfect model would get.
+    n draws from the data's own Gaussian stand for the perfect model. Their distance from this
+    Gaussian is not 0, because n draws give only an estimate of its covariance.
     """
     values, vectors = torch.linalg.eigh(data.covariance)
     g = torch.Generator().manual_seed(0)
@@ -64,11 +67,12 @@ def floor(data: Summary, n: int) -> float:
 
 
 def judge(samples: Summary, data: Summary, classes: Sequence[str]) -> dict[str, Any]:
-    """What a classifier says of samples, beside what it says of the data.
+    """A classifier's verdict on samples, beside its verdict on the data.
 
     Returns:
-        `fd`; `n` and `n_data`; `sure` and `sure_data`, shares with a probability above 0.9;
-        `classes` and `classes_data`, shares by most likely class.
+        `fd`, the Fréchet distance; `n` and `n_data`, the numbers of pictures; `sure` and
+        `sure_data`, the shares with a probability above 0.9; `classes` and `classes_data`, the
+        shares of the most likely classes.
     """
     result: dict[str, Any] = {"fd": distance(samples, data)}
     for suffix, summary in (("", samples), ("_data", data)):

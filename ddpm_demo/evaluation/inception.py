@@ -1,4 +1,4 @@
-"""FID's Inception, Inception score, precision and recall, all by torch-fidelity."""
+"""FID's Inception network, Inception score, precision and recall, all by torch-fidelity."""
 
 from __future__ import annotations
 
@@ -15,19 +15,19 @@ from ddpm_demo.config.setting import require
 from ddpm_demo.evaluation.features import MetricError, Summary
 from ddpm_demo.files import expand
 
-SPLITS = 10  # of the Inception score
-NEIGHBOURS = 3  # of precision and recall
+SPLITS = 10  # the number of splits for the Inception score
+NEIGHBOURS = 3  # the number of neighbours for precision and recall
 
 
 class Inception:
-    """An extractor of torch-fidelity, by default Inception with the weights that FID is made with.
+    """An extractor of torch-fidelity. By default it is Inception with the weights for FID.
 
     Args:
-        weights: file with the weights; None: where torch.hub keeps it, downloaded on first use.
-        extractor: name in torch-fidelity's registry.
+        weights: the file with the weights. By default it is torch.hub's, downloaded on first use.
+        extractor: the name in torch-fidelity's registry.
 
     Raises:
-        MetricError: torch-fidelity isn't installed, or the weights can't be had.
+        MetricError: torch-fidelity isn't installed, or the weights can't be loaded.
     """
 
     def __init__(
@@ -62,7 +62,7 @@ class Inception:
 
     @torch.no_grad()
     def extract(self, pixels: Tensor) -> tuple[Tensor, Tensor]:
-        """Features and logits of (B, C, H, W) uint8 pictures; grey ones are made RGB."""
+        """Features and logits of (B, C, H, W) uint8 pictures. Grey pictures become RGB."""
         rgb = pixels.expand(-1, 3, -1, -1).contiguous().to(self.device)
         found = self.net.convert_features_tuple_to_dict(self.net(rgb))
         features, logits = (found[layer] for layer in self.layers)
@@ -70,10 +70,10 @@ class Inception:
 
 
 def inception_weights() -> Path:
-    """The weights of FID's Inception where torch.hub keeps them, downloaded unless there.
+    """The file with the weights of FID's Inception, in torch.hub's folder. Downloads it if needed.
 
     Raises:
-        MetricError: they aren't there and can't be downloaded.
+        MetricError: the file isn't there and can't be downloaded.
     """
     url = _fidelity("feature_extractor_inceptionv3").URL_INCEPTION_V3
     path = Path(expand(torch.hub.get_dir()), "checkpoints", url.rpartition("/")[2])
@@ -92,7 +92,7 @@ def inception_weights() -> Path:
 
 
 def _require_tensors(path: Path) -> None:
-    """Refuse a file that is anything but tensors: torch-fidelity itself would run any pickle."""
+    """Refuse a file that holds more than tensors, because torch-fidelity would run any pickle."""
     try:
         torch.load(path, "cpu", weights_only=True)
     except (OSError, RuntimeError, EOFError, ValueError, pickle.UnpicklingError) as error:
@@ -101,7 +101,7 @@ def _require_tensors(path: Path) -> None:
 
 
 def _fidelity(part: str) -> Any:
-    """A module of torch-fidelity, which is needed for nothing else and therefore optional."""
+    """Import a module of torch-fidelity, an optional package."""
     try:
         return importlib.import_module(f"torch_fidelity.{part}")
     except ImportError as error:
@@ -112,10 +112,10 @@ def _fidelity(part: str) -> Any:
 
 
 def inception_score(samples: Summary) -> tuple[float, float]:
-    """Mean and standard deviation over ten splits of the kept logits (Salimans et al. 2016).
+    """The Inception score: mean and standard deviation over ten splits (Salimans et al. 2016).
 
     Raises:
-        ValueError: fewer than 100 pictures.
+        ValueError: there are fewer than 100 pictures.
     """
     n = len(samples.logits)
     require(n >= 10 * SPLITS, "number of pictures", n, f"{10 * SPLITS} or more in {SPLITS} splits")
@@ -126,11 +126,11 @@ def inception_score(samples: Summary) -> tuple[float, float]:
 def precision_recall(samples: Summary, data: Summary) -> tuple[float, float]:
     """Improved precision and recall (Kynkäänniemi et al. 2019) of the kept features, k = 3.
 
-    In Inception's features here, and not in VGG's as in the paper. Both depend on the numbers of
-    pictures: compare only results of the same ones.
+    They use Inception's features, while the paper uses VGG's. Both depend on the numbers of
+    pictures, so compare only results with the same numbers.
 
     Raises:
-        ValueError: fewer than four pictures.
+        ValueError: there are fewer than four pictures.
     """
     for summary in (samples, data):
         n = len(summary.features)

@@ -1,9 +1,9 @@
-"""The metrics: one row each, which the command line and the tab "Measure" read.
+"""The metrics, one row each. The command line and the tab "Measure" read these rows.
 
-A metric of samples says which extractor looks at them, and what to compute from the summaries of
-samples and data. `bpd` has no samples: it is computed on test pictures (`bounds.py`).
+Most metrics measure samples: the row names their extractor, and what to compute from the summaries
+of samples and data. `bpd` needs no samples; it measures test pictures (`bounds.py`).
 
-Nothing here imports torch before a metric is used, so that `evaluate --help` is quick.
+Torch is imported only when a metric is used, so that `evaluate --help` is quick.
 """
 
 from __future__ import annotations
@@ -20,11 +20,11 @@ if TYPE_CHECKING:
     from ddpm_demo.evaluation.features import Extractor, Summary
     from ddpm_demo.models.checkpoint import Checkpoint
 
-DATA_KEPT = 10_000  # pictures of the data whose features are kept, for metrics that need each
+DATA_KEPT = 10_000  # for how many pictures of the data all features are kept; some metrics need it
 
 
 def _fits(checkpoint: Checkpoint) -> None:
-    """Any model will do."""
+    """Accept any model."""
 
 
 def _one(extractor: Extractor) -> int:
@@ -37,15 +37,17 @@ class Metric:
 
     Attributes:
         help: what it is, for `evaluate --help`.
-        label: what the app calls it; "": it is on the command line only.
-        suffix: what may follow its name in a command, as CLASSIFIER in fd-CLASSIFIER; "": nothing.
-        usual: the suffix for a model where none is given.
-        check: raises `ValueError` for a model that can't be measured so.
-        extractor: makes the extractor from the suffix and a device; metrics with the same function
-            share it. None: the metric is of test pictures, not of samples.
-        compare: (name, extractor, samples, data) to columns of the result. Numbers are shown.
-        least: the fewest samples that it can be computed from.
-        keep: it needs each picture's features, not only their mean and covariance.
+        label: its name in the app; "" if only the command line has it.
+        suffix: what may follow its name in a command, such as CLASSIFIER in fd-CLASSIFIER; ""
+            allows nothing.
+        usual: returns the suffix to use for a model if none is given.
+        check: raises `ValueError` for a model that can't be measured with this metric.
+        extractor: makes the extractor from the suffix and a device. Metrics with the same function
+            share one. None means that the metric measures test pictures, not samples.
+        compare: takes (name, extractor, samples, data) and returns columns of the result. Columns
+            with numbers are shown.
+        least: returns the fewest samples that the metric can be computed from.
+        keep: True if it needs the features of each picture, not only their mean and covariance.
     """
 
     help: str
@@ -59,7 +61,7 @@ class Metric:
     keep: bool = False
 
     def check_number(self, n: int, extractor: Extractor) -> None:
-        """Raise `ValueError` for fewer samples than it needs."""
+        """Raise `ValueError` if there are fewer samples than the metric needs."""
         least = self.least(extractor)
         more = f", twice the {extractor.dim:,} features" if least == 2 * extractor.dim else ""
         require(n >= least, "number of pictures", n, f"{least:,} or more{more}")
@@ -67,7 +69,7 @@ class Metric:
 
 @dataclass(frozen=True)
 class Asked:
-    """A metric as it was asked for: fd-mnist is the metric fd with the suffix mnist."""
+    """A metric that a user asked for. For example, fd-mnist is the metric fd with suffix mnist."""
 
     name: str
     metric: Metric
@@ -75,10 +77,10 @@ class Asked:
 
 
 def parse_metrics(words: Sequence[str], checkpoint: Checkpoint) -> list[Asked]:
-    """The metrics by their names, each once, none of them impossible for this model.
+    """Find the metrics by their names, each once, and check that they fit the model.
 
     Raises:
-        ValueError: an unknown metric, or one that this model can't have.
+        ValueError: a metric is unknown, or this model can't be measured with it.
     """
     asked = {}
     for word in words:
@@ -96,13 +98,13 @@ def parse_metrics(words: Sequence[str], checkpoint: Checkpoint) -> list[Asked]:
 
 
 def written(name: str) -> str:
-    """How a metric is written in a command."""
+    """A metric as a command writes it, with its suffix."""
     suffix = METRICS[name].suffix
     return f"{name}-{suffix}" if suffix else name
 
 
 def make_extractors(asked: Sequence[Asked], device: torch.device) -> dict[str, Extractor]:
-    """The extractor of each metric of samples, by the metric's name; a shared one is made once."""
+    """Make the extractors, by the names of their metrics. Metrics that share one get the same."""
     made: dict[tuple[object, str], Extractor] = {}
     for a in asked:
         key = (a.metric.extractor, a.suffix)

@@ -1,10 +1,11 @@
-"""What the shipped classifiers see in their data, so that samples are measured without the data.
+"""Statistics of the data for the shipped classifiers. With them, samples can be measured without
+the data.
 
     python -m ddpm_demo.evaluation.references mnist
 
-It writes `checkpoints/classifiers/NAME-SPLIT-N.npz` for both splits of the data set: N pictures,
-class by class, as features' means and scatters in float32. NAME has a fingerprint of the weights,
-so that the statistics of a classifier trained anew are never taken from an older one.
+This writes `checkpoints/classifiers/NAME-SPLIT-N.npz` for both splits of the data set. The file has
+the mean and scatter of the features for each class, of N pictures in all, in float32. NAME has a
+hash of the weights, so a classifier never uses the statistics of an older one.
 """
 
 from __future__ import annotations
@@ -30,10 +31,10 @@ SPLITS = ("train", "test")
 
 
 def write(judge: Classifier, data: d.Images, split: str, folder: Path) -> Path:
-    """One file of what a classifier sees in the pictures of each class.
+    """Write one file with a classifier's statistics of the pictures of each class.
 
     Raises:
-        OSError: it can't be written.
+        OSError: the file can't be written.
     """
     found = []
     for name in data.classes:
@@ -54,11 +55,11 @@ def write(judge: Classifier, data: d.Images, split: str, folder: Path) -> Path:
 
 
 def read(judge: Classifier, split: str, label: int | None = None) -> Summary:
-    """What a shipped classifier sees in a split of its data set, or in one class of it.
+    """Read a shipped classifier's statistics of a split of its data set, or of one class of it.
 
     Raises:
-        MetricError: there is no such file of these weights.
-        ValueError: another split or class.
+        MetricError: there is no file for these weights.
+        ValueError: there is no such split or class.
     """
     one_of("split", split, SPLITS)
     if label is not None:
@@ -85,7 +86,7 @@ def read(judge: Classifier, split: str, label: int | None = None) -> Summary:
 def shipped(
     extractor: Extractor, dataset: str, split: str, only: str | None = None
 ) -> Summary | None:
-    """`read` for a class by name; None where an extractor has no statistics of these data.
+    """Like `read`, with the class by name. None if there are no statistics of these data.
 
     Raises:
         ValueError: there is no such class.
@@ -103,12 +104,12 @@ def shipped(
 
 @dataclass(frozen=True)
 class Source:
-    """Which pictures samples are compared with.
+    """The pictures that samples are compared with.
 
     Attributes:
-        dataset, split: their data set, and its train or test pictures.
-        only: the one class of them; None: all.
-        load: gets them.
+        dataset, split: the data set, and "train" or "test".
+        only: the one class to compare with; None is all.
+        load: loads the pictures.
     """
 
     dataset: str
@@ -119,14 +120,14 @@ class Source:
     def walk(
         self, extractor: Extractor, *, keep: int = 0, cache: Path | None = None
     ) -> Iterator[tuple[Summary, int]]:
-        """What an extractor sees in them: as shipped or cached, or else in every picture.
+        """Get an extractor's statistics of the pictures. Compute them if they aren't on this disk.
 
         Args:
-            keep: pictures whose features are kept.
+            keep: for how many pictures all features are kept.
             cache: a folder for the statistics.
 
         Yields:
-            The growing summary, and the number of pictures in all.
+            The growing summary, and the number of all pictures.
         """
         found = None if keep else shipped(extractor, self.dataset, self.split, self.only)
         if found:

@@ -13,8 +13,8 @@ from ddpm_demo.files import write_atomically
 from ddpm_demo.media.plots import as_file, line_plot
 
 SECTION = "## Evaluation"
-SETTINGS = ("sampler", "steps", "guidance", "start")  # of a row; its other columns are results
-SAYS = " says"  # ends the name of a column with what a classifier says
+SETTINGS = ("sampler", "steps", "guidance", "start")  # the other columns of a row are results
+SAYS = " says"  # the name of a column with a classifier's verdict ends like this
 
 
 def numbers(row: Mapping[str, Any]) -> dict[str, float]:
@@ -23,7 +23,7 @@ def numbers(row: Mapping[str, Any]) -> dict[str, float]:
 
 
 def said(row: Mapping[str, Any]) -> dict[str, Any]:
-    """What each classifier says, by the name of its metric."""
+    """Each classifier's verdict, by the name of its metric."""
     return {k.removesuffix(SAYS): v for k, v in row.items() if k.endswith(SAYS)}
 
 
@@ -40,7 +40,7 @@ def row_lines(row: Mapping[str, Any]) -> list[str]:
 
 
 def _shares(name: str, verdict: Mapping[str, Any]) -> str:
-    """What a classifier takes the samples for, in percent of samples and data."""
+    """How often a classifier chooses each class, in percent of samples and data."""
     pairs = zip(verdict["classes"].items(), verdict["classes_data"].values(), strict=True)
     words = [f"{kind} {100 * mine:.1f} ({100 * data:.1f})" for (kind, mine), data in pairs]
     return f"  {name} takes them for, in % (data): {', '.join(words)}"
@@ -56,7 +56,7 @@ def bound_sentence(bound: Bound) -> str:
 
 
 def bound_plots(bound: Bound) -> dict[str, str]:
-    """SVGs by name: the terms over t, and rate against distortion (Ho et al. 2020, fig. 5)."""
+    """SVGs by name: the terms over t, and distortion over rate (Ho et al. 2020, fig. 5)."""
     middle, (rate, rmse) = (bound.first + bound.last) / 2, bound.curve
     return {
         "terms": line_plot(
@@ -76,13 +76,13 @@ def write_json(path: Path, result: Mapping[str, Any]) -> None:
 
 
 def write_plots(path: Path, bound: Bound) -> None:
-    """The plots of a bound beside the results at `path`."""
+    """Write the plots of a bound beside the results at `path`."""
     for name, svg in bound_plots(bound).items():
         write_atomically(path.with_name(f"{path.stem}-{name}.svg"), as_file(svg).encode())
 
 
 def write_card(card: Path, result: Mapping[str, Any], command: str) -> None:
-    """Replace the section of the card with these results; the rest stays."""
+    """Write these results into their section of the card. The rest of the card stays."""
     lines = [SECTION, ""]
     if result["samples"]:
         lines += [*_table(result), ""]

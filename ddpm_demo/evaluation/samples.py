@@ -1,4 +1,4 @@
-"""Many samples of a model, for measuring it: drawn in pages that outlive a kill, and summarised."""
+"""Draws many samples of a model, to measure it. Each page is saved, so a killed run can go on."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ from ddpm_demo.inference.generate import generate
 from ddpm_demo.media import convert
 from ddpm_demo.models.checkpoint import Checkpoint, digest
 
-PAGE = 100  # pictures at most that are drawn, and saved, at once
+PAGE = 100  # the most pictures that are drawn and saved at once
 
 
 def pages(config: SampleConfig, most: int) -> list[SampleConfig]:
-    """A run as batches of at most `most` pictures, all about as large."""
+    """Split a run into batches of about equal size, with at most `most` pictures each."""
     size = math.ceil(config.n / math.ceil(config.n / most))
     return [
         dataclasses.replace(config, n=min(size, config.n - start), seed=config.seed + start)
@@ -34,13 +34,13 @@ def pages(config: SampleConfig, most: int) -> list[SampleConfig]:
 
 
 class Samples:
-    """The n samples of one setting, in pages on disk; what is there is not drawn again.
+    """The n samples of one setting, as pages on disk. Pages that are there are not drawn again.
 
-    The folder's name has a hash of the weights and of all settings, so that pages of another model
-    or setting are never taken for these. A page is one batch.
+    A page is one batch. The folder's name has a hash of the weights and all settings, so each model
+    and setting has its own pages.
 
     Args:
-        cache: the folder that the run's own folder is made in.
+        cache: the folder in which the run makes its own folder.
     """
 
     def __init__(
@@ -66,9 +66,10 @@ class Samples:
         return self.folder / f"{page.seed:09d}.npz"
 
     def draw(self, rank: int = 0, world: int = 1) -> Iterator[int]:
-        """Make the missing ones of every `world`-th page, and yield the steps done in this run.
+        """Draw the missing pages, and yield the number of steps done in this run.
 
-        Each process of a group takes another `rank`; what they make meets in the folder.
+        Each process of a group has another `rank` and draws every `world`-th page. All of them
+        write to the same folder.
         """
         done = 0
         for page in self.pages[rank::world]:
@@ -83,7 +84,7 @@ class Samples:
                 write_atomically(self.path(page), buffer.getvalue())
 
     def read(self, page: SampleConfig) -> Tensor | None:
-        """(n, C, H, W) uint8 of a page; None where it isn't there, or broken."""
+        """The (n, C, H, W) uint8 pictures of a page. None if its file is missing or broken."""
         try:
             with np.load(self.path(page)) as file:
                 pictures = torch.from_numpy(file["arr_0"])
@@ -93,11 +94,11 @@ class Samples:
 
     @property
     def missing(self) -> list[SampleConfig]:
-        """The pages that are not there yet."""
+        """The pages that are not drawn yet."""
         return [page for page in self.pages if self.read(page) is None]
 
     def summaries(self, extractors: Sequence[Extractor], keep: int = 0) -> list[Summary]:
-        """What each extractor sees in all the pages.
+        """Summarise all pages with each extractor.
 
         Raises:
             OSError: a page is missing.

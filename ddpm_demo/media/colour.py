@@ -1,7 +1,7 @@
-"""The colours that a file's numbers stand for, in sRGB.
+"""Converts the colours of a picture to sRGB.
 
-A file says so by an ICC profile, or a PNG by its gamma and primaries. Without either, or if the
-profile is broken, the numbers are taken for sRGB, as browsers do.
+A file describes its colours by an ICC profile; a PNG may also give its gamma and primaries. Without
+them, or if the profile is broken, the numbers are taken as sRGB, as browsers do.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from PIL import Image, ImageCms
 
-# Primaries and white of sRGB as a PNG says them: x and y of white, red, green and blue.
+# White and primaries of sRGB as in a PNG: x and y of white, red, green and blue.
 SRGB = (0.3127, 0.3290, 0.64, 0.33, 0.30, 0.60, 0.15, 0.06)
 
 _SPACES = {"RGB ": "RGB", "GRAY": "L", "CMYK": "CMYK", "Lab ": "LAB"}
@@ -23,11 +23,13 @@ _BROKEN = (ImageCms.PyCMSError, OSError, ValueError, TypeError, ImportError)
 def to_srgb(
     image: Image.Image, info: Mapping[Any, Any], profile: bytes | None = None
 ) -> Image.Image:
-    """A picture in sRGB: RGB, or with transparency RGBA; or as it was if it says nothing.
+    """Convert a picture to sRGB, in RGB, or RGBA if it has transparency.
+
+    If the file doesn't describe its colours, the picture is returned unchanged.
 
     Args:
-        image: of any mode with 8 bits.
-        info: what Pillow found in its file.
+        image: a picture of any mode with 8 bits.
+        info: what Pillow found in the file.
         profile: the ICC profile, if it isn't in info.
     """
     profile = profile or info.get("icc_profile")
@@ -56,7 +58,7 @@ def _by_profile(image: Image.Image, profile: bytes) -> Image.Image:
             alpha = image.convert("LA").getchannel("A") if clear else None
             image = image.convert("L")
             return _with(_transformed(image, given), alpha)
-        elif space != image.mode:  # of another kind of picture
+        elif space != image.mode:  # the profile is for another kind of picture
             return image
         return _transformed(image, given)
     except (KeyError, *_BROKEN):
@@ -64,7 +66,7 @@ def _by_profile(image: Image.Image, profile: bytes) -> Image.Image:
 
 
 def _transformed(image: Image.Image, given: ImageCms.ImageCmsProfile) -> Image.Image:
-    """The picture in sRGB, unless that is what it is in: then it stays exact."""
+    """Convert the picture to sRGB. If it is in sRGB already, return it exactly as it is."""
     mode = image.mode
     out = "RGBA" if mode == "RGBA" else "RGB"
     transform = ImageCms.buildTransform(given, _SRGB, mode, out)
@@ -78,7 +80,7 @@ def _transformed(image: Image.Image, given: ImageCms.ImageCmsProfile) -> Image.I
 
 
 def _probe() -> Image.Image:
-    """Colours from everywhere in the cube."""
+    """Sample colours from all over the RGB cube."""
     axis = np.linspace(0, 255, 9).astype(np.uint8)
     cube = np.stack(np.meshgrid(axis, axis, axis), axis=-1)
     return Image.fromarray(cube.reshape(27, 27, 3))
@@ -91,8 +93,8 @@ def _with(image: Image.Image, alpha: Image.Image | None) -> Image.Image:
 
 
 def _by_gamma(image: Image.Image, gamma: float, chromaticity: tuple[float, ...]) -> Image.Image:
-    """What a PNG's chunks gAMA and cHRM say: linear light is value ** (1 / gamma)."""
-    usual = abs(gamma - 1 / 2.2) < 0.01  # as good as sRGB; browsers take it for that
+    """Convert by a PNG's chunks gAMA and cHRM: linear light is value ** (1 / gamma)."""
+    usual = abs(gamma - 1 / 2.2) < 0.01  # browsers treat this as sRGB
     same = len(chromaticity) == 8 and np.allclose(chromaticity, SRGB, atol=0.005)
     sound = 0.1 < gamma < 10 and len(chromaticity) == 8 and min(chromaticity[1::2]) > 0
     if not sound or (usual and same):
@@ -108,24 +110,24 @@ def _by_gamma(image: Image.Image, gamma: float, chromaticity: tuple[float, ...])
     except np.linalg.LinAlgError:
         return image
     pixels = np.array(image.convert("RGB"))
-    for row in pixels:  # a row at a time, for the memory's sake
+    for row in pixels:  # a row at a time, to save memory
         row[:] = np.rint(255 * _encoded(linear[row] @ to_linear_srgb.T))
     return _with(Image.fromarray(pixels), alpha)
 
 
 def _linear(value: np.ndarray) -> np.ndarray:
-    """IEC 61966-2-1, the inverse of `_encoded`."""
+    """sRGB values to linear light (IEC 61966-2-1), the inverse of `_encoded`."""
     return np.where(value <= 0.04045, value / 12.92, ((value + 0.055) / 1.055) ** 2.4)
 
 
 def _encoded(linear: np.ndarray) -> np.ndarray:
-    """IEC 61966-2-1: linear light to sRGB's values, both from 0 to 1."""
+    """Linear light to sRGB values (IEC 61966-2-1), both from 0 to 1."""
     linear = np.clip(linear, 0, 1)
     return np.where(linear <= 0.0031308, 12.92 * linear, 1.055 * linear ** (1 / 2.4) - 0.055)
 
 
 def _to_xyz(chromaticity: tuple[float, ...]) -> np.ndarray:
-    """The matrix (3, 3) from linear red, green and blue to XYZ relative to the white."""
+    """The (3, 3) matrix from linear red, green and blue to XYZ relative to white."""
     xy = np.array(chromaticity, float).reshape(4, 2)
     xyz = np.column_stack([xy, 1 - xy.sum(1)]) / xy[:, 1:]
     white, primaries = xyz[0], xyz[1:].T

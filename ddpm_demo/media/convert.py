@@ -1,7 +1,7 @@
-"""Pictures as tensors, as arrays, and laid out on sheets.
+"""Converts pictures between tensors and arrays, and lays them out on sheets.
 
-The model sees float tensors (B, C, H, W) in [-1, 1]; what is shown are uint8 arrays (B, H, W, C),
-where 0 is x = -1 and 255 is x = 1. A *frame* is one uint8 picture (H, W, 3).
+The model works with float tensors (B, C, H, W) in [-1, 1]. Pictures to show are uint8 arrays
+(B, H, W, C), where 0 stands for x = -1 and 255 for x = 1. A *frame* is one uint8 picture (H, W, 3).
 """
 
 from __future__ import annotations
@@ -20,9 +20,9 @@ _WHITE = 255
 
 
 def to_uint8(x: Tensor) -> np.ndarray:
-    """Turn x (B, C, H, W), any float type and device, into uint8 (B, H, W, C), rounded.
+    """Turn x (B, C, H, W), of any float type and device, into uint8 (B, H, W, C).
 
-    Values outside [-1, 1] are clamped.
+    Values are rounded, and those outside [-1, 1] are clamped.
     """
     levels = ((x.detach().float().clamp(-1, 1) + 1) * 127.5).round().byte()
     return levels.permute(0, 2, 3, 1).contiguous().cpu().numpy()
@@ -48,7 +48,7 @@ def grid(
 
     Args:
         images: uint8 (N, H, W, C), with C = 1 or 3.
-        columns: Pictures in a row; by default the sheet is as square as can be.
+        columns: Pictures in a row; by default the sheet is about square.
         pad: Pixels between pictures, before scaling.
         scale: Every pixel becomes scale x scale pixels.
 
@@ -70,7 +70,7 @@ def grid(
 def cut(
     sheet: np.ndarray, n: int, columns: int | None = None, pad: int = 1, scale: int = 1
 ) -> np.ndarray:
-    """The n pictures of a sheet that `grid` laid out, uint8 (N, H, W, C)."""
+    """Cut a sheet that `grid` laid out into its n pictures, uint8 (N, H, W, C)."""
     columns = columns or math.ceil(math.sqrt(n))
     rows = math.ceil(n / columns)
     sheet = sheet[scale // 2 :: scale, scale // 2 :: scale]
@@ -82,7 +82,7 @@ def cut(
 def strip(
     frames: Sequence[np.ndarray], labels: Sequence[str] | None = None, scale: int = 1
 ) -> np.ndarray:
-    """Lay out frames side by side, as papers print a chain, with a label under each.
+    """Lay out frames side by side, with a label under each, as papers show a chain.
 
     Args:
         frames: uint8 (H, W, 3) each; their tops are aligned.

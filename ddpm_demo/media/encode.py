@@ -1,7 +1,7 @@
-"""Frames as a PNG, GIF or MP4, in memory or on the disk, by imageio.
+"""Writes frames as a PNG, GIF or MP4 by imageio, in memory or on the disk.
 
-A *frame* is one uint8 picture (H, W, 3). What imageio's plugins have no way to do is done here, in
-`_one_palette` and `_film`.
+A *frame* is one uint8 picture (H, W, 3). `_one_palette` and `_film` do what imageio's plugins
+can't.
 """
 
 from __future__ import annotations
@@ -27,12 +27,12 @@ if TYPE_CHECKING:
     from imageio.plugins.pyav import PyAVPlugin
 
 KINDS = ("png", "gif", "mp4")
-FILM_FRAMES = 120  # of a film that a visitor's page asks for
+FILM_FRAMES = 120  # the most frames of a film that the page asks for
 
-_GIF_SIDE = _GIF_TIME = 2**16 - 1  # pixels a side, and centiseconds a frame: fields of 16 bits
-_MP4_SIDE = 16_384  # pixels a side that x264 encodes
-_MP4_HELD = 9_000  # copies of the last frame that are written: 600 seconds at the usual rate
-_PNG_KEY = 79  # Latin-1 characters of the name of a text
+_GIF_SIDE = _GIF_TIME = 2**16 - 1  # the most pixels a side, and centiseconds a frame (16 bits)
+_MP4_SIDE = 16_384  # the most pixels a side that x264 encodes
+_MP4_HELD = 9_000  # the most copies of the last frame: 600 seconds at the usual rate
+_PNG_KEY = 79  # the most Latin-1 characters in the name of a text
 
 
 def encode(
@@ -45,22 +45,22 @@ def encode(
 ) -> bytes:
     """Encode one picture or a film as a file, in memory.
 
-    A PNG holds one frame, exactly. A GIF loops and has 256 colours, so a grey film is exact and
-    any other is not; equal frames in a row become one longer frame. An MP4 (H.264) plays nearly
-    everywhere, in slides too; small frames are enlarged.
+    A PNG holds one frame, exactly. A GIF loops and has 256 colours, so only a grey film is exact.
+    In a GIF, equal frames in a row become one longer frame. An MP4 (H.264) plays nearly everywhere,
+    even in slides; small frames are enlarged.
 
     Args:
         frames: uint8 (H, W, 3) each, all of one shape.
         kind: One of KINDS.
         fps: Frames a second, from 0.01 to 1,000; a GIF plays at most 50.
         hold: Seconds for which the last frame stays, from 0 to 600.
-        metadata: Kept as text chunks in a PNG, as JSON in the comment of a GIF or MP4; the title
+        metadata: Kept as text chunks in a PNG, or as JSON in the comment of a GIF or MP4. The title
             of an MP4 is metadata["title"].
 
     Raises:
         ValueError: kind, frames, fps, hold or metadata are not as above, or the format can't hold
-            them: a GIF has at most 65,535 pixels a side and 655.35 seconds a frame, an MP4 16,384
-            pixels a side, and its last frame stays for 9,000 frames' time.
+            them. A GIF has at most 65,535 pixels a side and 655.35 seconds a frame. An MP4 has at
+            most 16,384 pixels a side, and its last frame can stay for the time of 9,000 frames.
     """
     one_of("kind", kind, KINDS)
     shapes = sorted({frame.shape for frame in frames})
@@ -96,8 +96,8 @@ def _gif(
     sides = frames[0].shape[:2]
     require(max(sides) <= _GIF_SIDE, "size of a GIF", sides, f"at most {_GIF_SIDE:,} pixels a side")
     indices, palette = _one_palette(frames)
-    # Times are whole centiseconds; rounding the sums keeps the average rate. Browsers play
-    # anything shorter than 2 of them as 10.
+    # Times are whole centiseconds. We round the sums, which keeps the average rate. Browsers play
+    # frames shorter than 2 centiseconds as 10.
     ends = [round(100 * i / min(fps, 50)) for i in range(len(frames) + 1)]
     times = [end - start for start, end in pairwise(ends)]
     times[-1] = max(times[-1], round(100 * hold))
@@ -117,34 +117,34 @@ def _gif(
         duration=duration if len(duration) > 1 else duration[0],
         loop=0,
         comment=_json(metadata).encode(),
-        optimize=False,  # else each frame gets the palette of what it uses
+        optimize=False,  # otherwise each frame gets its own palette
     )
 
 
 def _one_palette(frames: Sequence[np.ndarray]) -> tuple[np.ndarray, bytes]:
-    """The frames as indices (N, H, W) into one palette, 256 times red, green and blue.
+    """Turn the frames into indices (N, H, W) into one palette of 256 colours.
 
-    imageio has no palette for a whole film: it would give each frame its own, which takes 30 times
-    as long and flickers.
+    imageio would give each frame its own palette. That takes 30 times as long, and the film
+    flickers.
     """
     if all((frame == frame[..., :1]).all() for frame in frames):
-        # White first: a ramp from black up is read as a grey picture, and so a film whose frames
-        # don't all have the same ramp can't be read by everybody.
+        # The ramp starts with white. Readers take a ramp from black up for a grey picture, and some
+        # then fail on a film whose frames don't all have the same ramp.
         grey = np.stack([frame[..., 0] for frame in frames])
         return 255 - grey, bytes(255 - i // 3 for i in range(768))
-    # The last frame is what people look at, so it makes up half of the sample.
+    # People look at the last frame most, so it makes up half of the sample.
     n = len(frames)
     sample = [frames[round(i * (n - 1) / 7)] for i in range(8)] + 8 * [frames[-1]]
     octree = Image.Quantize.FASTOCTREE
     palette = Image.fromarray(np.concatenate(sample)).quantize(256, method=octree)
-    dither = Image.Dither.NONE  # noise hides the steps between colours well enough
+    dither = Image.Dither.NONE  # the noise in the frames hides the steps between colours
     images = [Image.fromarray(f).quantize(palette=palette, dither=dither) for f in frames]
     indices, colours = np.stack([np.asarray(i) for i in images]), palette.getpalette("RGB") or []
     return _distinct(indices, [tuple(colours[i : i + 3]) for i in range(0, len(colours), 3)])
 
 
 def _distinct(indices: np.ndarray, colours: list[tuple[int, ...]]) -> tuple[np.ndarray, bytes]:
-    """The same with 256 colours of which no two are equal: Pillow is slow where they are."""
+    """Make all 256 colours of a palette different. Pillow is slow if two are equal."""
     first = {colour: i for i, colour in reversed(list(enumerate(colours)))}
     lookup = np.array([first[colour] for colour in colours], np.uint8)
     free = ((0, g, b) for g in range(256) for b in range(256) if (0, g, b) not in first)
@@ -157,16 +157,16 @@ def _mp4(
     frames: Sequence[np.ndarray], fps: float, hold: float, metadata: Mapping[str, str]
 ) -> bytes:
     height, width, _ = frames[0].shape
-    # Players want one colour sample for 2 x 2 pixels. An even scale gives each of a small
-    # picture's pixels a colour of its own; a larger one must still have even sides.
+    # Players want one colour sample for 2 x 2 pixels. Small pictures are enlarged by an even scale,
+    # so that each pixel keeps its own colour. Larger pictures still need even sides.
     side = max(height, width)
     require(side <= _MP4_SIDE, "size of an MP4", (height, width), f"at most {_MP4_SIDE:,} a side")
     scale = 2 * math.ceil(256 / side) if side < 512 else 1
     even = ((0, height * scale % 2), (0, width * scale % 2), (0, 0))
     comment, copies = _json(metadata), max(1, round(hold * fps))
     require(copies <= _MP4_HELD, "hold of an MP4", hold, f"at most {_MP4_HELD:,} frames' time")
-    # Players start at once if the index (moov) comes first; +faststart would need a real file,
-    # so room is reserved for it: below 64 bytes a frame.
+    # Players start at once if the index (moov) comes first. +faststart would need a real file, so
+    # we reserve room for the index, which takes less than 64 bytes a frame.
     room = 4096 + 64 * (len(frames) + copies) + 2 * len(comment)
     buffer = io.BytesIO()
     options = {"moov_size": str(room)}
@@ -180,8 +180,8 @@ def _mp4(
 
 
 def _film() -> type[PyAVPlugin]:
-    """imageio's plugin with what it has no option for: quality, speed and the colour matrix."""
-    from imageio.plugins.pyav import PyAVPlugin  # not needed to start the app, and slow to load
+    """imageio's plugin, with settings that it has no options for: quality, speed, colour matrix."""
+    from imageio.plugins.pyav import PyAVPlugin  # slow to load, and not needed to start the app
 
     class Film(PyAVPlugin):
         def init_video_stream(self, codec: str, **options: Any) -> None:
@@ -189,7 +189,7 @@ def _film() -> type[PyAVPlugin]:
             stream: Any = self._video_stream
             context = stream.codec_context
             context.options = {"crf": "16", "preset": "veryfast"}
-            context.colorspace = 6  # BT.601, as converted; players guess otherwise
+            context.colorspace = 6  # BT.601, as the frames are converted; otherwise players guess
 
     return Film
 
@@ -210,10 +210,11 @@ def write(
     hold: float = 1.5,
     metadata: Mapping[str, str] | None = None,
 ) -> None:
-    """Encode frames as the suffix of path says, and write them whole or not at all.
+    """Encode frames in the format of the path's suffix, and write them whole or not at all.
 
     Raises:
-        ValueError: The suffix is not one of KINDS, the folder does not exist, or see `encode`.
+        ValueError: The suffix is not one of KINDS, or the folder does not exist; or as for
+            `encode`.
         OSError: The file cannot be written, for example because the disk is full.
     """
     path = Path(path)

@@ -1,4 +1,4 @@
-"""From the bytes of a file that people bring to a picture, whatever its format."""
+"""Opens the pictures that people bring, in any usual format."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ from ddpm_demo.media.png import without_ballast
 
 MAX_BYTES = 20_000_000
 MAX_PIXELS = 64_000_000
-KINDS = (  # Pillow's names of what is a picture to us
+KINDS = (  # Pillow's names of the formats that we accept
     *("PNG", "JPEG", "MPO", "WEBP", "AVIF", "HEIF", "GIF", "BMP", "DIB", "TIFF", "JPEG2000"),
     *("PPM", "TGA"),
 )
 
 _READABLE = "use a PNG, JPEG, WebP, GIF, BMP or TIFF picture"
-_FOREIGN = {  # marks in the first bytes of what people take for a picture
+_FOREIGN = {  # marks in the first bytes of files that people may take for pictures
     b"<svg": "an SVG drawing",
     b"%PDF": "a PDF",
     b"PK\3\4": "a zip archive",
@@ -44,12 +44,12 @@ _UPRIGHT = {
 
 
 class ImageError(ValueError):
-    """A picture that cannot be used; the message is one sentence to show to the user."""
+    """A picture can't be used. The message is one sentence to show to the user."""
 
 
 @functools.cache
 def suffixes() -> frozenset[str]:
-    """Suffixes of files that the installed Pillow reads as pictures: ".png", ".jpg" and more."""
+    """The suffixes of picture files that the installed Pillow reads, such as ".png" and ".jpg"."""
     Image.init()
     kinds = {kind for kind in KINDS if kind in Image.OPEN}
     kinds -= {kind for kind in ("WEBP", "AVIF") if not features.check(kind.lower())}
@@ -61,14 +61,14 @@ def open_image(
 ) -> Image.Image:
     """Open any picture that Pillow reads, as an upright, opaque RGB picture without metadata.
 
-    Colours are converted to sRGB, EXIF orientation is applied, transparency is laid on white, and
-    of an animation the first frame is taken. Grey levels of 16 bits are scaled from [0, 65535]; for
-    32 bits, which files use for all sorts of ranges, see `_eight_bits`.
+    Colours are converted to sRGB, EXIF orientation is applied, and transparency becomes white. Of
+    an animation, the first frame counts. Grey levels of 16 bits are scaled from [0, 65535];
+    `_eight_bits` says what happens to 32 bits.
 
     Args:
         source: A path, the bytes of a file, an open binary file, or a picture.
-        at_least: If given, a JPEG may be decoded at a fraction of its size, with no side
-            shorter than twice this number of pixels: much faster for a photograph.
+        at_least: If given, a JPEG may be decoded at a smaller size, but no side gets shorter than
+            twice this many pixels. For a photograph, this is much faster.
 
     Raises:
         ImageError: The source is missing, larger than MAX_BYTES or MAX_PIXELS, not a picture,
@@ -83,12 +83,12 @@ def open_image(
             needed, profile = without_ballast(data)
             image = Image.open(io.BytesIO(needed))
         width, height = image.size
-        # The header is enough to refuse a bomb: nothing has been decoded so far.
+        # Refuse a decompression bomb here: only the header has been read so far.
         if width * height > MAX_PIXELS:
             raise ImageError(
                 f"{name} is {width} x {height} pixels, more than the {MAX_PIXELS:,} allowed"
             )
-        if image.format == "EPS":  # a program: Pillow would hand it to Ghostscript to be run
+        if image.format == "EPS":  # a program; Pillow would let Ghostscript run it
             raise ImageError(f"{name} is PostScript, not a picture; {_READABLE}")
         if at_least is not None and image is not source:
             image.draft(None, (2 * at_least, 2 * at_least))
@@ -103,15 +103,15 @@ def open_image(
         raise ImageError(f"{name} is {_foreign(data)}; {_READABLE}") from error
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
         raise ImageError(f"{name} has more than the {MAX_PIXELS:,} pixels allowed") from error
-    except Exception as error:  # on damaged files decoders raise nearly anything
+    except Exception as error:  # decoders raise nearly anything on damaged files
         reason = f" ({error})" if str(error) else ""
         raise ImageError(f"{name} is damaged or cannot be read{reason}; {_READABLE}") from error
-    image.info = {}  # where and when a photograph was taken must not travel on
+    image.info = {}  # don't pass on where and when a photograph was taken
     return image
 
 
 def _foreign(data: bytes) -> str:
-    """What a file is that Pillow can't read, as far as its first bytes tell."""
+    """Say what a file is that Pillow can't read, from its first bytes."""
     for mark, kind in _FOREIGN.items():
         if mark in data[: 1024 if len(mark) > 3 else 2]:
             return f"{kind}, which cannot be read"
@@ -145,19 +145,19 @@ def _read(source: str | Path | bytes | BinaryIO) -> tuple[str, bytes]:
 def _orientation(image: Image.Image) -> Image.Transpose | None:
     """How to turn a picture upright.
 
-    Not by ImageOps.exif_transpose, which fails where other EXIF tags are damaged.
+    ImageOps.exif_transpose would fail if other EXIF tags are damaged.
     """
     try:
         return _UPRIGHT.get(image.getexif().get(_ORIENTATION, 1))
-    except Exception:  # on damaged EXIF it raises nearly anything; the pixels are sound
+    except Exception:  # it raises nearly anything on damaged EXIF, but the pixels are sound
         return None
 
 
 def _opaque(image: Image.Image, profile: bytes | None) -> Image.Image:
-    """Convert any mode to RGB in the colours of sRGB, on white."""
+    """Convert any mode to RGB in sRGB, on white."""
     info = image.info
     key = info.get("transparency")
-    if isinstance(key, tuple) and max(key) > 255:  # of a PNG of 16 bits; Pillow keeps 8 of them
+    if isinstance(key, tuple) and max(key) > 255:  # from a PNG of 16 bits; Pillow keeps 8 bits
         info["transparency"] = tuple(value >> 8 for value in key)
     if image.mode.startswith(("I", "F")):
         image = _eight_bits(image)
@@ -171,11 +171,11 @@ def _opaque(image: Image.Image, profile: bytes | None) -> Image.Image:
 
 
 def _eight_bits(image: Image.Image) -> Image.Image:
-    """Convert 16-bit, 32-bit or float grey to 8 bits (Pillow would clip it at 255).
+    """Convert 16-bit, 32-bit or float grey to 8 bits. (Pillow would clip it at 255.)
 
-    16 bits span [0, 65535]. Integers of 32 bits and floats say nothing of their range, so it is
-    taken to be the smallest of [0, 1], [0, 255] and [0, 65535] that holds all values; failing
-    that, [0, max], or [min, max] if there are negative ones.
+    16 bits span [0, 65535]. For 32 bits and floats, the file doesn't say the range. We take the
+    smallest of [0, 1], [0, 255] and [0, 65535] that holds all values. If none does, the range is
+    [0, max]. With negative values, it is [min, max].
     """
     values = np.array(image, dtype=np.float64)
     values[~np.isfinite(values)] = 0

@@ -1,7 +1,7 @@
-"""Plots as SVG, for model cards and the app.
+"""Draws plots as SVG, for model cards and the app.
 
-Words and axes have the colour and the font of the page around them, so they suit a light and a dark
-page. `as_file` gives a plot that stands alone both of its own.
+Words and axes take the colour and the font of the page around them, so they suit light and dark
+pages. `as_file` gives a plot its own colour and font, for a file that stands alone.
 """
 
 from __future__ import annotations
@@ -11,10 +11,10 @@ import math
 from collections.abc import Iterable, Mapping, Sequence
 
 COLOURS = ("#0d9488", "#94a3b8", "#d97706")
-STACKED = (*COLOURS, "#4f46e5", "#be185d", "#65a30d", "#0369a1", "#a16207")  # on each other
-WIDTH, HEIGHT, LEFT, RIGHT, BOTTOM, TOP = 400, 228, 62, 24, 44, 32  # a phone shows it readably
-DOTS = 240  # at most, of a smoothed line: beyond, neighbours are averaged
-SMOOTH = 12  # a smoothed line is the mean of its neighbours in a window of this share of all
+STACKED = (*COLOURS, "#4f46e5", "#be185d", "#65a30d", "#0369a1", "#a16207")  # for `stack_plot`
+WIDTH, HEIGHT, LEFT, RIGHT, BOTTOM, TOP = 400, 228, 62, 24, 44, 32  # readable on a phone
+DOTS = 240  # the most dots of a smoothed line; with more points, neighbours are averaged
+SMOOTH = 12  # a smoothed line averages over a window of 1/12 of all points
 
 Points = list[tuple[float, float]]
 
@@ -27,12 +27,12 @@ def line_plot(
     log: bool = False,
     smooth: bool = False,
 ) -> str:
-    """Up to three lines, with their names as a legend if there are several.
+    """Draw up to three lines. If there are several, a legend names them.
 
     Args:
-        lines: x and y of the points of each, by its name.
-        log: y on a logarithmic scale; points that are not above 0 are left out.
-        smooth: the points as pale dots, and over them a line of their running means; y from 0 on.
+        lines: the x and y of each line's points, by its name.
+        log: draw y on a logarithmic scale, and leave out points that are not above 0.
+        smooth: draw the points as pale dots and their running means as a line, with y from 0.
 
     Raises:
         ValueError: there is no point to draw.
@@ -79,10 +79,11 @@ def line_plot(
 
 
 def bar_plot(names: Sequence[str], shares: Mapping[str, Sequence[float]]) -> str:
-    """Shares, 0 to 1, of each name side by side, as bars to the right with their percentage.
+    """Draw horizontal bars for each name, with their percentages.
 
     Args:
-        shares: up to three lists, as long as `names`, by what the legend calls them.
+        shares: up to three lists of shares, 0 to 1, each as long as `names`; the keys are for the
+            legend.
 
     Raises:
         ValueError: there is nothing to draw.
@@ -108,12 +109,12 @@ def bar_plot(names: Sequence[str], shares: Mapping[str, Sequence[float]]) -> str
 
 
 def stack_plot(ts: Sequence[int], shares: Mapping[str, Sequence[float]], label: str) -> str:
-    """Shares that add up to 1, on each other, in a column for each t from left to right.
+    """Draw a column for each t, from left to right, that stacks shares which add up to 1.
 
     Args:
-        ts: falling.
-        shares: up to eight lists, as long as `ts`, by what the legend calls them.
-        label: of the axis.
+        ts: the falling t of the columns.
+        shares: up to eight lists of shares, each as long as `ts`; the keys are for the legend.
+        label: the label of the axis.
 
     Raises:
         ValueError: there is nothing to draw.
@@ -148,12 +149,13 @@ def plane_plot(
     arrows: Mapping[str, Sequence[Sequence[float]]] | None = None,
     reach: float = 2.6,
 ) -> str:
-    """Points of the plane, from -reach to reach, with paths below them.
+    """Draw points of the plane, and paths beneath them.
 
     Args:
-        points: up to three sets, by name.
-        paths: lines through points.
-        arrows: sets of (x, y, dx, dy), by name; a dot marks where each begins.
+        points: up to three sets of points, by name.
+        paths: lines, each as a list of points.
+        arrows: sets of (x, y, dx, dy), by name. A dot marks where an arrow begins.
+        reach: the plot goes from -reach to reach.
     """
     side = HEIGHT - 8
     left = (WIDTH - side) / 2
@@ -181,7 +183,7 @@ def plane_plot(
 
 
 def as_file(svg: str) -> str:
-    """A plot for a file of its own, which follows the reader's choice of light or dark."""
+    """A plot as a separate file. It follows the reader's choice of light or dark."""
     style = "svg{color:#1e293b;font-family:sans-serif}"
     style += "@media (prefers-color-scheme:dark){svg{color:#e2e8f0}}"
     start, _, rest = svg.partition("\n")
@@ -212,7 +214,7 @@ def _fits(value: float, log: bool) -> bool:
 
 
 def _ticks(low: float, high: float, whole: bool = False) -> list[float]:
-    """Two to five round numbers from low to high, an equal step of 1, 2 or 5 apart."""
+    """Two to five round numbers from low to high. Steps are 1, 2 or 5 times a power of ten."""
     if high == low:
         return [low]
     power = 10.0 ** math.floor(math.log10((high - low) / 4))
@@ -223,7 +225,7 @@ def _ticks(low: float, high: float, whole: bool = False) -> list[float]:
 
 
 def _thinned(points: Points, most: int) -> Points:
-    """At most so many points, the last of each group in x with the group's mean in y."""
+    """Average groups of points, so that at most `most` remain. x is the last of each group."""
     width = -(-len(points) // most) or 1
     groups = [points[i : i + width] for i in range(0, len(points), width)]
     return [(group[-1][0], sum(b for _, b in group) / len(group)) for group in groups]

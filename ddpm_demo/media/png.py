@@ -1,7 +1,7 @@
-"""PNG files without the parts that a picture does not need.
+"""Removes the parts of PNG files that a picture doesn't need.
 
-Pillow refuses a PNG whose compressed texts or profile are large, as they may be made to fill the
-memory. A picture needs none of the texts, so they are left out unread.
+Pillow refuses a PNG with large compressed texts or a large profile, because they could be made to
+fill the memory. A picture doesn't need the texts, so they are left out unread.
 """
 
 from __future__ import annotations
@@ -13,27 +13,27 @@ from collections.abc import Iterator
 MAGIC = b"\x89PNG\r\n\x1a\n"
 MAX_PROFILE = 16_000_000  # bytes
 
-# What makes up the pixels, their colours, and the way up.
+# The chunks with pixels, colours and orientation.
 _NEEDED = {b"IHDR", b"PLTE", b"IDAT", b"IEND", b"tRNS", b"eXIf"}
-_SIZES = {b"gAMA": 4, b"cHRM": 32, b"sRGB": 1}  # of another size they are broken
+_SIZES = {b"gAMA": 4, b"cHRM": 32, b"sRGB": 1}  # chunks of another size are broken
 _TEXTS = {b"tEXt", b"zTXt", b"iTXt"}
 _ORIENTATION_IN = (b"XML:com.adobe.xmp\0", b"Raw profile type exif\0")
-# By their numbers in ITU-T H.273: x and y of white, red, green and blue; and gamma, where that of
-# sRGB and of BT.709 is written as that of sRGB.
+# By their numbers in ITU-T H.273: x and y of white, red, green and blue; and the gamma. BT.709 gets
+# the gamma of sRGB.
 _PRIMARIES = {
     1: (0.3127, 0.3290, 0.64, 0.33, 0.30, 0.60, 0.15, 0.06),
     9: (0.3127, 0.3290, 0.708, 0.292, 0.170, 0.797, 0.131, 0.046),
     12: (0.3127, 0.3290, 0.680, 0.320, 0.265, 0.690, 0.150, 0.060),
 }
 _GAMMAS = {1: 1 / 2.2, 4: 1 / 2.2, 8: 1.0, 13: 1 / 2.2}
-_MAX_TEXT = 1_000_000  # bytes, beyond which Pillow refuses it
+_MAX_TEXT = 1_000_000  # bytes; Pillow refuses a larger text
 
 
 def without_ballast(data: bytes) -> tuple[bytes, bytes | None]:
-    """The bytes of a file with only the chunks that are needed, if it is a PNG.
+    """Keep only the chunks of a PNG that are needed. Other files stay as they are.
 
     Returns:
-        The file, and its ICC profile unless Pillow finds it in the file.
+        The bytes of the file, and the ICC profile if it was taken out.
     """
     if not data.startswith(MAGIC):
         return data, None
@@ -56,10 +56,10 @@ def without_ballast(data: bytes) -> tuple[bytes, bytes | None]:
 
 
 def _code_points(data: bytes) -> bytes:
-    """What a chunk cICP says (PNG 3.0, section 11.3.2.6), as the chunks gAMA and cHRM.
+    """Translate a chunk cICP (PNG 3.0, section 11.3.2.6) to chunks gAMA and cHRM.
 
-    Screenshots of wide screens have it, and it goes before a profile. Nothing is said of what has
-    no meaning in sRGB: the brightness of HDR.
+    Screenshots of wide-gamut screens have this chunk. It takes precedence over a profile. HDR is
+    left out, because its brightness has no meaning in sRGB.
     """
     for name, start, end in _chunks(data):
         if name == b"cICP" and end - start == 16:
@@ -77,7 +77,7 @@ def _chunk(name: bytes, body: bytes) -> bytes:
 
 
 def _chunks(data: bytes) -> Iterator[tuple[bytes, int, int]]:
-    """Name, start and end of each whole chunk, up to the last one or the first broken one."""
+    """Yield name, start and end of each chunk, until the end or the first broken chunk."""
     start = len(MAGIC)
     while start + 12 <= len(data):
         size, name = struct.unpack_from(">I4s", data, start)
@@ -89,13 +89,13 @@ def _chunks(data: bytes) -> Iterator[tuple[bytes, int, int]]:
 
 
 def _profile(body: bytes) -> bytes | None:
-    """The profile of a chunk iCCP: a name, NUL, the kind of compression, and the rest."""
+    """The profile in a chunk iCCP, which has a name, NUL, the kind of compression, and the data."""
     _, _, rest = body.partition(b"\0")
     return _unpacked(rest[1:], MAX_PROFILE)
 
 
 def _tells_orientation(name: bytes, body: bytes) -> bool:
-    """Whether a text can hold the EXIF tags, and Pillow will read it."""
+    """True if a text may hold EXIF tags and Pillow will read it."""
     if not body.startswith(_ORIENTATION_IN) or len(body) > _MAX_TEXT:
         return False
     _, _, rest = body.partition(b"\0")
@@ -108,7 +108,7 @@ def _tells_orientation(name: bytes, body: bytes) -> bool:
 
 
 def _unpacked(data: bytes, most: int) -> bytes | None:
-    """What zlib packed, or None if it is damaged or has more than `most` bytes."""
+    """Unpack with zlib. Returns None if the data are damaged or give more than `most` bytes."""
     unpack = zlib.decompressobj()
     try:
         found = unpack.decompress(data, most)

@@ -1,4 +1,4 @@
-"""The plots of `plots`, and words, as pixels: for a picture that is shown on a slide."""
+"""Draws the SVG plots of `plots`, and words, as pixels for a picture on a slide."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
 INK, PALE = "#1e293b", "#dbe1e8"
-# Pillow's own font has Latin letters alone; what else our words hold is written out.
+# Pillow's own font has only Latin letters, so other letters are written out.
 LATIN = {
     "x̂₀": "x0_hat",
     "ε̂": "eps_hat",
@@ -37,7 +37,7 @@ LATIN = {
 
 
 def latin(words: str) -> str:
-    """Words without the letters that Pillow's font lacks."""
+    """Write out the letters that Pillow's font lacks."""
     for letters, written in LATIN.items():
         words = words.replace(letters, written)
     return words
@@ -51,7 +51,7 @@ def font(size: float) -> ImageFont.FreeTypeFont:
 
 
 def wrapped(words: str, width: float, size: float) -> list[str]:
-    """Words in lines of at most so many pixels."""
+    """Break words into lines of at most `width` pixels."""
     lines, letters = [""], font(size)
     for word in latin(words).split():
         longer = f"{lines[-1]} {word}".strip()
@@ -63,9 +63,9 @@ def wrapped(words: str, width: float, size: float) -> list[str]:
 
 
 def draw_svg(svg: str, scale: float = 2.0) -> np.ndarray:
-    """A plot of `plots` as a frame, uint8 (H, W, 3), dark on white.
+    """Draw a plot of `plots` as a frame, uint8 (H, W, 3), dark on white.
 
-    It knows what `plots` draws: text, polylines, circles, rectangles, and lines as "Mx yHx".
+    It supports only what `plots` uses: text, polylines, circles, rectangles, and lines as "Mx yHx".
     """
     root = ElementTree.fromstring(svg)
     _, _, width, height = (float(v) for v in root.attrib["viewBox"].split())
@@ -104,7 +104,7 @@ def _draw(
 
 
 def _colour(about: Mapping[str, str]) -> str:
-    """The colour of a shape, paler where it is half transparent."""
+    """The colour of a shape. Transparency makes it paler."""
     found = about.get("fill", "none")
     found = about.get("stroke", INK) if found == "none" else found
     opacity = float(about.get("fill-opacity", about.get("stroke-opacity", 1)))

@@ -1,6 +1,6 @@
-"""A run as one HTML file, which opens from disk: the player of the page, with the run inside.
+"""Writes a run as one HTML file that opens from disk: the page's player, with the run inside.
 
-The file holds x0_hat and eps_hat of each step; the scripts in it derive x_t and the fresh noise.
+The file holds x0_hat and eps_hat of each step. Its scripts compute x_t and the fresh noise.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 
 class StepLike(Protocol):
-    """What a film says of a step of a run."""
+    """The numbers of a step that a film shows."""
 
     @property
     def index(self) -> int: ...
@@ -33,7 +33,7 @@ class StepLike(Protocol):
 
 
 class Shown(StepLike, Protocol):
-    """What a file needs of a step, besides."""
+    """The pictures of a step that the file also needs."""
 
     @property
     def x_t(self) -> Tensor: ...
@@ -43,7 +43,7 @@ class Shown(StepLike, Protocol):
     def eps_hat(self) -> Tensor: ...
 
 
-# The player's own files, which the page uses, too.
+# The files of the page's player.
 PLAYER = Path(__file__).resolve().parents[1] / "ui" / "components" / "player"
 SCRIPTS = (
     *("words.js", "recording.js", "pictures.js", "files.js", "gradio.js", "hand.js"),
@@ -51,15 +51,15 @@ SCRIPTS = (
     *("branches.js", "link.js", "take_home.js", "present.js", "../compare/compare.js", "player.js"),
 )
 STYLES = ("player.css", "step.css", "present.css", "../compare/compare.css")
-EPS_RANGE = 3  # eps_hat is seen from -3 to 3
-MOST_CHARS = 8_000_000  # of base64 in a file; a longer run gives fewer frames
+EPS_RANGE = 3  # eps_hat is shown from -3 to 3
+MOST_CHARS = 8_000_000  # the most characters of base64 in a file; a longer run keeps fewer frames
 PANES = {
     "x_t": "Current picture xₜ",
     "x0_hat": "Predicted picture x̂₀",
     "eps_hat": "Predicted noise ε̂",
     "z": "Fresh noise σ z",
 }
-"""What the player can show, and a label for each."""
+"""The pictures that the player can show, with their labels."""
 COLOURS = {
     "primary-400": "#2dd4bf",
     "primary-600": "#0d9488",
@@ -106,14 +106,14 @@ SAID = (
 
 
 def joined(folder: Path = PLAYER, names: Sequence[str] = SCRIPTS) -> str:
-    """The modules of a folder, by default the player's, as one script: each after its imports."""
+    """Join modules into one script. `names` must list each module after those that it imports."""
     text = "\n".join((folder / name).read_text(encoding="utf-8") for name in names)
     text = re.sub(r"^import [^;]*;\n", "", text, flags=re.MULTILINE)
     return re.sub(r"^export ", "", text, flags=re.MULTILINE)
 
 
 def shell() -> str:
-    """The file without its run, which takes the place of /*RUN*/."""
+    """The HTML file without a run. The run replaces /*RUN*/."""
     css = "\n".join((PLAYER / name).read_text(encoding="utf-8") for name in STYLES)
     player = (PLAYER / "player.html").read_text(encoding="utf-8")
     light, dark = _variables(COLOURS | LIGHT), _variables(DARK)
@@ -153,12 +153,12 @@ openFile(startPlayer);
 
 
 def run_page(steps: Iterable[Shown], look: Mapping[str, Any], code: tuple[str, str]) -> str:
-    """The file of a run.
+    """The HTML file of a run.
 
     Args:
-        steps: all of them, from the first to the last.
-        look: title, meta and updates, as the player takes them.
-        code: of the sampler: the text, and the file that it is in.
+        steps: all steps, from the first to the last.
+        look: title, meta and updates, in the player's format.
+        code: the sampler's source code, and its file.
     """
     from ddpm_demo.media.convert import to_uint8
 
@@ -167,7 +167,7 @@ def run_page(steps: Iterable[Shown], look: Mapping[str, Any], code: tuple[str, s
     for step in steps:
         shown = [to_uint8(step.x0_hat), to_uint8(step.eps_hat / EPS_RANGE)]
         took = round(time.perf_counter() - start, 2)
-        if frames and frames[-1]["step"] == step.index:  # a step that is walked several times
+        if frames and frames[-1]["step"] == step.index:  # the run repeated this step
             frames.pop()
         frames.append({"step": step.index, "t": step.t, "s": took, "d": _text(*shown)})
     if step is None:

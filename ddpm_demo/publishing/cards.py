@@ -1,4 +1,4 @@
-"""What a shipped model says of itself: the card, and the command that makes such a model."""
+"""Writes the card of a shipped model, with the command that makes such a model."""
 
 from __future__ import annotations
 
@@ -16,20 +16,20 @@ from ddpm_demo.inference.generate import defaults
 from ddpm_demo.inference.labels import ANY, EACH, class_words
 from ddpm_demo.models.checkpoint import Checkpoint
 
-BESIDE = "teacher.png"  # beside the card of a distilled model
-SHOWN = 100  # samples on a card: the seeds 0 to 99
-NUMBERS = "## Evaluation"  # the section that `evaluate --card` writes, the last one
+BESIDE = "teacher.png"  # a picture for the card of a distilled model
+SHOWN = 100  # the number of samples on a card, with the seeds 0 to 99
+NUMBERS = "## Evaluation"  # the last section, which `evaluate --card` writes
 COLUMNS = ("sampler", "spacing", "steps", "calls", "distance")
 
 
 @dataclass(frozen=True)
 class Story:
-    """What no file of a run knows, and its card says.
+    """Facts for a card that the files of a run don't have.
 
     Attributes:
-        commit: of the code that trained it.
-        limits: a sentence or two on what the model can't do.
-        history: a sentence on interruptions, if there were any.
+        commit: the commit of the code that trained the model.
+        limits: a sentence or two about what the model can't do.
+        history: a sentence about interruptions, if there were any.
     """
 
     commit: str
@@ -43,10 +43,10 @@ class Story:
 
 
 def check_samplers(rows: Any) -> list[dict[str, Any]]:
-    """The table of samplers that a checkpoint keeps as `info["samplers"]`.
+    """Check the table of samplers that a checkpoint keeps as `info["samplers"]`.
 
     Raises:
-        ValueError: it isn't a list of rows that each have `COLUMNS`.
+        ValueError: it isn't a list of rows, or a row lacks some of `COLUMNS`.
     """
     ok = isinstance(rows, list) and all(isinstance(row, dict) for row in rows)
     require(ok, "samplers", rows, f"a list of rows with {', '.join(COLUMNS)}")
@@ -89,7 +89,7 @@ def command(checkpoint: Checkpoint, name: str) -> str:
 
 
 def _finetune(checkpoint: Checkpoint, name: str, base: str, train: Mapping[str, Any]) -> str:
-    """Shipped ones from before runs said their class are called BASE-CLASS."""
+    """The command for a fine-tuned model. In older ones, only the name BASE-CLASS has the class."""
     named = name.removeprefix(f"{base}-")
     only = train.get("only") or (named if named in checkpoint.classes else None)
     chosen = f" --class {shlex.quote(only)}" if only else ""
@@ -131,7 +131,7 @@ def _run(train: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _options(values: Mapping[str, Any]) -> list[str]:
-    """Settings as the command line takes them."""
+    """Write settings as options of the command line."""
     words = []
     for key, value in values.items():
         option = {"T": "timesteps"}.get(key, key).replace("_", "-")
@@ -155,7 +155,7 @@ def card(
     """The model card, in Markdown with the Hub's front matter.
 
     Args:
-        beside: there is a picture with the teacher's samples over the student's.
+        beside: True if there is a picture with the teacher's samples above the student's.
     """
     sections = [
         _opening(name, checkpoint, beside),
@@ -238,7 +238,7 @@ def _training(
 
 
 def _part(info: Mapping[str, Any]) -> str:
-    """Which pictures a model saw that didn't see all."""
+    """A line about the training pictures, if the model saw only a part of them."""
     words = info.get("train", {}).get("pictures")
     if not words:
         return ""
@@ -250,7 +250,7 @@ def _part(info: Mapping[str, Any]) -> str:
 
 
 def _samplers(rows: Sequence[Mapping[str, Any]]) -> str:
-    """The table that the app chooses by when it has to keep to a time limit."""
+    """The table of samplers. The app uses it to choose a sampler for a time limit."""
     if not rows:
         return ""
     names = list(dict.fromkeys(key for row in rows for key in row))

@@ -1,4 +1,4 @@
-"""What a published model may say of this machine: names, but never where they lie on the disk."""
+"""Removes paths of this machine from a model before it is published. Names stay."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from ddpm_demo.models.facts import name_of
 
 
 def public(checkpoint: Checkpoint) -> Checkpoint:
-    """The same model; its `info` names folders and models without their places."""
+    """A copy of the model whose `info` has the names of folders and models, but no paths."""
     info = dict(checkpoint.info)
     for key in ("base", "init"):
         if info.get(key):

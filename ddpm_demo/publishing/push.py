@@ -1,4 +1,4 @@
-"""Fine-tuned models on the Hub, each with a card."""
+"""Uploads fine-tuned models to the Hub, each with a card."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ NAME = "such as YOU/cifar10-ship"
 
 
 def login() -> str:
-    """The token of this machine's login, or of the environment. It is for the Hub alone.
+    """The token of this machine's login or of the environment. Only the Hub may see it.
 
     Raises:
-        ValueError: there is none.
+        ValueError: there is no token.
     """
     from huggingface_hub import get_token
 
@@ -31,10 +31,10 @@ def login() -> str:
 
 
 def repo_name(words: str) -> str:
-    """The name of a repo, as somebody typed it.
+    """Check the name of a repo that somebody typed, and return it without spaces around it.
 
     Raises:
-        ValueError: no repo can be called that.
+        ValueError: it is not a valid name.
     """
     from huggingface_hub.errors import HFValidationError
     from huggingface_hub.utils._validators import validate_repo_id
@@ -49,13 +49,13 @@ def repo_name(words: str) -> str:
 
 
 def push(file: Path, repo: str) -> str:
-    """Upload a model's file with a card, in one commit; the repo is made if there is none.
+    """Upload a model's file with a card, in one commit. Make the repo if there is none.
 
     Returns:
         The address of the repo.
 
     Raises:
-        ValueError: why it can't be, in one sentence without the token.
+        ValueError: the upload failed. The message is one sentence without the token.
     """
     from huggingface_hub import CommitOperationAdd, HfApi
 
@@ -67,15 +67,15 @@ def push(file: Path, repo: str) -> str:
         text = card(checkpoint, url.repo_id)
         with tempfile.TemporaryDirectory() as folder:
             weights = Path(folder, WEIGHTS)
-            save_file(weights, checkpoint)  # without the places that its metadata may name
+            save_file(weights, checkpoint)  # without the paths that the file's metadata may have
             files = [
                 CommitOperationAdd(WEIGHTS, weights),
                 CommitOperationAdd("README.md", text.encode()),
             ]
             api.create_commit(repo, files, commit_message="Model and card by ddpm_demo")
-    except Exception as error:  # httpx's or httpx2's errors by the Hub's version, a full disk
+    except Exception as error:  # errors of httpx or httpx2, a full disk, and others
         reason = (str(error).strip() or type(error).__name__).splitlines()[0]
-        reason = reason.replace(token, "…")  # whatever the Hub says
+        reason = reason.replace(token, "…")  # even if the Hub's message has the token
         raise ValueError(f"{repo} was not pushed: {reason}") from None
     return str(url)
 

@@ -1,4 +1,4 @@
-"""Ship a training run: weights in half precision with a model card, samples and loss curve."""
+"""Ships a training run: weights in half precision with a model card, samples and loss curve."""
 
 from __future__ import annotations
 
@@ -27,8 +27,8 @@ from ddpm_demo.training.run_folder import RunFolder
 from ddpm_demo.training.state import weights
 from ddpm_demo.training.trainer import EMA, RAW
 
-STORY = "card.json"  # in a shipped folder: its `Story`, so that its card can be made again
-PAGE = 10  # samples at once, and in a row
+STORY = "card.json"  # the file with a shipped model's `Story`, to make its card again
+PAGE = 10  # how many samples are drawn at once, and are in a row
 
 
 def ship(
@@ -40,21 +40,22 @@ def ship(
     samplers: Sequence[Mapping[str, Any]] | None = None,
     kind: str = EMA,
 ) -> Checkpoint:
-    """Make `folder` a shipped model out of the finished or paused run in `run`.
+    """Make a shipped model in `folder` from the finished or paused run in `run`.
 
-    A run needs weights and a log; state and previews may be missing.
+    The run needs weights and a log. Its state and previews may be missing.
 
     Args:
-        sample: how the model is best sampled, in the names of `SampleConfig`.
-        samplers: rows with what samplers measure, for the app's time limit; see `cards.COLUMNS`.
-        kind: of the weights: the average, or out of the state those of the last step ("model") or
-            another average ("ema-0.05").
+        sample: the model's best sampling settings, as fields of `SampleConfig`.
+        samplers: rows with the measured quality of samplers, for the app's time limit (see
+            `cards.COLUMNS`).
+        kind: which weights to ship. "ema" is the average. The run's state has those of the last
+            step ("model"), and may have other averages ("ema-0.05").
 
     Returns:
-        The checkpoint as shipped, read back from its file.
+        The shipped checkpoint, read back from its file.
 
     Raises:
-        ValueError: `run` is no run, or a value is not allowed.
+        ValueError: `run` is not the folder of a run, or a value is not allowed.
     """
     source = RunFolder(run)
     require(source.log.is_file(), "RUN", str(run), f"the folder of a run, with {source.log.name}")
@@ -73,7 +74,7 @@ def ship(
         checkpoint.info["sample"] = dict(sample)
     if samplers is not None:
         checkpoint.info["samplers"] = check_samplers(samplers)
-    timesteps_of(checkpoint, defaults(checkpoint))  # refused before anything is written
+    timesteps_of(checkpoint, defaults(checkpoint))  # raises before anything is written
     if run.resolve() != folder.resolve():
         about = {"program": "ddpm_demo", "model": folder.name}
         film = source.film_bytes(about) if checkpoint.info.get("base") else None
@@ -81,7 +82,7 @@ def ship(
         write_atomically(RunFolder(folder).log, source.log.read_bytes())
         if film:
             write_atomically(RunFolder(folder).film, film)
-        (folder / "README.md").unlink(missing_ok=True)  # its numbers are those of other weights
+        (folder / "README.md").unlink(missing_ok=True)  # its numbers belong to older weights
     elif sample is not None or samplers is not None:
         save_checkpoint(folder, checkpoint, torch.float16)
     write_atomically(folder / STORY, (json.dumps(vars(story), indent=1) + "\n").encode())
@@ -89,12 +90,12 @@ def ship(
 
 
 def make_card(folder: Path) -> Checkpoint:
-    """Make the card of a shipped model again, with its samples and loss curve, from its files.
+    """Make the card, samples and loss curve of a shipped model again, from its files.
 
     Numbers that `evaluate --card` has written stay.
 
     Returns:
-        The checkpoint, as people get it, rounding included.
+        The checkpoint, read from its file with all rounding.
 
     Raises:
         ValueError: the folder is not a shipped model's.
@@ -128,8 +129,11 @@ def _drawn(checkpoint: Checkpoint, config: SampleConfig) -> NDArray[np.uint8]:
 
 
 def _beside(folder: Path, student: Checkpoint) -> bool:
-    """Draw a few pictures of a student's teacher, and under them the student's in each number of
-    its steps. False: it has no teacher, or that isn't shipped beside it."""
+    """Draw a few pictures of a student's teacher, and below them the student's own.
+
+    The student has a row for each number of steps. Returns False, and draws nothing, if the model
+    has no teacher, or the teacher isn't shipped beside it.
+    """
     name = str(student.info.get("teacher", {}).get("name", ""))
     if not name or not model_files(folder.parent / name):
         return False
@@ -142,10 +146,10 @@ def _beside(folder: Path, student: Checkpoint) -> bool:
 
 
 def read_story(folder: Path) -> Story:
-    """What a shipped folder keeps for its card.
+    """Read the `Story` of a shipped model.
 
     Raises:
-        ValueError: it keeps nothing, or nothing that can be read.
+        ValueError: its file is missing or can't be read.
     """
     path = folder / STORY
     require(path.is_file(), "FOLDER", str(folder), f"one with {STORY}: `ship RUN FOLDER` makes it")

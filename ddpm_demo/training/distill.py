@@ -1,9 +1,9 @@
 """Simple and Fast Distillation (Zhou et al. 2024): a student that needs 4, 2 or 1 calls a picture.
 
-The student starts as a copy of its teacher and learns to make, by DDIM in a few long steps, the x_s
-that the teacher makes in many short ones. One network serves several numbers of steps: each has
-timesteps of its own, which tell the network which it is. Guidance is learnt too, so that a step is
-one call.
+The student starts as a copy of its teacher. It learns to reach, by DDIM in a few long steps, the
+x_s that the teacher reaches in many short ones. One network can learn several numbers of steps.
+Each number has its own timesteps, so the network knows from t which one is meant. The student also
+learns guidance, so that each step is one call.
 """
 
 from __future__ import annotations
@@ -34,17 +34,17 @@ from ddpm_demo.training.state import load_run
 from ddpm_demo.training.train import Options, Progress, steps_of
 from ddpm_demo.training.trainer import Machine, Trainer
 
-Plans = dict[int, list[int]]  # the student's falling t, by the number of its steps
+Plans = dict[int, list[int]]  # the student's falling timesteps, by the number of its steps
 USUAL: dict[str, Any] = {"batch_size": 32, "lr": 1e-4, "warmup": 20, "decay": 0.5, "ema": 0.999}
-# Warm-up counts batches, each of which is as many updates as the student's steps.
-LAST = 0.1  # of the learning rate, at the end of the run
+# Warm-up counts batches. A batch has one update for each step of the student.
+LAST = 0.1  # the share of the learning rate at the end of the run
 
 
 def plan(teacher: Checkpoint, lengths: Sequence[int]) -> Plans:
-    """The student's timesteps for each number of steps, all among the teacher's.
+    """Choose the student's timesteps for each number of steps. They are all among the teacher's.
 
     Raises:
-        ValueError: a teacher that can't be distilled, or numbers of steps that don't go together.
+        ValueError: the teacher can't be distilled, or two numbers of steps share a timestep.
     """
     info, process = teacher.info, teacher.diffusion
     require(process.noise == "gaussian", "noise of the teacher", process.noise, "gaussian")
@@ -64,7 +64,7 @@ def plan(teacher: Checkpoint, lengths: Sequence[int]) -> Plans:
 
 
 def stops(plans: Plans) -> list[int]:
-    """The falling t at which a student is compared with its teacher; the last is 0."""
+    """The falling t at which the student is compared with its teacher. The last is 0."""
     return sorted({s for times in plans.values() for s in [*times[1:], 0]}, reverse=True)
 
 
@@ -72,7 +72,7 @@ def settings(teacher: Checkpoint, trajectories: int, **values: Any) -> TrainConf
     """The configuration of a distillation.
 
     Raises:
-        ValueError: a value that makes no sense, or fewer trajectories than a batch.
+        ValueError: a value is not allowed, or there are fewer trajectories than a batch needs.
     """
     number("trajectories", trajectories, 1, 10**7, whole=True)
     dataset = str(teacher.info.get("dataset", "none"))
@@ -85,7 +85,7 @@ def settings(teacher: Checkpoint, trajectories: int, **values: Any) -> TrainConf
 
 
 class Distiller(Trainer):
-    """The state of a distillation. Its data are the pictures that the trajectories end in.
+    """The state of a distillation. Its data are the final pictures of the trajectories.
 
     Args:
         x: (N, S, C, H, W), the teacher's x_s at the S `stops`.
@@ -106,12 +106,12 @@ class Distiller(Trainer):
         data = Images(pixels, labels, tuple(teacher.classes))
         student = copy.deepcopy(teacher.model).requires_grad_(True)
         super().__init__(student, teacher.diffusion, config, data, None, Machine(device, bf16))
-        self.model.eval()  # no dropout: what is learnt has no noise
+        self.model.eval()  # no dropout: the targets have no noise
         self.teacher, self.plans, self.x = teacher, plans, x
-        self.taught: Tensor | None = None  # the teacher's pictures of the previews
+        self.taught: Tensor | None = None  # the teacher's pictures for the previews
 
     def move(self, net: nn.Module, x: Tensor, t: int, s: int, y: Tensor | None) -> Tensor:
-        """x_s from x_t by DDIM with eta = 0, not clipped."""
+        """Go from x_t to x_s by DDIM with eta = 0. x0_hat is not clipped."""
         alpha_bar, each = self.schedule.alpha_bar, torch.full((len(x),), t)
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.bf16):
             raw = net(x, (each - 1).to(self.device), y)
@@ -121,9 +121,10 @@ class Distiller(Trainer):
         return math.sqrt(alpha_bar[s]) * x0 + math.sqrt(1 - alpha_bar[s]) * eps
 
     def advance(self, lr: float) -> tuple[Tensor, Tensor]:
-        """Walk one batch down to pictures, with an update after every step of the student.
+        """Walk one batch down to t = 0, and update the weights after every step of the student.
 
-        The numbers of steps take turns. Returns t and the losses of each picture at each step.
+        Each batch takes the next number of steps in turn. Returns t and the loss of each picture at
+        each step.
         """
         times = list(self.plans.values())[self.step % len(self.plans)]
         numbers = self.shuffle.take(self.images, self.config.batch_size)[self.rank :: self.world]
@@ -144,7 +145,7 @@ class Distiller(Trainer):
         return torch.cat(seen), torch.cat(found)
 
     def lr(self) -> float:
-        """Linear warm-up, constant, and linear decay to a tenth over the last part of the run."""
+        """The learning rate: linear warm-up, constant, then linear decay to a tenth."""
         config = self.config
         up = min(1.0, (self.step + 1) / config.warmup) if config.warmup else 1.0
         down = min(1.0, (1 - self.done()) / config.decay) if config.decay else 1.0
@@ -152,9 +153,9 @@ class Distiller(Trainer):
 
     @torch.no_grad()
     def preview(self) -> Tensor:
-        """The teacher's pictures, and under them the student's by each number of steps, twice.
+        """Pictures of the teacher, and below them the student's for each number of steps.
 
-        With R rows of 2R pictures, twice, they make a square sheet.
+        There are two such blocks of R rows with 2R pictures, which make a square sheet.
         """
         rows, config = 1 + len(self.plans), self.model.config
         seeds = torch.arange(4 * rows)
@@ -171,7 +172,7 @@ class Distiller(Trainer):
         return torch.stack(shown).unflatten(1, (2, -1)).transpose(0, 1).flatten(0, 2)
 
     def checkpoint(self) -> Checkpoint:
-        """The EMA weights, with who taught them, and how they are to be sampled."""
+        """The EMA weights. `info` names the teacher, and says how to sample the student."""
         checkpoint = super().checkpoint()
         few = {str(n): times for n, times in self.plans.items()}
         steps = next(iter(self.plans))
@@ -198,13 +199,13 @@ def distill(
     out: Path | None = None,
     **options: Any,
 ) -> Iterator[Progress]:
-    """Train a student, and yield `Progress` after every batch; `teacher` stays as it is.
+    """Train a student, and yield `Progress` after every batch. The teacher doesn't change.
 
     Args:
         plans, config: from `plan` and `settings`.
         x: the teacher's trajectories at `stops(plans)`, from `trajectories.load`.
-        out: the run's folder, as in `train`.
-        options: `resume`, `bf16` and `should_stop` of `train`'s `Options`.
+        out: the folder of the run, as in `train`.
+        options: `resume`, `bf16` and `should_stop`, as in `train.Options`.
 
     Raises:
         DivergedError: the loss became NaN or infinite.

@@ -1,8 +1,8 @@
-"""Fine-tuning: a copy of a model goes on training on one class, or on other pictures.
+"""Fine-tuning: a copy of a model trains further, on one class or on other pictures.
 
-It is `train` with the weights of another model to start from, so stopping and going on are exact
-here too. This module adds what a visitor needs: checks, an estimate, and a smaller batch where a
-GPU's memory does not suffice.
+It is `train` that starts from another model's weights, so a run can be stopped and resumed exactly.
+This module adds what a visitor needs: checks, a time estimate, and smaller batches if the GPU's
+memory is too small.
 """
 
 from __future__ import annotations
@@ -28,20 +28,20 @@ from ddpm_demo.training.run_folder import RunFolder
 from ddpm_demo.training.train import Progress, require_classes, train
 
 LR_MOST = 0.01
-LABEL_DROPOUT = 0.5  # half of the steps move "any" class, half the class itself
+LABEL_DROPOUT = 0.5  # half of the pictures train "any" class, half their own class
 GPU_USUAL: dict[str, Any] = {"batch_size": 512, "epochs": 10}
 CPU_USUAL: dict[str, Any] = {"batch_size": 16, "steps": 40}  # a minute or two
 
 
 def settings(base: Checkpoint, data: Images, **values: Any) -> TrainConfig:
-    """The configuration of a fine-tuning, checked against model and data.
+    """The configuration of a fine-tuning run, checked against the model and the data.
 
     Args:
-        values: of `TrainConfig`.
+        values: fields of `TrainConfig`.
 
     Raises:
-        ValueError: a value that makes no sense, pictures of another shape than the model's, or
-            fewer of them than a batch.
+        ValueError: a value is not allowed, the pictures don't have the model's shape, or there are
+            fewer pictures than a batch needs.
     """
     config = TrainConfig(**{"label_dropout": LABEL_DROPOUT, "warmup": 20, "ema": 0.99} | values)
     number("lr", config.lr, 0, LR_MOST, above=True)
@@ -65,18 +65,20 @@ def settings(base: Checkpoint, data: Images, **values: Any) -> TrainConfig:
 
 
 def pictures(config: TrainConfig, data: Images) -> int:
-    """How many pictures a run will see; 0 if only minutes end it."""
+    """How many pictures a run will see, or 0 if only a time limit ends it."""
     return config.images or math.ceil((config.epochs or 0) * len(data))
 
 
 def estimate(base: Checkpoint, data: Images, config: TrainConfig, **options: Any) -> float:
-    """Seconds that a run will take, from timing two steps on a copy after one to warm up.
+    """Estimate the seconds that a run will take.
+
+    It trains a copy for one step to warm up, and times two more.
 
     Args:
-        options: `device` and `bf16` of `train`.
+        options: `device` and `bf16`, as for `train`.
 
     Raises:
-        ValueError: a batch of one does not fit into memory.
+        ValueError: even one picture does not fit into memory.
     """
     images = pictures(config, data)
     if not images:
@@ -93,7 +95,7 @@ def estimate(base: Checkpoint, data: Images, config: TrainConfig, **options: Any
             next(steps)
             return (time.perf_counter() - start) / 2 * images / config.batch_size
         except torch.OutOfMemoryError:
-            pass  # it holds the step's memory: it has to be gone before the next try
+            pass  # the error holds the step's memory until this block ends; then try again
         config = _halved(config)
 
 
@@ -103,7 +105,7 @@ def before(
     bf16: bool | None = None,
     denoiser: Callable[..., Denoiser] = Denoiser,
 ) -> Tensor:
-    """(16, C, H, W) samples of the base, drawn as its fine-tuning on `data` will draw previews."""
+    """(16, C, H, W) samples of the base model, from the seeds of the previews on `data`."""
     if bf16 is None:
         bf16 = bf16_pays(next(base.model.parameters()).device)
     several = len(data.labels.unique()) > 1
@@ -126,20 +128,20 @@ def finetune(
     say: Callable[[str], None] = print,
     **options: Any,
 ) -> Iterator[Progress]:
-    """Train a copy of `base`, and yield `Progress` after every step; `base` stays as it is.
+    """Train a copy of `base`, and yield `Progress` after every step. `base` doesn't change.
 
-    Where a GPU has too little memory for a step, half the batch takes as many pictures in twice
-    the steps: from what was last saved on, if anything was. A run that is resumed keeps to it.
+    If a step doesn't fit into the GPU's memory, the run goes on with half the batch and twice the
+    steps, from its last saved state if there is one. A resumed run keeps the smaller batch.
 
     Args:
         config: from `settings`.
-        out: as in `train`; the result's `info` names its base.
-        resume: go on from `out`; without a state there, start.
-        say: told a sentence when the batch is halved.
-        options: `held_out`, `device`, `bf16`, `should_stop` and `denoiser` of `train`.
+        out: the folder of the run, as in `train`. The result's `info` names the base.
+        resume: go on from the state in `out`; start anew if there is none.
+        say: called with a sentence when the batch is halved.
+        options: `held_out`, `device`, `bf16`, `should_stop` and `denoiser`, as for `train`.
 
     Raises:
-        ValueError: a batch of one does not fit into memory, or as `train` raises.
+        ValueError: even one picture does not fit into memory; or as for `train`.
     """
     folder = RunFolder(out) if out else None
     if resume and folder and folder.resumable():
@@ -155,7 +157,7 @@ def finetune(
                 yield progress
             return
         except torch.OutOfMemoryError:
-            pass  # as above
+            pass  # as in `estimate`
         full, config = config.batch_size, _halved(config)
         say(
             f"A batch of {full} does not fit into the GPU's memory; going on with "

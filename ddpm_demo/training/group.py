@@ -1,4 +1,4 @@
-"""Several processes that train one network together."""
+"""Lets several processes train one network together."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from ddpm_demo.nn.unet import UNet
 
 
 def join(model: UNet, device: torch.device) -> tuple[int, int, nn.Module]:
-    """Rank, number of processes, and the network wrapped for them.
+    """Join the group of processes. Returns the rank, their number, and the wrapped network.
 
-    `torchrun` and `accelerate launch` both describe the group in the environment; alone, there is
-    nothing to join.
+    `torchrun` and `accelerate launch` describe the group in the environment. A process that runs
+    alone joins nothing.
     """
     world = int(os.environ.get("WORLD_SIZE", 1))
     if world == 1:
@@ -28,9 +28,10 @@ def join(model: UNet, device: torch.device) -> tuple[int, int, nn.Module]:
 
 
 def mean(values: tuple[float, ...], world: int, device: torch.device) -> list[float]:
-    """Each value's mean over the processes.
+    """The mean of each value over all processes.
 
-    Clocks and signals differ between them, but all must end, and set the learning rate, alike.
+    Clocks and signals differ between processes. With the mean, all of them end at the same step and
+    use the same learning rate.
     """
     if world == 1:
         return list(values)

@@ -1,4 +1,4 @@
-"""The samples that show how a run goes."""
+"""The samples that show how far a run has come."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from ddpm_demo.diffusion.noise import Noise
 from ddpm_demo.diffusion.samplers.ddim import ddim
 from ddpm_demo.nn.unet import UNet
 
-N, STEPS = 16, 25  # pictures and steps of a preview
+N, STEPS = 16, 25  # the numbers of pictures and steps of a preview
 
 
 def preview(
@@ -24,7 +24,11 @@ def preview(
     bf16: bool = False,
     denoiser: Callable[..., Denoiser] = Denoiser,
 ) -> Tensor:
-    """(16, C, H, W) samples from the seeds 0..15 by DDIM, in [-1, 1]; classes in turn or none."""
+    """Draw (16, C, H, W) samples in [-1, 1] by DDIM, from the seeds 0 to 15.
+
+    Args:
+        by_class: draw the classes in turn; otherwise draw the null class.
+    """
     config, device = model.config, next(model.parameters()).device
     noise = Noise(diffusion.noise, range(N))
     x_T = noise.draw((N, config.channels, config.size, config.size)).to(device)

@@ -1,14 +1,14 @@
-"""The folder of a run: the one place that knows what its files are called.
+"""The folder of a training run. Only this module knows the names of its files.
 
-A run that the command line makes and one that the app makes leave the same files, so `ship` takes
-either. Each file is optional to a reader: a run that came without its state can still be shipped.
+The command line and the app write the same files, so `ship` accepts runs of both. Readers don't
+need all of them: a run without its state can still be shipped.
 
-    state.safetensors       what `--resume` goes on from
+    state.safetensors       the state that `--resume` goes on from
     model*.safetensors      the EMA weights, as `models.checkpoint` names them
-    log.jsonl               a line a report
-    preview-000050000.png   sixteen samples after so many pictures; 0 is the model it began as
-    morph.gif               the previews as a film, of a fine-tuning
-    film.jsonl, kept        what the app has shown, and the step that it has kept a copy of
+    log.jsonl               one line for each report
+    preview-000050000.png   sixteen samples after this many pictures; 0 is before the first step
+    morph.gif               the previews of a fine-tuning run as a film
+    film.jsonl, kept        what the app has shown, and the step whose weights it has kept
 """
 
 from __future__ import annotations
@@ -28,17 +28,17 @@ from ddpm_demo.data import is_folder, place_of, shown
 from ddpm_demo.files import require_writable, write_atomically
 from ddpm_demo.media import convert, encode
 
-SCALE = 4  # of the pixels in a preview
+SCALE = 4  # how much a preview enlarges each pixel
 
 
 def pace(grids: int) -> float:
-    """Frames a second of a film of so many grids: it takes about four seconds."""
+    """Frames a second for a film of `grids` frames, so that it takes about four seconds."""
     return min(15.0, max(2.0, grids / 4))
 
 
 @dataclass(frozen=True)
 class RunFolder:
-    """The files of a run, by what they are."""
+    """The files of a training run."""
 
     path: Path
 
@@ -63,24 +63,25 @@ class RunFolder:
         return self.path / "kept"
 
     def resumable(self) -> bool:
-        """Whether there is a state to go on from."""
+        """True if there is a state to go on from."""
         return self.state.is_file()
 
     def clear(self) -> None:
-        """Delete the state, the log and the samples: another run begins here."""
+        """Delete the state, the log and the previews, so that another run can begin here."""
         for file in (self.state, self.log, *self.previews()):
             file.unlink(missing_ok=True)
 
     def check(self, resume: bool, dataset: str = "") -> None:
-        """Find out before any work whether a run can be written here.
+        """Check, before any work begins, that a run can be written here.
 
         Args:
-            dataset: what the run learns from, in words.
+            resume: the run may go on from the state here.
+            dataset: the name of the run's data set, or folder:PATH.
 
         Raises:
-            ValueError: a file is in the way, another run is here and `resume` is not asked for, a
-                model without a run is here, the folder lies among the run's own pictures, or
-                nothing can be written.
+            ValueError: a file is in the way, another run is here and `resume` is False, a model
+                without a run is here, the folder is among the run's training pictures, or nothing
+                can be written here.
         """
         parts = (self.path, *self.path.parents)
         folder = not any(part.exists() and not part.is_dir() for part in parts)
@@ -102,7 +103,7 @@ class RunFolder:
         require_writable(self.path)
 
     def rows(self) -> list[dict[str, Any]]:
-        """The lines of the log, the oldest first; none if there is no log.
+        """The lines of the log, the oldest first. The list is empty if there is no log.
 
         Raises:
             ValueError: a line is not JSON.
@@ -115,30 +116,31 @@ class RunFolder:
             raise ValueError(f"{self.log} is garbled: {error}.") from None
 
     def add(self, row: Mapping[str, Any], preview: Tensor) -> None:
-        """Add a report: its line in the log, and its samples, (16, C, H, W) in [-1, 1]."""
-        kept = [r for r in self.rows() if r["images"] < row["images"]]  # a killed run comes again
+        """Add a report: a line in the log, and a preview of (16, C, H, W) samples in [-1, 1]."""
+        kept = [r for r in self.rows() if r["images"] < row["images"]]  # a resumed run repeats some
         lines = "".join(json.dumps(r) + "\n" for r in [*kept, dict(row)])
         write_atomically(self.log, lines.encode())
         self.add_preview(row["images"], convert.to_uint8(preview))
 
     def add_preview(self, seen: int, pictures: np.ndarray) -> None:
-        """Keep samples, (16, H, W, C) uint8, drawn after so many pictures seen."""
+        """Write a preview of (16, H, W, C) uint8 samples, from after `seen` training pictures."""
         self.path.mkdir(parents=True, exist_ok=True)
         sheet = convert.grid(pictures, scale=SCALE)
         encode.write(self.path / f"preview-{seen:09d}.png", [sheet])
 
     def previews(self) -> list[Path]:
-        """The sheets of samples, the oldest first."""
+        """The files of the previews, the oldest first."""
         return sorted(self.path.glob("preview-*.png"))
 
     def film_bytes(
         self, about: Mapping[str, str], keep: Collection[int] | None = None
     ) -> bytes | None:
-        """The film, as a GIF: that of the folder, or else its previews; None if there is neither.
+        """The film of the run as a GIF, or None if there are fewer than two previews.
 
         Args:
-            about: metadata of the film.
-            keep: numbers of the previews to show; None: all. The film is then made anew.
+            about: the film's metadata.
+            keep: make a new film from the previews with these numbers. With None, return the
+                folder's film, or make one from all previews.
         """
         if keep is None and self.film.is_file():
             return self.film.read_bytes()
@@ -152,6 +154,6 @@ class RunFolder:
         return encode.encode(sheets, "gif", fps=pace(len(sheets) - 1), metadata=about)
 
     def write_film(self, about: Mapping[str, str], keep: Collection[int]) -> None:
-        """Make a film of the previews, if there are two."""
+        """Write a film of the previews with these numbers, if there are at least two."""
         if film := self.film_bytes(about, keep):
             write_atomically(self.film, film)

@@ -1,4 +1,4 @@
-"""The state of a run on disk: what `--resume` goes on from, and whether it is the same run."""
+"""Saves and loads the state of a run, and checks that a resumed run is the same run."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ from ddpm_demo.models.checkpoint import CheckpointError, load_tensors, save_chec
 from ddpm_demo.training.run_folder import RunFolder
 from ddpm_demo.training.trainer import Trainer
 
-PICTURES = "data.pictures"  # the tensor of the pictures' digests
+PICTURES = "data.pictures"  # the name of the tensor with the pictures' digests
 
 
 class OtherRunError(CheckpointError):
     """A folder holds a run with other settings.
 
     Attributes:
-        changes: a phrase for each setting that is not what it was.
+        changes: a phrase for each setting that has changed.
     """
 
     def __init__(self, folder: Path, changes: Sequence[str]) -> None:
@@ -32,7 +32,7 @@ class OtherRunError(CheckpointError):
 
 
 def save_run(out: Path, run: Trainer) -> None:
-    """Write into `out` all that the next step depends on, and the EMA weights as a model."""
+    """Write the state of the run to `out`, and its EMA weights as a model."""
     names = [n for n, _ in run.model.named_parameters()]
     state = {
         f"{kind}.{n}": v for kind, net in run.nets.items() for n, v in net.state_dict().items()
@@ -52,11 +52,11 @@ def save_run(out: Path, run: Trainer) -> None:
 
 
 def load_run(out: Path, run: Trainer) -> None:
-    """Go on from the state in `out`; configurations and pictures have to be those of the run.
+    """Load the state in `out` into `run`, which must have the same configurations and pictures.
 
     Raises:
-        CheckpointError: no such state, or one of other pictures; the message says so.
-        OtherRunError: a state of another run; it lists what differs.
+        CheckpointError: there is no state, or its run saw other pictures.
+        OtherRunError: the state is from a run with other settings; the error lists them.
     """
     file = RunFolder(out).state
     state, about = load_tensors(file)
@@ -64,7 +64,7 @@ def load_run(out: Path, run: Trainer) -> None:
         raise CheckpointError(f"{file} is not the state of a run.")
     if differ := _differences(run.configs(), about["configs"], pictures=PICTURES in state):
         raise OtherRunError(out, differ)
-    if PICTURES in state:  # older states say nothing of them
+    if PICTURES in state:  # older states don't have it
         _match_pictures(run, state[PICTURES], out)
     for kind, net in run.nets.items():
         own = weights(state, kind)
@@ -85,7 +85,7 @@ def load_run(out: Path, run: Trainer) -> None:
 
 
 def weights(state: Mapping[str, Tensor], kind: str) -> dict[str, Tensor]:
-    """Of the state of a run, the weights of a kind, such as "ema"; empty if it has none."""
+    """The weights of one kind, such as "ema", from the state of a run. Empty if it has none."""
     start = f"{kind}."
     return {k.removeprefix(start): v for k, v in state.items() if k.startswith(start)}
 
@@ -93,14 +93,16 @@ def weights(state: Mapping[str, Tensor], kind: str) -> dict[str, Tensor]:
 def _differences(
     new: dict[str, dict[str, Any]], saved: dict[str, dict[str, Any]], *, pictures: bool
 ) -> list[str]:
-    """What was set otherwise, in words.
+    """A phrase for each setting that has changed.
+
+    The name of a base doesn't count if its weights are the same.
 
     Args:
-        pictures: the pictures themselves are compared, so it doesn't matter where a folder lies.
-            Nor does the name of a base matter whose weights are the same.
+        pictures: the pictures themselves will be compared, so the path of their folder doesn't
+            count.
     """
     found = []
-    was = saved.get("base", {}).get("weights")  # older states say the base's name alone
+    was = saved.get("base", {}).get("weights")  # older states have only the base's name
     for group, values in new.items():
         for key, old in saved.get(group, {}).items():
             now = json.loads(json.dumps(values.get(key)))
@@ -113,7 +115,7 @@ def _differences(
 
 
 def _match_pictures(run: Trainer, saved: Tensor, folder: Path) -> None:
-    """See the pictures in the order of the saved run, whatever they are called now.
+    """Put the pictures into the order of the saved run. Their names don't matter.
 
     Raises:
         CheckpointError: they are not the same pictures.

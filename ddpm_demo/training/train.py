@@ -1,4 +1,4 @@
-"""Training: a generator that yields after every step. Fine-tuning starts from other weights."""
+"""Training, as a generator that yields after every step. It can start from a model's weights."""
 
 from __future__ import annotations
 
@@ -24,21 +24,22 @@ from ddpm_demo.training.run_folder import RunFolder
 from ddpm_demo.training.state import load_run, save_run
 from ddpm_demo.training.trainer import DivergedError, Machine, Trainer
 
-T_BINS = 10  # of the loss by timestep
+T_BINS = 10  # ranges of t in the report of the loss by t
 
 
 @dataclass
 class Progress:
-    """Where a run stands after a step.
+    """How far a run has come after a step.
 
     Attributes:
-        step, images: done so far, over all sessions of the run.
-        loss: of this step, the mean over its batch and the devices.
-        lr: learning rate of this step.
-        seconds: spent in training so far, over all sessions; not where the caller spends its own.
-        rate: images per second since it was last started.
-        done: share of the run, 0 to 1.
-        report: at the end of a stretch of `preview_every` images, else None.
+        step, images: steps done and images seen so far, over all sessions of the run.
+        loss: the loss of this step, the mean over the batches of all processes.
+        lr: the learning rate of this step.
+        seconds: time spent in training so far, over all sessions. The caller's own time between two
+            steps doesn't count.
+        rate: images per second since the run was last started.
+        done: the share of the run that is done, 0 to 1.
+        report: a report after every `preview_every` images and at the end, else None.
     """
 
     step: int
@@ -52,19 +53,20 @@ class Progress:
 
     @property
     def eta(self) -> float:
-        """Seconds to go, at the pace so far."""
+        """The seconds that remain, at the pace so far."""
         return self.seconds * (1 / self.done - 1) if self.done else math.inf
 
 
 @dataclass
 class Report:
-    """What is looked at from time to time.
+    """A look at the run, from time to time.
 
     Attributes:
-        train_loss: mean since the last report.
-        held_out: loss of the EMA weights on fixed held-out pictures, t and eps; None without any.
-        loss_by_t: mean training loss in ten equal ranges of t; None where no t fell.
-        preview: (16, C, H, W) EMA samples from fixed seeds, in [-1, 1].
+        train_loss: the mean training loss since the last report.
+        held_out: the loss of the EMA weights on fixed held-out pictures, t and eps; None without
+            such pictures.
+        loss_by_t: the mean training loss in ten equal ranges of t; None for a range without a t.
+        preview: (16, C, H, W) samples of the EMA weights from fixed seeds, in [-1, 1].
     """
 
     train_loss: float
@@ -75,19 +77,21 @@ class Report:
 
 @dataclass(frozen=True)
 class Options:
-    """What may be said of a run besides what it learns from.
+    """The options of a run.
 
     Attributes:
         held_out: pictures for the held-out loss.
-        resume: go on from the run's folder; without a state there, start.
-        bf16: bfloat16 autocast; None: where this machine gains from it.
-        compiled: run the steps through `torch.compile`, which takes a minute before the first.
-        should_stop: asked after every step; True, on any process, saves and ends the run.
-        denoiser: makes what the previews are drawn with, as in `generate`.
+        resume: go on from the state in the run's folder; start anew if there is none.
+        device: the device to train on.
+        bf16: use bfloat16 autocast; None uses it if it is faster on this machine.
+        compiled: run the steps through `torch.compile`; this takes a minute before the first step.
+        should_stop: called after every step. If it returns True on any process, the run is saved
+            and ends.
+        denoiser: makes the denoiser for the previews, as in `generate`.
         draw: draws the previews, as in `trainer.Machine`.
-        about: more of the result's `info`.
-        origin: what the result's `info` calls the checkpoint that it started from: "base" if it was
-            fine-tuned, "init" if it is a model of its own.
+        about: more entries for the result's `info`.
+        origin: the key in the result's `info` for the checkpoint that the run started from: "base"
+            for fine-tuning, "init" for a new model.
     """
 
     held_out: Images | None = None
@@ -110,15 +114,15 @@ def train(
     out: Path | None = None,
     **options: Any,
 ) -> Iterator[Progress]:
-    """Train, and yield `Progress` after every step of optimizer and EMA.
+    """Train, and yield `Progress` after every step of the optimizer and the EMA.
 
-    Wrong arguments are refused by the call itself, before the first step is asked for.
+    The call itself raises errors about wrong arguments, not the first step.
 
     Args:
-        model: a configuration to start fresh, or a checkpoint of whose weights a copy goes on.
-        diffusion: the process to train for, whatever a checkpoint's own is.
-        out: the run's folder, as in `run_folder`: state, EMA weights, log and samples are written
-            at every report and at the end; None writes nothing.
+        model: a configuration for a new network, or a checkpoint to start from a copy of.
+        diffusion: the process to train for. A checkpoint's own process doesn't matter.
+        out: the folder of the run (see `run_folder`). State, EMA weights, log and previews are
+            written at every report and at the end. None writes nothing.
         options: the fields of `Options`.
 
     Raises:
@@ -154,7 +158,7 @@ def train(
 def _network(
     model: ModelConfig | Checkpoint, diffusion: DiffusionConfig, seed: int, origin: str
 ) -> tuple[UNet, dict[str, Any]]:
-    """The network to train, and what the result's `info` has from where it started."""
+    """The network to train, and the entries of the result's `info` that the checkpoint gives."""
     with torch.random.fork_rng():
         torch.manual_seed(seed)
         net = UNet(model.model.config if isinstance(model, Checkpoint) else model)
@@ -164,15 +168,16 @@ def _network(
     inherited: dict[str, Any] = {origin: model.name}
     if model.classes:
         inherited["classes"] = model.classes
-    if "sample" in model.info and diffusion == model.diffusion:  # of another process it may not fit
+    if "sample" in model.info and diffusion == model.diffusion:  # else it may not fit
         inherited["sample"] = model.info["sample"]
     return net, inherited
 
 
 def with_classes(base: Checkpoint, classes: int) -> Checkpoint:
-    """A copy of a base without classes that can learn them. Until it does, each draws the same.
+    """A copy of a base without classes that can learn classes.
 
-    The embeddings of the classes, and of "any", start at zero.
+    The embeddings of the classes and of "any" start at zero. So at first, all classes draw the
+    same.
     """
     net = UNet(dataclasses.replace(base.model.config, num_classes=classes))
     zeros = {"class_embedding.weight": torch.zeros_like(net.class_embedding.weight)}
@@ -181,15 +186,15 @@ def with_classes(base: Checkpoint, classes: int) -> Checkpoint:
 
 
 def require_classes(data: Images, num_classes: int, names: Sequence[str]) -> None:
-    """Raise `ValueError` unless the labels of the data mean what they mean to the network.
+    """Raise `ValueError` unless the data and the network have the same classes.
 
-    Data without classes fit every network: no label is the null class.
+    Data without classes fit every network: a picture without a label trains the null class.
 
     Args:
-        names: of the network's classes, if they are known.
+        names: the names of the network's classes, if they are known.
     """
     low, high = (int(end) for end in data.labels.aminmax()) if len(data) else (NO_LABEL, NO_LABEL)
-    if num_classes:  # the number after the last one means that there is none, to the network alone
+    if num_classes:  # to the network, num_classes means "no class"; data must use NO_LABEL instead
         allowed = f"from {NO_LABEL}, for none, to {num_classes - 1}"
         require(NO_LABEL <= low <= high < num_classes, "labels", (low, high), allowed)
     if not num_classes or not data.classes:
@@ -237,13 +242,13 @@ def steps_of(run: Trainer, out: Path | None, should_stop: Callable[[], bool]) ->
         rate = (run.images - first) / max(time.monotonic() - started, 1e-9)
         left = time.monotonic()
         yield Progress(run.step, run.images, loss, lr, run.seconds, rate, run.done(), report)
-        started += time.monotonic() - left  # what others did meanwhile is no training
+        started += time.monotonic() - left  # the caller's time doesn't count as training
         if stop:
             return
 
 
 def _row(run: Trainer, lr: float, report: Report) -> dict[str, Any]:
-    """A report's line in the log."""
+    """The line of a report in the log."""
     return {
         "step": run.step,
         "images": run.images,

@@ -1,9 +1,9 @@
-"""The state of a training run: one step of it, its pictures, its files.
+"""The state of a training run, and how to train one step.
 
-Algorithm 1 of Ho et al. 2020: draw x_0, t and eps, and step on the distance between eps and what
-the network says at x_t. All randomness of a step comes from (seed, step), so a run that was killed
-and resumed ends with the weights of an unbroken one: on a CPU exactly, on a GPU up to the order in
-which its convolutions add up gradients.
+A step is algorithm 1 of Ho et al. 2020: draw x_0, t and eps, and step down the gradient of the
+distance between eps and the network's prediction at x_t. All randomness of a step comes from (seed,
+step). So a run that is killed and resumed ends with the same weights as one that is not. On a CPU
+they are exactly the same. On a GPU, convolutions may add up gradients in another order.
 """
 
 from __future__ import annotations
@@ -32,41 +32,44 @@ from ddpm_demo.nn.unet import UNet
 from ddpm_demo.training.group import join, mean
 from ddpm_demo.training.preview import preview
 
-HELD_OUT = 1024  # pictures of the held-out loss
-RAW, EMA = "model", "ema"  # of the kinds of weights that a run has, the first two
+HELD_OUT = 1024  # the number of pictures for the held-out loss
+RAW, EMA = "model", "ema"  # two kinds of weights that each run has; `wide` names the others
 
 
 class DivergedError(FloatingPointError):
-    """The loss became NaN or infinite; the message names step, learning rate and last good file."""
+    """The loss became NaN or infinite. The message names step, learning rate and last good file."""
 
 
 def generator(device: torch.device, *key: int) -> torch.Generator:
-    """A generator whose stream depends on `key` alone."""
+    """A random generator whose stream depends only on `key`."""
     seed = 0
-    for k in key:  # splitmix-style mixing: nearby keys give unrelated streams
+    for k in key:  # mixed as in splitmix, so that nearby keys give unrelated streams
         seed = ((seed ^ k) * 0x9E3779B97F4A7C15 + 0x632BE59BD9B4E019) % 2**63
     return torch.Generator(device).manual_seed(seed)
 
 
 def wide(width: float) -> str:
-    """What the weights of a power-function average are called."""
+    """The name of the weights of a power-function average of this width."""
     return f"{EMA}-{width:g}"
 
 
 @functools.cache
 def exponent(width: float) -> float:
-    """gamma of the power-function average of a relative width (Karras et al. 2024, section 3.1).
+    """The exponent gamma of a power-function average (Karras et al. 2024, section 3.1).
 
-    The width is the standard deviation of the average's weights over the steps, as a share of all
-    steps so far: width^2 = (gamma + 1) / ((gamma + 2)^2 (gamma + 3)). The average at step t moves
-    by 1 - (1 - 1 / t)^(gamma + 1).
+    The average weights all steps so far. Its width is the standard deviation of these weights, as a
+    share of the number of steps: width^2 = (gamma + 1) / ((gamma + 2)^2 (gamma + 3)). At step t,
+    the average moves towards the new weights by 1 - (1 - 1 / t)^(gamma + 1).
     """
     k = width**-2
     return float(np.roots([1, 7, 16 - k, 12 - k]).real.max())
 
 
 class Shuffle:
-    """Endless shuffled indices: every epoch is a permutation, and any position can be had alone."""
+    """An endless stream of shuffled indices that can be read from any position.
+
+    Each epoch is a new permutation of 0..n - 1.
+    """
 
     def __init__(self, n: int, seed: int) -> None:
         self.n, self.seed, self.epoch = n, seed, -1
@@ -89,10 +92,11 @@ class Machine:
     """Where a run is computed, and how.
 
     Attributes:
-        bf16: bfloat16 autocast.
-        compiled: run the steps through `torch.compile`, which takes a minute before the first.
-        denoiser: makes what the previews are drawn with, as in `generate`.
-        draw: draws the previews, from the EMA and the raw network; None: `preview` does.
+        device: the device to train on.
+        bf16: use bfloat16 autocast.
+        compiled: run the steps through `torch.compile`; this takes a minute before the first step.
+        denoiser: makes the denoiser for the previews, as in `generate`.
+        draw: draws the previews from the EMA network and the raw network. None uses `preview`.
     """
 
     device: torch.device
@@ -117,7 +121,7 @@ class Trainer:
         machine = machine or Machine(torch.device("cpu"))
         device = machine.device
         self.model = model.to(device).train()
-        self.nets = {RAW: self.model}  # by the kind of their weights
+        self.nets = {RAW: self.model}  # networks by the kind of their weights
         for kind in (EMA, *map(wide, config.ema_rel)):
             self.nets[kind] = copy.deepcopy(self.model).eval().requires_grad_(False)
         self.ema = self.nets[EMA]
@@ -146,18 +150,18 @@ class Trainer:
             fused=device.type in ("cpu", "cuda"),
         )
         self.step = self.images = 0
-        self.inherited: dict[str, Any] = {}  # what the result's `info` has from its base
-        self.base: dict[str, str | None] = {"name": None}  # and which one that was
+        self.inherited: dict[str, Any] = {}  # entries that the result's `info` gets from the base
+        self.base: dict[str, str | None] = {"name": None}  # the base's name and a hash of it
         self.seconds = 0.0
         self.history: list[dict[str, Any]] = []  # held-out losses, for the card and the curve
 
     @functools.cached_property
     def digests(self) -> Tensor:
-        """(N,) int64: which pictures the run sees; see `Images.digests`."""
+        """(N,) int64 hashes of the pictures that the run sees (see `Images.digests`)."""
         return self._pictures.digests()
 
     def reorder(self, order: Tensor) -> None:
-        """See the same pictures in another order."""
+        """Put the pictures into another order."""
         digests = self.digests[order]
         self.data, self._pictures = self.data.take(order), self._pictures.take(order)
         self.digests = digests
@@ -165,10 +169,10 @@ class Trainer:
     # ---- one step -----------------------------------------------------------------------------
 
     def draw(self, step: int, images: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """x_0, t, eps and labels of a step, for this process's share of the batch.
+        """Draw x_0, t, eps and labels of a step, for this process's share of the batch.
 
-        The joint batch is drawn everywhere and then shared out, so that n processes see exactly the
-        batch that one would.
+        Every process draws the whole batch and takes its share. So n processes together see exactly
+        the batch that one process would see.
         """
         config, n = self.config, self.config.batch_size
         g = generator(torch.device("cpu"), config.seed, 2, step)
@@ -181,13 +185,13 @@ class Trainer:
         x_0 = torch.where(mirrored[own, None, None, None].to(self.device), x_0.flip(3), x_0)
         labels = self.data.labels[index]
         y = labels.masked_fill(unlabelled | (labels == NO_LABEL), self.model.config.num_classes)
-        if self.device.type == "cuda":  # a CPU would draw it more slowly than a GPU trains
+        if self.device.type == "cuda":  # the CPU draws noise more slowly than a GPU trains
             g = generator(self.device, config.seed, 2, step)
         eps = KINDS[self.diffusion.noise]((n, *x_0.shape[1:]), g)[own].to(self.device)
         return x_0, t[own], eps, y[own].to(self.device)
 
     def losses(self, net: nn.Module, x_0: Tensor, t: Tensor, eps: Tensor, y: Tensor) -> Tensor:
-        """(B,) unweighted losses of a network (Ho et al. 2020, eq. 14, for eps and MSE)."""
+        """(B,) unweighted losses of a network. For eps and MSE: Ho et al. 2020, eq. 14."""
         x_t = self.schedule.q_sample(x_0, t, eps)
         alpha_bar = self.schedule.at(self.schedule.alpha_bar, t, x_t)
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.bf16):
@@ -196,7 +200,7 @@ class Trainer:
         return losses.per_picture(self.config.loss, raw, wanted)
 
     def advance(self, lr: float) -> tuple[Tensor, Tensor]:
-        """One step of optimizer and EMA. Returns t and the losses of this process's pictures."""
+        """Do one step of optimizer and EMA. Returns t and losses of this process's pictures."""
         config = self.config
         x_0, t, eps, y = self.draw(self.step, self.images)
         with self.dropout_seeded():
@@ -208,11 +212,11 @@ class Trainer:
         return t, each.detach()
 
     def update(self, loss: Tensor, lr: float) -> None:
-        """Move the weights down the gradient of `loss`, and the EMA after them."""
+        """Move the weights down the gradient of `loss`, and then the EMA towards them."""
         self.optimizer.zero_grad(set_to_none=True)
         loss.backward()
         length = nn.utils.clip_grad_norm_(self.model.parameters(), self.config.grad_clip)
-        # The gradient is shared, so a bad loss on one process stops all of them.
+        # All processes have the same gradient, so a bad loss on one of them stops all.
         if not bool(loss.isfinite() & length.isfinite()):
             raise DivergedError(
                 f"The loss is {loss.item()} and its gradient {length.item()} long "
@@ -230,12 +234,12 @@ class Trainer:
                 torch._foreach_lerp_(list(self.nets[kind].parameters()), now, 1 - decay)
 
     def mean(self, *values: float) -> list[float]:
-        """Each value's mean over the processes."""
+        """The mean of each value over all processes."""
         return mean(values, self.world, self.device)
 
     @contextlib.contextmanager
     def dropout_seeded(self) -> Iterator[None]:
-        """Dropout draws from the global generator: seed it for one step, then put it back."""
+        """Seed the global generator, which dropout uses, for one step. Then restore it."""
         if not self.model.config.dropout:
             yield
             return
@@ -248,7 +252,7 @@ class Trainer:
     # ---- how far, and how fast ----------------------------------------------------------------
 
     def done(self) -> float:
-        """Share of the run that is over, 0 to 1, by the budget that is closest to its end."""
+        """The share of the run that is done, 0 to 1, by the limit that is closest to its end."""
         config = self.config
         shares = [
             self.images / config.images if config.images else 0.0,
@@ -258,7 +262,7 @@ class Trainer:
         return min(1.0, max(shares))
 
     def lr(self) -> float:
-        """Linear warm-up, constant, and linear decay to 0 over the last part of the run."""
+        """The learning rate: linear warm-up, constant, then linear decay to nearly 0."""
         config = self.config
         up = min(1.0, (self.step + 1) / config.warmup) if config.warmup else 1.0
         down = min(1.0, (1 - self.done()) / config.decay) if config.decay else 1.0
@@ -268,7 +272,7 @@ class Trainer:
 
     @torch.no_grad()
     def held_out_loss(self) -> float | None:
-        """Loss of the EMA weights on the same 1,024 held-out pictures, t and eps every time."""
+        """The loss of the EMA weights on held-out pictures; always the same 1,024, t and eps."""
         if not self.held_out:
             return None
         n = min(HELD_OUT, len(self.held_out))
@@ -284,8 +288,11 @@ class Trainer:
         return total / n
 
     def preview(self) -> Tensor:
-        """`preview` of the EMA weights; classes in turn, or none where the data is of one class:
-        what moves then is what the model draws when it is asked for none."""
+        """Draw a preview with the EMA weights.
+
+        It shows the classes in turn. If the data have only one class, it shows the null class,
+        because this training then changes what "any" class looks like.
+        """
         if self.drawn_by:
             return self.drawn_by(self.ema, self.model)
         several = len(self.data.labels.unique()) > 1
@@ -295,7 +302,7 @@ class Trainer:
     # ---- files --------------------------------------------------------------------------------
 
     def checkpoint(self) -> Checkpoint:
-        """The EMA weights with what they were trained on."""
+        """The EMA weights, with an `info` that says how they were trained."""
         classes = list(self.data.classes) or self.inherited.get("classes", [])
         info = self.inherited | {
             "dataset": self.config.dataset,
@@ -307,7 +314,7 @@ class Trainer:
         return Checkpoint(self.ema, self.diffusion, info)
 
     def configs(self) -> dict[str, dict[str, Any]]:
-        """What has to stay the same over a run; its length and place may change."""
+        """The settings that may not change when a run is resumed. Its length may change."""
         train = dataclasses.asdict(self.config)
         for free in ("images", "epochs", "minutes", "preview_every"):
             del train[free]

@@ -1,7 +1,7 @@
-"""What a teacher does on its way from noise to pictures: made once, and kept in shards on disk.
+"""The trajectories of a teacher from noise to pictures. They are made once and kept on disk.
 
-Trajectory i has the seed SEED + i, so that no picture anybody looks at was learnt from. Classes
-take turns, but every tenth shard is of the null class.
+Trajectory i has the seed SEED + i. These seeds are so high that the student never learns from a
+picture that somebody looks at. Classes take turns, but every tenth file has the null class.
 """
 
 from __future__ import annotations
@@ -27,10 +27,10 @@ from ddpm_demo.models.checkpoint import (
     save_tensors,
 )
 
-SEED = 10_000_000  # of the first trajectory
-SHARD = 20  # trajectories in a file
-NULLS = 10  # one shard in so many is of the null class
-# Where the teacher stops on the cosine schedule with T = 1000. Other schedules: at the same SNRs.
+SEED = 10_000_000  # the seed of the first trajectory
+SHARD = 20  # the number of trajectories in a file
+NULLS = 10  # one file in this many has the null class
+# The teacher's t on the cosine schedule with T = 1000. Other schedules use t with the same SNR.
 STOPS = (
     *(992, 990, 986, 982, 975, 966, 953, 934, 906, 864),
     *(800, 706, 577, 422, 275, 160, 85, 40, 15, 2),
@@ -38,38 +38,38 @@ STOPS = (
 
 
 def teacher_timesteps(schedule: Schedule) -> list[int]:
-    """The falling t at which the teacher is asked: 20, or fewer where T is too small for them."""
+    """The teacher's falling timesteps: 20, or fewer if T is too small for 20."""
     wanted = Schedule.cosine(1000).snr[list(STOPS)].log()
     snr = schedule.snr[1:].log()
     return sorted({int((snr - w).abs().argmin()) + 1 for w in wanted}, reverse=True)
 
 
 def noise(teacher: Checkpoint, seeds: Sequence[int]) -> Tensor:
-    """(B, C, H, W): what the sampler starts from with these seeds."""
+    """(B, C, H, W) noise that the sampler starts from with these seeds."""
     config = teacher.model.config
     shape = (len(seeds), config.channels, config.size, config.size)
     return Noise("gaussian", seeds).draw(shape)
 
 
 def labels(teacher: Checkpoint, numbers: Tensor) -> Tensor | None:
-    """(B,) classes of the trajectories with these numbers; None for a model without classes."""
+    """(B,) the classes of the trajectories with these numbers, or None without classes."""
     classes = teacher.model.config.num_classes
     null = numbers // SHARD % NULLS == NULLS - 1
     return torch.where(null, classes, (SEED + numbers) % classes) if classes else None
 
 
 def guidance(teacher: Checkpoint) -> float:
-    """The scale w that the teacher is sampled with by default."""
+    """The teacher's own guidance scale w."""
     return from_dict(SampleConfig, teacher.info.get("sample") or {}).guidance
 
 
 def teach(
     teacher: Checkpoint, seeds: Sequence[int], y: Tensor | None, *, bf16: bool = False
 ) -> Iterator[Step]:
-    """The teacher's way by DPM-Solver++ (2M), clipped, with its own guidance.
+    """Sample the teacher by DPM-Solver++(2M), clipped, with its own guidance.
 
     Args:
-        y: (B,) labels; guidance does nothing to the null class.
+        y: (B,) labels. Guidance has no effect on the null class.
     """
     device = next(teacher.model.parameters()).device
     denoiser = Denoiser(
@@ -85,7 +85,7 @@ def teach(
 
 
 def about(teacher: Checkpoint, times: Sequence[int]) -> dict[str, Any]:
-    """What trajectories depend on, in JSON: they are of no use to another teacher."""
+    """Everything that trajectories depend on, for JSON. Another teacher can't use them."""
     t = teacher_timesteps(Schedule.from_config(teacher.diffusion))
     own = {"teacher": digest(teacher.model), "guidance": guidance(teacher), "t": t}
     return own | {"times": list(times)}
@@ -94,13 +94,13 @@ def about(teacher: Checkpoint, times: Sequence[int]) -> dict[str, Any]:
 def make(
     teacher: Checkpoint, times: Sequence[int], count: int, folder: Path, *, bf16: bool = False
 ) -> Iterator[int]:
-    """Make the missing ones of `count` trajectories, and yield how many there are.
+    """Make those of `count` trajectories that are missing, and yield how many there are.
 
     Args:
         times: the falling t at which x_t is kept; the last is 0.
 
     Raises:
-        CheckpointError: the folder has those of another teacher, or at other t.
+        CheckpointError: the folder holds trajectories of another teacher, or at other t.
     """
     said = about(teacher, times)
     for first in range(0, count, SHARD):
@@ -109,7 +109,7 @@ def make(
         if not path.is_file() or len(_read(path, said)) < len(numbers):
             y = labels(teacher, numbers)
             if y is not None and bool((y == teacher.model.config.num_classes).all()):
-                y = None  # half the work
+                y = None  # without guidance, the work is half
             kept = {}
             for step in teach(teacher, [SEED + i for i in numbers.tolist()], y, bf16=bf16):
                 if step.t in times:
@@ -120,7 +120,7 @@ def make(
 
 
 def load(teacher: Checkpoint, times: Sequence[int], count: int, folder: Path) -> Tensor:
-    """(count, len(times), C, H, W) in half precision: what `make` left in the folder."""
+    """Read (count, len(times), C, H, W) in half precision from the files that `make` wrote."""
     said = about(teacher, times)
     shards = [_read(_path(folder, first), said) for first in range(0, count, SHARD)]
     return torch.cat(shards)[:count]
