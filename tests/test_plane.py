@@ -1,5 +1,6 @@
 """Points and noises: exact scores, moments and distances that are known."""
 
+import io
 import math
 from collections.abc import Callable
 from pathlib import Path
@@ -16,6 +17,7 @@ from ddpm_demo.experiments import EXPERIMENTS, between, plane
 from ddpm_demo.experiments.asked import OTHER_NOISES, SHAPES, Between, Noises, Plane
 from ddpm_demo.experiments.noises import DRAW, kurtosis, noise_of_chain
 from ddpm_demo.experiments.report import Sheet
+from ddpm_demo.experiments.slide import as_gif
 from ddpm_demo.experiments.tools import Tools
 from ddpm_demo.inference.generate import defaults, generate
 from ddpm_demo.media import convert
@@ -155,14 +157,22 @@ def test_the_card_between_noises_begins_and_ends_with_generate_s(
     data = Images(pixels, torch.arange(6) % 3)
     tools = Tools(load=lambda _: model, data=lambda *_, **__: data)  # type: ignore[arg-type]
     *_, report = EXPERIMENTS["between"](Between("tiny", label=1, seed=5), tools)
-    film, grid, classes = report.panels[:3]
+    film, row, grid, classes = report.panels[:4]
     run = defaults(model).but(sampler="ddim", steps=10, n=1, labels=(1,), guidance=1.0)
     for k, seed in ((0, 5), (-1, 6)):
         *_, end = generate(model, run.but(seed=seed))
-        assert np.abs(film.cells[0][0][k] - convert.to_uint8(end.x_t)[0].astype(int)).max() <= 1
+        assert np.abs(row.cells[0][0][k] - convert.to_uint8(end.x_t)[0].astype(int)).max() <= 1
     for k, seed in ((0, 5), (4, 6), (20, 7), (24, 8)):  # the corners
         *_, end = generate(model, run.but(seed=seed))
         assert np.abs(grid.cells[0][0][k] - convert.to_uint8(end.x_t)[0].astype(int)).max() <= 1
+    there, back = film.frames[: between.WAY], film.frames[between.WAY - 1 :]
+    assert np.array_equal(there[:: between.EACH], row.cells[0][0])
+    assert np.array_equal(there[1:], back[::-1])  # the film begins again with its first frame
+    with PIL.open(io.BytesIO(as_gif(film))) as gif:
+        assert gif.size == (224, 224)
+        assert gif.info["loop"] == 0
+        seen = np.asarray(gif.convert("L"))[::28, ::28]
+        assert np.abs(seen - there[0, :, :, 0].astype(int)).max() <= 1
     assert len(classes.cells[0][0]) == 3
     assert len(report.numbers["error"]) == 3
 

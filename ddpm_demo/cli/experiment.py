@@ -28,7 +28,7 @@ def experiment_arguments(p: argparse.ArgumentParser) -> None:
             "--out",
             type=path,
             default=Path(f"{row.name}.png"),
-            help="the picture; the numbers go beside it, as .json",
+            help="the picture; the numbers go beside it, as .json, and a film as .gif",
         )
         one.set_defaults(run_command=_experiment, row=row)
 
@@ -40,7 +40,7 @@ def _experiment(o: argparse.Namespace) -> None:
     asked = row.ask({name: getattr(o, name) for name in settings(row.settings)})
 
     from ddpm_demo.devices import keep_memory, pick
-    from ddpm_demo.experiments.slide import as_json, command, slide
+    from ddpm_demo.experiments.slide import as_gif, as_json, command, film_of, slide
     from ddpm_demo.experiments.tools import Tools
     from ddpm_demo.files import write_atomically
     from ddpm_demo.media import encode
@@ -64,5 +64,8 @@ def _experiment(o: argparse.Namespace) -> None:
     write_atomically(numbers, as_json(row, asked, report).encode())
     print(o.out)
     print(numbers)
+    if film := film_of(report):
+        write_atomically(o.out.with_suffix(".gif"), as_gif(film))
+        print(o.out.with_suffix(".gif"))
     if row.keeps:
         print(o.out.with_suffix(""))

@@ -17,7 +17,7 @@ from ddpm_demo.diffusion.noise import Noise
 from ddpm_demo.diffusion.samplers.ddim import invert
 from ddpm_demo.diffusion.walk import State
 from ddpm_demo.experiments.asked import Between
-from ddpm_demo.experiments.report import Panel, Report, Sheet, Table, Words
+from ddpm_demo.experiments.report import Film, Panel, Report, Sheet, Table, Words
 from ddpm_demo.experiments.tools import Tools, interval, spoken
 from ddpm_demo.inference.generate import defaults
 from ddpm_demo.media import convert
@@ -27,9 +27,10 @@ from ddpm_demo.models.checkpoint import Checkpoint
 from ddpm_demo.models.zoo import available, facts
 
 N = 4  # pictures that are inverted
-WAY, SIDE = 9, 5  # pictures from one noise to another, and of a side of the grid
+WAY, SIDE = 25, 5  # pictures from one noise to another, and of a side of the grid
+EACH, FPS = 3, 12  # of these pictures every third stands in a row; and of the film
 BACK = (5, 10, 20)  # steps of the inversions
-STEPS = 10  # of the films
+STEPS = 10  # of the runs
 LEVELS = (0.3, 0.6, 0.9)  # shares of T at which pictures are mixed
 WEIGHTS = (0.0, 0.25, 0.5, 0.75, 1.0)
 
@@ -92,6 +93,7 @@ class _Lab:
         self.config = best.but(sampler="ddim", steps=steps, eta=0.0, seed=asked.seed, guidance=1.0)
         own = (asked.label % self.classes,) if self.classes else None
         self.config = replace(self.config, labels=own)
+        self.circle = np.zeros((0, net.size, net.size, net.channels), np.uint8)  # see _circle
 
     def noise(self, seeds: Sequence[int]) -> Tensor:
         kind = self.checkpoint.diffusion.noise
@@ -123,7 +125,7 @@ def run(asked: Between, tools: Tools) -> Iterator[Report]:
     if asked.own:
         x_0[0], y[0] = _own(asked.own, config), lab.classes
     parts = (
-        ("Between two noises", _film(lab)),
+        ("Between two noises", _circle(lab)),
         ("Between four noises", _four(lab)),
         ("The same noise, and each class", _each_class(lab)),
         ("The same noise, and other models", _others(lab)),
@@ -139,15 +141,18 @@ def run(asked: Between, tools: Tools) -> Iterator[Report]:
     for panel in panels:
         if isinstance(panel, Table):
             numbers = [(steps, error) for steps, error, _ in panel.rows]
-    yield Report(1, "", (*panels, Words(WORDS)), {"error": numbers, "n": N})
+    film = Film("From one noise to another, and back", lab.circle, FPS)
+    yield Report(1, "", (film, *panels, Words(WORDS)), {"error": numbers, "n": N})
 
 
-def _film(lab: _Lab) -> Iterator[tuple[Panel, ...]]:
-    """Pictures of noises on a great circle."""
+def _circle(lab: _Lab) -> Iterator[tuple[Panel, ...]]:
+    """Pictures of noises on a great circle; there and back they are the film's frames."""
     a, b = lab.noise([lab.asked.seed, lab.asked.seed + 1])
     x = torch.stack([slerp(a, b, k / (WAY - 1)) for k in range(WAY)])
     for seen in lab.draw(x, lab.config):
-        yield (_row("From one noise to another, on a great circle", seen),)
+        yield (_row("From one noise to another, on a great circle", seen[::EACH]),)
+    there = convert.to_uint8(seen)
+    lab.circle = np.concatenate([there, there[-2:0:-1]])
 
 
 def _four(lab: _Lab) -> Iterator[tuple[Panel, ...]]:

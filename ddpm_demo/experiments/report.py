@@ -30,6 +30,15 @@ class Sheet:
 
 
 @dataclass(frozen=True)
+class Film:
+    """Frames that play again and again, uint8 (N, H, W, C); slides have none."""
+
+    title: str
+    frames: np.ndarray
+    fps: float
+
+
+@dataclass(frozen=True)
 class Plot:
     """A plot as `media.plots` draws it."""
 
@@ -72,7 +81,7 @@ class Hidden:
     panels: tuple[Sheet | Plot | Code | Table | Words, ...]
 
 
-Panel = Sheet | Plot | Code | Table | Words | Hidden
+Panel = Sheet | Film | Plot | Code | Table | Words | Hidden
 
 
 @dataclass(frozen=True)

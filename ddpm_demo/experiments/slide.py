@@ -1,4 +1,4 @@
-"""The result of an experiment as one picture, for a slide, and as JSON."""
+"""The result of an experiment as one picture, for a slide, as JSON, and its film if it has one."""
 
 from __future__ import annotations
 
@@ -12,8 +12,18 @@ from PIL import Image, ImageDraw
 
 from ddpm_demo.config.setting import settings
 from ddpm_demo.experiments import Experiment
-from ddpm_demo.experiments.report import Code, Hidden, Panel, Plot, Report, Sheet, Table, Words
-from ddpm_demo.media import convert
+from ddpm_demo.experiments.report import (
+    Code,
+    Film,
+    Hidden,
+    Panel,
+    Plot,
+    Report,
+    Sheet,
+    Table,
+    Words,
+)
+from ddpm_demo.media import convert, encode
 from ddpm_demo.media.raster import INK, draw_svg, font, latin, wrapped
 from ddpm_demo.models.facts import name_of
 
@@ -21,6 +31,7 @@ WIDTH, MARGIN, GAP = 1600, 40, 14
 BIG, MIDDLE, SMALL = 40, 24, 20
 INNER = WIDTH - 2 * MARGIN
 PALE = "#475569"
+FILM = 224  # pixels that a small picture's film is high
 
 
 def command(row: Experiment, asked: Any, out: str | None = None) -> str:
@@ -57,6 +68,18 @@ def as_json(row: Experiment, asked: Any, report: Report) -> str:
     return json.dumps(about, indent=1, ensure_ascii=False)
 
 
+def film_of(report: Report) -> Film | None:
+    """The film among the panels."""
+    return next((panel for panel in report.panels if isinstance(panel, Film)), None)
+
+
+def as_gif(film: Film) -> bytes:
+    """It plays again and again."""
+    scale = max(1, FILM // film.frames.shape[1])
+    frames = [convert.grid(frame[None], 1, scale=scale) for frame in film.frames]
+    return encode.encode(frames, "gif", fps=film.fps, hold=1 / film.fps)
+
+
 def slide(row: Experiment, asked: Any, report: Report) -> np.ndarray:
     """One frame, uint8 (H, W, 3): the question, all panels, and the command that makes it."""
     parts = [_text([row.question], BIG)]
@@ -72,6 +95,8 @@ def slide(row: Experiment, asked: Any, report: Report) -> np.ndarray:
 
 
 def _panel(panel: Panel) -> list[Image.Image]:
+    if isinstance(panel, Film):
+        return []
     title = [_text([panel.title], MIDDLE)] if panel.title else []
     if isinstance(panel, Sheet):
         return [*title, _sheet(panel)]

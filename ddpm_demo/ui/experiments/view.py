@@ -7,8 +7,8 @@ import html
 from typing import Any
 
 from ddpm_demo.experiments import Experiment
-from ddpm_demo.experiments.report import Code, Hidden, Panel, Plot, Report, Sheet, Table
-from ddpm_demo.experiments.slide import as_json, slide
+from ddpm_demo.experiments.report import Code, Film, Hidden, Panel, Plot, Report, Sheet, Table
+from ddpm_demo.experiments.slide import FILM, as_gif, as_json, slide
 from ddpm_demo.media import convert, encode
 
 ROOM = 820  # pixels that the cells of a row have together
@@ -49,6 +49,8 @@ def _panel(panel: Panel) -> str:
     title = f"<h3>{html.escape(panel.title)}</h3>" if panel.title else ""
     if isinstance(panel, Sheet):
         body = _sheet(panel)
+    elif isinstance(panel, Film):
+        body = _film(panel)
     elif isinstance(panel, Plot):
         body = panel.svg + _note(panel.note)
     elif isinstance(panel, Code):
@@ -83,6 +85,16 @@ def _sheet(sheet: Sheet) -> str:
             cells.append(_cell(sheet, cell, [words for part in about for words in part if words]))
         rows.append(f"<tr>{name}{''.join(cells)}</tr>")
     return f'<div class="scroll"><table>{head}{"".join(rows)}</table></div>'
+
+
+def _film(film: Film) -> str:
+    """It plays; for those who asked for little motion, its first frame is there alone."""
+    gif = as_gif(film)
+    first = encode.encode([convert.grid(film.frames[:1], 1)], "png")
+    still = f'media="(prefers-reduced-motion: reduce)" srcset="{_data("image/png", first)}"'
+    shown = f'<img src="{_data("image/gif", gif)}" alt="{html.escape(film.title)}" width="{FILM}">'
+    save = _link("film.gif", "image/gif", gif, "Save as GIF")
+    return f"<picture><source {still}>{shown}</picture><p>{save}</p>"
 
 
 def _cell(sheet: Sheet, cell: Any, about: list[str]) -> str:
