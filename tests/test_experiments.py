@@ -23,7 +23,7 @@ from ddpm_demo.experiments import EXPERIMENTS, deciding
 from ddpm_demo.experiments.asked import BUG_NAMES, Break, Decide, Guess, Guide, Race
 from ddpm_demo.experiments.bugs import BUGS, recorded
 from ddpm_demo.experiments.report import Hidden, Plot, Report, Sheet
-from ddpm_demo.experiments.tools import Tools, interval, wilson
+from ddpm_demo.experiments.tools import Tools, alike, interval, wilson
 from ddpm_demo.inference.branches import play
 from ddpm_demo.inference.generate import generate
 from ddpm_demo.inference.spec import defaults
@@ -140,6 +140,13 @@ def test_guidance_is_the_formula_and_w_1_is_the_conditional_network(
         assert np.abs(row.cells[0][k].astype(int) - convert.to_uint8(end.x_t)).max() <= 1
     *_, end = play(checkpoint, config.but(guidance=1.0), ["guidance=6:20:9"])
     assert np.array_equal(third.cells[0][1], convert.to_uint8(end.x_t))
+
+
+def test_what_differs_by_less_than_its_interval_is_said() -> None:
+    found = {"a": (1.0, 0.1), "b": (1.25, 0.2), "c": (2.0, 0.1)}
+    said = alike(found, 7)
+    assert said == "a is the least; between it and b, no difference that can be seen at n = 7."
+    assert alike({"c": (2.0, 0.1), "a": (1.0, 0.1)}, 7) == "a is the least."
 
 
 def test_race_shows_the_runs_of_generate(tools: Tools) -> None:

@@ -13,7 +13,7 @@ from PIL import Image as PIL
 from ddpm_demo.data import Images
 from ddpm_demo.diffusion.denoiser import Prediction, split
 from ddpm_demo.diffusion.schedule import Schedule
-from ddpm_demo.experiments import EXPERIMENTS, between, plane
+from ddpm_demo.experiments import EXPERIMENTS, between, noises, plane
 from ddpm_demo.experiments.asked import OTHER_NOISES, SHAPES, Between, Noises, Plane
 from ddpm_demo.experiments.noises import DRAW, kurtosis, noise_of_chain
 from ddpm_demo.experiments.report import Sheet
@@ -107,11 +107,31 @@ def test_noises_have_unit_variance_and_their_chain_the_known_kurtosis(kind: str)
 
 def test_a_model_is_sampled_with_each_noise(tiny: Callable[..., Checkpoint]) -> None:
     model = tiny()
-    *_, report = EXPERIMENTS["noises"](Noises("coin"), Tools(load=lambda _: model))
+    *_, report = EXPERIMENTS["noises"](Noises("coin", model="tiny"), Tools(load=lambda _: model))
     sheet = next(panel for panel in report.panels if isinstance(panel, Sheet))
     assert sheet.rows == OTHER_NOISES
     pictures = [cell for (cell,) in sheet.cells if cell is not None]
     assert len({p.tobytes() for p in pictures}) == 4
+
+
+def test_a_model_of_another_noise_stands_beside(
+    zoo: Path, tiny: Callable[..., Checkpoint], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(noises, "VALUES", 100)
+    for name in ("tiny-laplace", "tiny-laplace-tuned"):
+        model = tiny(noise="laplace", seed=2)
+        model.info |= {"dataset": load_checkpoint("tiny").info.get("dataset")}
+        model.info |= {"base": "tiny-laplace"} if name.endswith("tuned") else {}
+        save_checkpoint(zoo / name, model)
+    assert "tiny-laplace" in noises.siblings("tiny")
+    assert "tiny-laplace-tuned" not in noises.siblings("tiny")
+    assert noises.siblings("tiny-laplace")[-1] == "tiny"
+    assert noises.siblings("of-nobody") == []
+    *_, report = EXPERIMENTS["noises"](Noises("coin", model="tiny"), Tools())
+    sheet = next(panel for panel in report.panels if isinstance(panel, Sheet))
+    assert sheet.columns == ("tiny, trained with gaussian", "tiny-laplace, trained with laplace")
+    pictures = [cell.tobytes() for row in sheet.cells for cell in row]
+    assert len(set(pictures)) == 2 * len(OTHER_NOISES)
 
 
 def test_there_and_back_with_an_analytic_denoiser() -> None:

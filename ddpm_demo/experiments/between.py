@@ -18,7 +18,7 @@ from ddpm_demo.diffusion.samplers.ddim import invert
 from ddpm_demo.diffusion.walk import State
 from ddpm_demo.experiments.asked import Between
 from ddpm_demo.experiments.report import Film, Panel, Report, Sheet, Table, Words
-from ddpm_demo.experiments.tools import Tools, interval, spoken
+from ddpm_demo.experiments.tools import Tools, interval, spoken, unseen
 from ddpm_demo.inference.generate import defaults
 from ddpm_demo.media import convert
 from ddpm_demo.media.convert import square
@@ -211,8 +211,8 @@ def _inverted(lab: _Lab, x_0: Tensor, y: Tensor) -> Iterator[tuple[Panel, ...]]:
         shown.append((convert.to_uint8(seen),))
         gaps = (seen - x_0).square().flatten(1).mean(1).sqrt()
         mean, half = interval(gaps.tolist())
-        unseen = before is not None and abs(mean - before[0]) < half + before[1]
-        said = f"no difference that can be seen at n = {N}" if unseen else ""
+        same = before is not None and abs(mean - before[0]) < half + before[1]
+        said = unseen(N) if same else ""
         rows.append((str(steps), spoken(mean, half), said))
         before = mean, half
     names = ("test pictures", *(f"back in {n} steps" for n, *_ in rows))

@@ -13,7 +13,7 @@ from ddpm_demo.diffusion.walk import Step
 from ddpm_demo.experiments.asked import Break, Guess
 from ddpm_demo.experiments.bugs import BUGS, Bug, recorded
 from ddpm_demo.experiments.report import Code, Hidden, Panel, Report, Sheet, Table, Words
-from ddpm_demo.experiments.tools import Tools, interval, spoken
+from ddpm_demo.experiments.tools import Tools, interval, spoken, unseen
 from ddpm_demo.media import convert
 from ddpm_demo.models.checkpoint import Checkpoint
 
@@ -91,7 +91,7 @@ def _record(bug: Bug, kept: dict[str, Any]) -> tuple[Panel, ...]:
         rows.append((words, f"{value:.2f} ± {half:.2f}"))
     gap = abs(kept["right"][0] - kept["wrong"][0])
     if gap < kept["right"][1] + kept["wrong"][1]:
-        rows.append(("", f"no difference that can be seen at n = {kept['n']}"))
+        rows.append(("", unseen(kept["n"])))
     note = (
         f"{kept['what']}, n = {kept['n']} pictures, with a 95 % interval. Measured before, by "
         f"{kept['command']}."
@@ -126,6 +126,7 @@ def _guess(asked: Guess, tools: Tools) -> Iterator[Report]:
             checkpoint, config
         )  # fmt: skip
         for step in steps:
+            ends[k] = convert.to_uint8(step.x0_hat)
             yield Report((k + step.index / step.total) / 3.001, f"Run {LETTERS[k]}", (sheet(),))
         ends[k] = convert.to_uint8(step.x_t)
     answer = Words((f"{LETTERS[which]}: {bug.title}.", bug.why))

@@ -16,7 +16,7 @@ from ddpm_demo.experiments import few
 from ddpm_demo.experiments.asked import Copying
 from ddpm_demo.experiments.nearest import Nearest, nearest
 from ddpm_demo.experiments.report import Panel, Plot, Report, Sheet, Table, Words
-from ddpm_demo.experiments.tools import Tools, interval, spoken
+from ddpm_demo.experiments.tools import Tools, interval, spoken, unseen
 from ddpm_demo.inference.generate import defaults
 from ddpm_demo.media import convert
 from ddpm_demo.media.plots import line_plot
@@ -181,7 +181,7 @@ def _verdict(means: dict[str, tuple[float, float]]) -> str:
     if abs(made - test) < a + b:
         return (
             "Generated pictures are as far from the training pictures as test pictures are, which "
-            "the model never saw: no difference that can be seen at this n."
+            f"the model never saw: {unseen(N)} and {TEST}."
         )
     if made > test:
         return "Generated pictures are farther from the training pictures than test pictures are."

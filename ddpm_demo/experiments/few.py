@@ -16,7 +16,7 @@ from torch import Tensor
 
 from ddpm_demo.experiments.nearest import nearest
 from ddpm_demo.experiments.report import Report, Sheet, Table, Words
-from ddpm_demo.experiments.tools import Tools, interval, spoken
+from ddpm_demo.experiments.tools import Tools, interval, spoken, unseen
 from ddpm_demo.inference.generate import defaults
 from ddpm_demo.media import convert
 from ddpm_demo.models.zoo import available, facts
@@ -24,7 +24,7 @@ from ddpm_demo.models.zoo import available, facts
 PREFIX = "mnist-small-"
 HALVES = (f"{PREFIX}half-a", f"{PREFIX}half-b")
 N, SHOWN, TEST = 24, 8, 200
-HEAD = ("trained on", "n", "its pictures", "test pictures")
+HEAD = ("trained on", "n", "its pictures", "test pictures", "")
 WHAT = (
     "One small network, trained equally long on 10 to 60,000 digits, with the same noise. Below "
     "each picture is the nearest of those that its network was trained on."
@@ -60,7 +60,9 @@ def run(seed: int, tools: Tools) -> Iterator[Report]:
         notes += [("",) * SHOWN, tuple(f"{d:.2f}" for d in near.distance[:SHOWN, 0].tolist())]
         rows += [name.removeprefix(PREFIX), "nearest"]
         gaps = [interval(values.distance[:, 0].tolist()) for values in (near, of_test)]
-        table.append((words, str(N), *(spoken(*gap) for gap in gaps)))
+        same = abs(gaps[0][0] - gaps[1][0]) < gaps[0][1] + gaps[1][1]
+        said = f"{unseen(N)} and {TEST}" if same else ""
+        table.append((words, str(N), *(spoken(*gap) for gap in gaps), said))
         numbers[name] = {"n": N, "nearest": gaps[0], "test": gaps[1]}
         sheet = Sheet(WHAT, tuple(cells), tuple(rows), (), tuple(notes), 1)
         yield Report(len(made) / len(names()), name, (sheet, _table(table)), numbers)

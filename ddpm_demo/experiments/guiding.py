@@ -90,8 +90,9 @@ class _Course:
         return best.but(n=N, seed=seed, steps=steps, labels=labels, guidance=w)
 
     def run(self, name: str, w: float, *hooks: Intervention) -> Iterator[float]:
-        """How much of a run is done; its pictures are kept by its name."""
+        """How much of a run is done; its pictures so far are kept by its name."""
         for step in self.tools.generate(self.checkpoint, self.config(w), interventions=hooks):
+            self.ends[name] = convert.to_uint8(step.x0_hat)
             yield step.index / step.total
         self.ends[name] = convert.to_uint8(step.x_t)
 

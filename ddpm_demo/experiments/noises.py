@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -16,11 +16,12 @@ from ddpm_demo.diffusion.schedule import Schedule
 from ddpm_demo.diffusion.walk import At, Intervention, State, Term
 from ddpm_demo.experiments.asked import OTHER_NOISES, Noises
 from ddpm_demo.experiments.report import Panel, Plot, Report, Sheet, Table, Words
-from ddpm_demo.experiments.tools import Tools
+from ddpm_demo.experiments.tools import Tools, unseen
 from ddpm_demo.inference.generate import defaults, timesteps_of
 from ddpm_demo.media import convert
 from ddpm_demo.media.plots import line_plot
 from ddpm_demo.models.checkpoint import Checkpoint
+from ddpm_demo.models.zoo import available, facts
 
 N, STEPS = 8, 10
 VALUES = 20_000  # of a histogram
@@ -43,7 +44,29 @@ assert tuple(DRAW) == OTHER_NOISES
 
 
 def cost(asked: Noises, per_call: Callable[[str, int], float]) -> float:
-    return len(DRAW) * STEPS * per_call(asked.model, N) + 1
+    names = (asked.model, *siblings(asked.model))
+    return len(DRAW) * STEPS * sum(per_call(name, N) for name in names) + 1
+
+
+def siblings(model: str) -> list[str]:
+    """The shipped models of the same data and size that were trained with another noise."""
+    known = {}
+    for name in available():
+        try:
+            known[name] = facts(name)
+        except (OSError, ValueError):  # its files are broken: it can't be chosen either
+            continue
+    own = known.get(model)
+    return [
+        name
+        for name, about in known.items()
+        if own
+        and about.diffusion.noise != own.diffusion.noise
+        and about.info.get("dataset") == own.info.get("dataset")
+        and about.config.size == own.config.size
+        and not about.info.get("base")  # a fine-tuned one,
+        and not about.info.get("teacher")  # nor a student
+    ]
 
 
 @dataclass
@@ -95,23 +118,24 @@ def run(asked: Noises, tools: Tools) -> Iterator[Report]:
         values = noise_of_chain(asked.noise, schedule, t, asked.seed)
         plots.append(_histogram(asked.noise, values, t))
         found, half = kurtosis(values)
-        said = "no difference from a Gaussian that can be seen" if abs(found) < half else ""
+        said = f"from a Gaussian, {unseen(VALUES)}" if abs(found) < half else ""
         rows.append((str(t), f"{found:.2f} ± {half:.2f}", said))
         yield Report(0.02 * k, f"The noise after {t} steps", tuple(plots))
-    checkpoint = tools.load(asked.model)
-    ends: dict[str, np.ndarray] = {}
-    for k, kind in enumerate(DRAW):
-        for done, pictures in _drawn(checkpoint, kind, asked, tools):
-            ends[kind] = pictures
-            sheet = _sheet(asked, ends)
-            part = 0.1 + 0.9 * (k + done) / (len(DRAW) + 0.001)
-            yield Report(part, f"Sampling with {kind} noise", (*plots, sheet))
+    models = {name: tools.load(name) for name in (asked.model, *siblings(asked.model))}
+    ends: dict[tuple[str, str], np.ndarray] = {}
+    runs = [(name, kind) for name in models for kind in DRAW]
+    for k, (name, kind) in enumerate(runs):
+        for done, pictures in _drawn(models[name], kind, asked, tools):
+            ends[name, kind] = pictures
+            part = 0.1 + 0.9 * (k + done) / (len(runs) + 0.001)
+            line = f"Sampling {name} with {kind} noise"
+            yield Report(part, line, (*plots, _sheet(models, ends)))
     note = (
         f"Excess kurtosis of n = {VALUES:,} values; that of a Gaussian is 0, and the interval is "
         "where n Gaussian values are in 95 % of all cases. Linear schedule of T = 1000."
     )
     table = Table("How far from a Gaussian", ("t", "kurtosis", ""), tuple(rows), note)
-    panels: tuple[Panel, ...] = (*plots, _sheet(asked, ends), table, Words(WORDS))
+    panels: tuple[Panel, ...] = (*plots, _sheet(models, ends), table, Words(WORDS))
     yield Report(1, "", panels, {"kurtosis": rows, "n": VALUES})
 
 
@@ -124,9 +148,12 @@ WORDS = (
 )
 
 
-def _sheet(asked: Noises, ends: dict[str, np.ndarray]) -> Sheet:
-    cells = tuple((ends.get(kind),) for kind in DRAW)
-    return Sheet(f"{asked.model}, sampled with", cells, tuple(DRAW), wide=N)
+def _sheet(models: Mapping[str, Checkpoint], ends: Mapping[tuple[str, str], np.ndarray]) -> Sheet:
+    """Rows by the noise of the sampling, columns by model."""
+    cells = tuple(tuple(ends.get((name, kind)) for name in models) for kind in DRAW)
+    columns = [f"{name}, trained with {one.diffusion.noise}" for name, one in models.items()]
+    wide = N if len(models) == 1 else N // 2
+    return Sheet("Sampled with", cells, tuple(DRAW), tuple(columns), wide=wide)
 
 
 def _drawn(

@@ -16,7 +16,7 @@ from ddpm_demo.diffusion.noise import Noise
 from ddpm_demo.diffusion.schedule import Schedule
 from ddpm_demo.experiments.asked import Plane
 from ddpm_demo.experiments.report import Panel, Plot, Report, Table, Words
-from ddpm_demo.experiments.tools import Tools, interval, spoken
+from ddpm_demo.experiments.tools import Tools, alike, interval, spoken
 from ddpm_demo.media.plots import plane_plot
 
 POINTS = 400  # that make up a shape
@@ -181,23 +181,24 @@ def run(asked: Plane, tools: Tools) -> Iterator[Report]:
     exact = ExactPoints(middles, schedule)
     panels: list[Panel] = [Plot("The data", plane_plot({"data": data.tolist()}))]
     yield Report(0.02, "The exact denoiser", tuple(panels))
-    rows = [("data", spoken(*_distance(data, middles, asked.seed)))]
+    distances = {"data": _distance(data, middles, asked.seed)}
     runs: list[tuple[str, str, Denoise]] = [("exact", "ddim", exact), ("exact", "ddpm", exact)]
     for name, sampler, denoise in runs:
-        rows.append(_show(panels, (name, sampler, denoise), middles, asked.seed))
+        distances |= _show(panels, (name, sampler, denoise), middles, asked.seed)
         yield Report(0.1, "The exact denoiser", tuple(panels))
     net = SmallNet(schedule)
     for done in train(net, middles, asked.seed):
         yield Report(0.15 + 0.7 * done, "A small network learns", tuple(panels))
     learned = _Asked(net)
     for sampler in ("ddim", "ddpm"):
-        rows.append(_show(panels, ("network", sampler, learned), middles, asked.seed))
+        distances |= _show(panels, ("network", sampler, learned), middles, asked.seed)
         yield Report(0.95, "The network", tuple(panels))
     panels.append(_field({"exact": exact, "network": learned}, ARROWS_AT))
     note = (
         f"Energy distance from fresh points of the data: {GROUPS} groups of {SEEN // GROUPS}, mean "
-        "with its 95 % interval. 0 is no difference."
+        f"with its 95 % interval. 0 is no difference. {alike(distances, GROUPS)}"
     )
+    rows = [(name, spoken(*found)) for name, found in distances.items()]
     panels += [
         Table("How near to the data", ("points", "distance"), tuple(rows), note),
         Words(WORDS),
@@ -214,11 +215,11 @@ WORDS = (
 
 def _show(
     panels: list[Panel], what: tuple[str, str, Denoise], middles: Tensor, seed: int
-) -> tuple[str, str]:
-    """Add the plot of a run; returns its row of the table."""
+) -> dict[str, tuple[float, float]]:
+    """Add the plot of a run; returns its distance by its name."""
     name, sampler, denoise = what
     way = ways(denoise, sampler, seed)
     title = f"{SAMPLERS[sampler].label}, {name}"
     paths = [way[:, k].tolist() for k in range(PATHS)]
     panels.append(Plot(title, plane_plot({"samples": way[-1].tolist()}, paths)))
-    return title, spoken(*_distance(way[-1], middles, seed))
+    return {title: _distance(way[-1], middles, seed)}

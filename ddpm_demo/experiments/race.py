@@ -13,7 +13,7 @@ from ddpm_demo.catalog import SAMPLERS, Sampler
 from ddpm_demo.config import SampleConfig
 from ddpm_demo.experiments.asked import Race
 from ddpm_demo.experiments.report import Panel, Report, Sheet, Table, Words
-from ddpm_demo.experiments.tools import Tools, interval, spoken
+from ddpm_demo.experiments.tools import Tools, alike, interval, spoken
 from ddpm_demo.inference.generate import defaults
 from ddpm_demo.media import convert
 from ddpm_demo.models.checkpoint import Checkpoint
@@ -174,6 +174,7 @@ def _result(course: _Course) -> tuple[Panel, ...]:
         note,
     )
     words = [
+        *_nearest(course),
         "The samplers of the upper rows solve one equation: from the same noise they all lead to "
         "the same picture, and differ in how soon they are there.",
         "Those that add noise draw another picture at each number of steps, so there is no "
@@ -187,6 +188,16 @@ def _result(course: _Course) -> tuple[Panel, ...]:
     if known := _measured(course.checkpoint):
         return table, known, Words(tuple(words))
     return table, Words(tuple(words))
+
+
+def _nearest(course: _Course) -> Iterator[str]:
+    """For each number of calls, which sampler is nearest to the long run, and which can't be told
+    from it."""
+    for calls in course.calls:
+        every = {_label(name): course.distance(name, calls) for name in course.rows}
+        known = {label: found for label, found in every.items() if found}
+        if len(known) > 1:
+            yield f"With {calls} calls, {alike(known, N)}"
 
 
 def _measured(checkpoint: Checkpoint) -> Table | None:

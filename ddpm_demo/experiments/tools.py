@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -95,3 +95,23 @@ def wilson(k: int, n: int) -> tuple[float, float]:
 def spoken(mean: float, half: float) -> str:
     """A mean with its interval, such as "0.123 ± 0.045"."""
     return f"{mean:.3f} ± {half:.3f}"
+
+
+def unseen(n: int) -> str:
+    """What is said where two numbers differ by less than their intervals."""
+    return f"no difference that can be seen at n = {n}"
+
+
+def alike(found: Mapping[str, tuple[float, float]], n: int) -> str:
+    """Which of some numbers is least, and which can't be told from it.
+
+    Args:
+        found: mean and half of the interval, by name.
+        n: how many values each is the mean of.
+    """
+    best = min(found, key=lambda name: found[name][0])
+    mean, half = found[best]
+    others = [k for k, (m, h) in found.items() if k != best and m - mean < h + half]
+    if not others:
+        return f"{best} is the least."
+    return f"{best} is the least; between it and {', '.join(others)}, {unseen(n)}."
