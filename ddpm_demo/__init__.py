@@ -5,7 +5,7 @@
     model = dd.load("mnist")
     model.sample(n=16).save("digits.png")
 
-What stands here is looked up when it is first used, so that the import costs nothing.
+The names below are imported when they are first used, so that `import ddpm_demo` is quick.
 """
 
 from __future__ import annotations

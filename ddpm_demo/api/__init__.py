@@ -1,7 +1,7 @@
-"""The program from Python: `import ddpm_demo as dd`.
+"""The program's Python interface: `import ddpm_demo as dd`.
 
-Thin: each function puts together what the rooms below do, with the models' own defaults. Bad values
-raise `ValueError` with one sentence.
+Each function only combines what other modules do, with the models' own defaults. Bad values raise
+`ValueError` with one sentence.
 """
 
 from ddpm_demo.api.learning import finetune, train

@@ -33,14 +33,18 @@ def train(
 
     Args:
         dataset: mnist, fashion_mnist, cifar10, folder:PATH, or pictures in memory.
-        out: folder for weights, state and log; None writes nothing.
-        model: the network, or a model to start from; None: the lean network for the data.
-        process: schedule, noise and target; None: the cosine schedule.
+        out: the folder for weights, state and log; None writes nothing.
+        model: the network's configuration, or a model to start from. By default, the lean network
+            for the data.
+        process: schedule, noise and target. By default, the process of `model` if it is a model,
+            else the cosine schedule.
+        device: "auto", "cpu", "cuda", "cuda:1" or "mps".
         resume: go on from the state in `out`.
-        settings: of `TrainConfig`; one of images, epochs and minutes ends the run.
+        settings: fields of `TrainConfig`. Give at least one of images, epochs and minutes; it ends
+            the run.
 
     Raises:
-        ValueError: a value that is not allowed, or data that can't be had.
+        ValueError: a value is not allowed, or the data can't be loaded.
     """
     name = dataset if isinstance(dataset, str) else "memory"
     config = TrainConfig(dataset=name, **settings)
@@ -74,16 +78,18 @@ def finetune(
     resume: bool = False,
     **settings: Any,
 ) -> Iterator[Progress]:
-    """Move a copy of a model to one class, or to other pictures; yield after every step.
+    """Fine-tune a copy of a model on one class or on other pictures. Yields after every step.
 
     Args:
-        only: the class; None: all of the data.
-        dataset: as in `train`; None: the data that the base was trained on.
-        resume: as in `train`.
-        settings: of `TrainConfig`; one of images, epochs and minutes ends the run.
+        base: the model, or its name.
+        only: the class to train on; None trains on all of the data.
+        out, resume: as in `train`.
+        dataset: as in `train`. By default, the data that the base was trained on.
+        settings: fields of `TrainConfig`. Give at least one of images, epochs and minutes; it ends
+            the run.
 
     Raises:
-        ValueError: as in `train`, or pictures that don't fit the model.
+        ValueError: the pictures don't fit the model; or as in `train`.
     """
     where = _folder(out, dataset if isinstance(dataset, str) else "", resume)
     checkpoint = (load(base) if isinstance(base, str) else base).checkpoint
@@ -100,7 +106,7 @@ def finetune(
 
 
 def _folder(out: str | Path | None, dataset: str, resume: bool) -> Path | None:
-    """The folder of a run, in which one can be written."""
+    """Check the folder of a run, and return its path."""
     if out is None:
         return None
     folder = RunFolder(expand(out))

@@ -1,4 +1,4 @@
-"""A model that is loaded: what it draws, and how far its pictures are from its data."""
+"""A loaded model: it samples pictures, and can be measured."""
 
 from __future__ import annotations
 
@@ -30,17 +30,17 @@ from ddpm_demo.media.open import open_image
 from ddpm_demo.models.checkpoint import Checkpoint
 from ddpm_demo.models.load import load_checkpoint
 
-BATCH = 64  # pictures drawn at once, where nobody watches
+BATCH = 64  # how many pictures are drawn at once if nobody watches the steps
 Labels = str | Sequence[int] | None
 Picture = str | Path | Image.Image | Tensor
 
 
 class Model:
-    """A model that is loaded: what `load` returns.
+    """A loaded model. `load` returns it.
 
     Attributes:
-        checkpoint: the network with what it was trained for.
-        defaults: how it is best sampled.
+        checkpoint: the network, and the process that it was trained for.
+        defaults: the model's own sampling settings.
     """
 
     def __init__(self, checkpoint: Checkpoint) -> None:
@@ -56,7 +56,7 @@ class Model:
 
     @property
     def classes(self) -> list[str]:
-        """Names of its classes; none if it was trained without."""
+        """The names of its classes. The list is empty if it was trained without."""
         return self.checkpoint.classes
 
     @property
@@ -64,15 +64,15 @@ class Model:
         return Schedule.from_config(self.checkpoint.diffusion)
 
     def config(self, labels: Labels = None, **settings: Any) -> SampleConfig:
-        """The model's own settings, changed.
+        """The model's own sampling settings, with changes.
 
         Args:
             labels: "each" (all classes in turn, by seed), "any" (no class), names separated by
-                commas, or their numbers; None: as the model says.
-            settings: of `SampleConfig`: n, seed, sampler, steps, guidance, …
+                commas, or a list of numbers. None keeps the model's own.
+            settings: fields of `SampleConfig`, such as n, seed, sampler, steps and guidance.
 
         Raises:
-            ValueError: a value that is not allowed, or a class that the model doesn't know.
+            ValueError: a value is not allowed, or the model doesn't know a class.
         """
         for name in settings:
             one_of("setting", name, tuple(SampleConfig.__dataclass_fields__))
@@ -86,9 +86,9 @@ class Model:
     def steps(
         self, n: int = 16, labels: Labels = None, *, bf16: bool = False, **settings: Any
     ) -> Iterator[Step]:
-        """Sample n pictures, and yield every step; stop whenever you like.
+        """Sample n pictures, and yield every step. You can stop at any step.
 
-        Args and errors as in `config`; they are checked before the first step.
+        Arguments and errors are those of `config`. They are checked before the first step.
 
         >>> model = load("mnist")
         >>> [step.t for step in model.steps(n=1, steps=3, start=None)]
@@ -105,11 +105,12 @@ class Model:
         bf16: bool = False,
         **settings: Any,
     ) -> Pictures:
-        """Sample n pictures; that of seed s is the same in whichever batch it is drawn.
+        """Sample n pictures. The picture with seed s is the same in every batch.
 
         Args:
-            on_step: called with every step; if it returns True, the run ends there, and its x_t is
-                what is returned. All n pictures are then one batch.
+            on_step: called with every step. If it returns True, the run ends there, and its x_t is
+                returned. With `on_step`, all n pictures are one batch.
+            bf16: run the network under bfloat16 autocast.
             labels, settings: as in `config`.
 
         >>> load("mnist").sample(n=2, steps=2, seed=7).pixels.shape
@@ -133,13 +134,13 @@ class Model:
         bf16: bool = False,
         **settings: Any,
     ) -> Pictures:
-        """Noise a picture up to t, and take the noise away (SDEdit, Meng et al. 2022).
+        """Noise a picture up to t, and denoise it (SDEdit, Meng et al. 2022).
 
         Args:
             picture: a file, an opened picture, or (1, C, H, W) in [-1, 1] of the model's size.
-            t: 1 to T; of several, each begins a picture of its own, the highest first.
-            labels, settings: as in `config`; of several classes, none is taken. Of one t, n
-                pictures are made, 1 unless given.
+            t: 1 to T. With one t, n pictures are made, 1 by default. With several, one picture is
+                made for each t, the highest first.
+            labels, settings: as in `config`. If there are several classes, none is used.
 
         >>> load("mnist").denoise(torch.zeros(1, 1, 28, 28), [800, 200]).x.shape
         torch.Size([2, 1, 28, 28])
@@ -160,14 +161,14 @@ class Model:
         bf16: bool = False,
         **settings: Any,
     ) -> Pictures:
-        """Make a part of a picture anew, and keep the rest (Lugmayr et al. 2022, RePaint).
+        """Remake a part of a picture, and keep the rest (Lugmayr et al. 2022, RePaint).
 
         Args:
             picture: as in `denoise`.
-            mask: a file or an opened picture, white where to make it anew; or bool (side, side), of
-                4 to 32 cells, true there.
-            times: that each step is walked.
-            labels, settings: as in `config`; n for several ways.
+            mask: a file or an opened picture that is white where the picture is remade. Or bool
+                (side, side) with 4 to 32 cells a side, True where the picture is remade.
+            times: how often each step is walked, 1 to 20.
+            labels, settings: as in `config`; n makes several versions.
 
         >>> mask = torch.ones(4, 4, dtype=torch.bool)
         >>> load("mnist").inpaint(torch.zeros(1, 1, 28, 28), mask, 1, n=2, steps=2).x.shape
@@ -185,7 +186,7 @@ class Model:
         return given.fitted(_opened(picture), self.checkpoint.model.config)
 
     def _played(self, config: SampleConfig, change: str, known: Tensor, bf16: bool) -> Pictures:
-        """The end of a run that is given a picture."""
+        """The final pictures of a run that is given a picture."""
         (known,) = given.read([given.write(known)], self.checkpoint.model.config)
         for step in play(self.checkpoint, config, [change], given=[known], bf16=bf16):
             last = step
@@ -198,10 +199,10 @@ def _opened(picture: str | Path | Image.Image) -> Image.Image:
 
 
 def load(source: str | Path, device: str = "auto") -> Model:
-    """A model by its name, file, folder or repo of the Hub.
+    """Load a model by its name, its file, its folder, or its repo on the Hub.
 
     Raises:
-        ValueError: it isn't there or can't be used.
+        ValueError: the model isn't there or can't be used.
 
     >>> load("mnist")
     <Model mnist>
@@ -210,20 +211,22 @@ def load(source: str | Path, device: str = "auto") -> Model:
 
 
 def evaluate(model: Model, n: int = 500, *, split: str = "test", **settings: Any) -> dict[str, Any]:
-    """How far n samples are from the pictures that the model was trained on.
+    """Measure the Fréchet distance between n samples and the pictures of the model's data set.
 
-    The judge is this repository's own classifier of the data, so it is not FID, and it falls with
-    n: compare the same n only.
+    It uses the features of this repository's own classifier for the data, so it is not FID. The
+    distance falls with n, so compare results with the same n only.
 
     Args:
-        settings: as in `Model.config`, labels among them.
+        split: compare with the "test" or the "train" pictures.
+        settings: as in `Model.config`, including labels.
 
     Returns:
-        `fd`, the Fréchet distance; `floor`, what n draws from the data's own Gaussian have; `sure`
-        and `sure_data`, shares of which the judge is sure; `classes` and `classes_data`.
+        `fd`, the Fréchet distance; `floor`, about what a perfect model would get; `n` and `n_data`,
+        the numbers of pictures; `sure` and `sure_data`, the shares of which the classifier is sure;
+        `classes` and `classes_data`, the shares of the classes.
 
     Raises:
-        ValueError: there is no judge for the model, or n is too small for it.
+        ValueError: there is no classifier for the model's data, or n is too small.
     """
     judge = judge_of(model.checkpoint)
     frechet.require_enough(n, judge.dim)

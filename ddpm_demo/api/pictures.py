@@ -1,4 +1,4 @@
-"""Pictures and films, as Python and notebooks hold them."""
+"""Pictures and films for Python and notebooks."""
 
 from __future__ import annotations
 
@@ -23,11 +23,11 @@ from ddpm_demo.media.open import open_image
 
 @dataclass(frozen=True)
 class Pictures:
-    """Pictures that were made; a notebook shows them as a grid.
+    """Generated pictures. A notebook shows them as a grid.
 
     Attributes:
         x: (N, C, H, W) float32, about -1 to 1.
-        about: what a file of them says of itself: enough to make them again.
+        about: the metadata of their file, which is enough to make them again.
     """
 
     x: Tensor
@@ -38,11 +38,11 @@ class Pictures:
 
     @property
     def pixels(self) -> np.ndarray:
-        """(N, H, W, C) uint8."""
+        """The pictures as (N, H, W, C) uint8."""
         return convert.to_uint8(self.x)
 
     def save(self, path: str | Path, scale: int = 4) -> None:
-        """Write a grid of them: a PNG whose metadata says how they were made."""
+        """Write them as a grid. The metadata of a PNG says how they were made."""
         encode.write(expand(path), [convert.grid(self.pixels, scale=scale)], metadata=self.about)
 
     def _repr_png_(self) -> bytes:
@@ -51,7 +51,7 @@ class Pictures:
 
 @dataclass(frozen=True)
 class Film:
-    """A film of a run; a notebook plays it."""
+    """A film of a run. A notebook plays it."""
 
     gif: bytes
 
@@ -71,15 +71,15 @@ def noise(
     seed: int = 0,
     kind: str = "gaussian",
 ) -> Pictures:
-    """A picture after t steps of the forward process (Ho et al. 2020, eq. 4).
+    """Noise a picture by t steps of the forward process (Ho et al. 2020, eq. 4).
 
     Args:
         picture: a file, an opened picture, or (B, C, H, W) in [-1, 1].
         t: 0 to T.
-        schedule: "linear" or "cosine", each with T = 1000, or one of your own.
-        size: files and opened pictures are cut square and resized to so many pixels.
-        seed: of the noise; picture k of several has the seed + k.
-        kind: of noise, "gaussian" or "laplace".
+        schedule: "linear" or "cosine", each with T = 1000, or your own `Schedule`.
+        size: files and opened pictures are cut square and resized to this many pixels.
+        seed: the seed of the noise; picture k has seed + k.
+        kind: the kind of noise, "gaussian" or "laplace".
 
     >>> noise(torch.zeros(1, 3, 8, 8), 1000, "cosine").x.shape
     torch.Size([1, 3, 8, 8])
@@ -95,7 +95,7 @@ def noise(
 
 
 def grid(pictures: Pictures | Tensor, columns: int | None = None, scale: int = 4) -> Image.Image:
-    """Pictures side by side on one sheet.
+    """Lay out pictures side by side on one sheet.
 
     >>> grid(torch.zeros(4, 1, 8, 8), scale=1).size
     (17, 17)
@@ -105,6 +105,6 @@ def grid(pictures: Pictures | Tensor, columns: int | None = None, scale: int = 4
 
 
 def film(steps: Iterable[Step], scale: int = 4, fps: float = 15) -> Film:
-    """A film of a run: what `Model.steps` yields, each a frame."""
+    """Make a film of the steps that `Model.steps` yields, one frame each."""
     frames = [convert.grid(convert.to_uint8(step.x_t), scale=scale) for step in steps]
     return Film(encode.encode(frames, "gif", fps=fps))

@@ -1,6 +1,6 @@
 """The command line: `python -m ddpm_demo --help`.
 
-Torch is imported by the commands that need it, so that help is instant.
+Only commands that need torch import it, so that help is instant.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ The options of a command: its name and --help.
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run one command. Returns 0, 2 for a wrong argument, or 1 for a failure; both say why."""
+    """Run one command. Returns 0, or prints what went wrong: 2 for a wrong argument, else 1."""
     try:
         with screen.lasting():
             return _run(parser().parse_args(arguments))
@@ -57,7 +57,7 @@ def _run(options: argparse.Namespace) -> int:
         with _ended_by_signals():
             options.run_command(options)
             return 0
-    except ValueError as error:  # also CheckpointError, DataError, ImageError
+    except ValueError as error:  # includes CheckpointError, DataError, ImageError
         return _fail(error, 2)
     except OSError as error:
         about = f"{error.filename}: {error.strerror}." if error.filename else error
@@ -70,7 +70,7 @@ def _run(options: argparse.Namespace) -> int:
 
 @contextmanager
 def _ended_by_signals() -> Iterator[None]:
-    """SIGTERM and a closed terminal end a command as Ctrl-C does: it tidies up."""
+    """Make SIGTERM and a closed terminal end a command like Ctrl-C, so that it cleans up."""
     known = [getattr(signal, name, None) for name in ("SIGTERM", "SIGHUP")]  # Windows lacks one
     main = threading.current_thread() is threading.main_thread()
     mine = [n for n in known if main and n and signal.getsignal(n) == signal.SIG_DFL]
@@ -121,7 +121,7 @@ def parser() -> argparse.ArgumentParser:
 
 
 class _Help(argparse.ArgumentDefaultsHelpFormatter):
-    """Adds the default to each line of help, where there is one to tell."""
+    """Adds the default to each line of help, if the option has one."""
 
     def _get_help_string(self, action: argparse.Action) -> str | None:
         default = action.default
@@ -131,7 +131,7 @@ class _Help(argparse.ArgumentDefaultsHelpFormatter):
 
 
 class _Parser(argparse.ArgumentParser):
-    """Says what is wrong in one line, without the usage before it."""
+    """Prints an error in one line, without the usage before it."""
 
     def error(self, message: str) -> NoReturn:
         self.exit(2, f"{self.prog}: {message}\n")

@@ -1,4 +1,4 @@
-"""What several commands share."""
+"""Functions that several commands share."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ from ddpm_demo.files import require_writable
 if TYPE_CHECKING:
     import torch
 
-FILM_FRAMES = 300  # 20 seconds
-FILM_BYTES = 2**30  # of all frames that are kept, and of a single picture
+FILM_FRAMES = 300  # the most frames of a film: 20 seconds
+FILM_BYTES = 2**30  # the most bytes of all frames of a film, and of a single picture
 
 
 def class_argument(p: argparse.ArgumentParser) -> None:
@@ -25,8 +25,8 @@ def class_argument(p: argparse.ArgumentParser) -> None:
         "--class",
         dest="classes",
         metavar="CLASSES",
-        help="each: all in turn, by seed; any: without a class; or names or numbers, by commas "
-        "(default: the one that the model was fine-tuned to, else each, where there are classes)",
+        help="each (all in turn, by seed), any (no class), or names or numbers separated by commas "
+        "(default: the class that the model was fine-tuned to, or each)",
     )
 
 
@@ -35,12 +35,12 @@ def device_argument(p: argparse.ArgumentParser) -> None:
     p.add_argument(
         "--bf16",
         action=argparse.BooleanOptionalAction,
-        help="run the network in bfloat16 (default: no, but in training where it is faster)",
+        help="run the network in bfloat16 (default: only in training, if it is faster)",
     )
 
 
 def own_device(device: torch.device) -> torch.device:
-    """Each process of a node takes the GPU of its local rank."""
+    """The device of this process: with several processes, the GPU of its local rank."""
     import torch
 
     if device.type != "cuda" or "LOCAL_RANK" not in os.environ:
@@ -49,10 +49,10 @@ def own_device(device: torch.device) -> torch.device:
 
 
 def suffix(path: Path, *allowed: str) -> str:
-    """The suffix of an output file whose folder exists.
+    """Check the path of an output file, and return its suffix.
 
     Raises:
-        ValueError: another suffix, no such folder, or the file is itself a folder.
+        ValueError: the suffix is not allowed, its folder doesn't exist, or the path is a folder.
     """
     kind = path.suffix.lower()
     one_of("suffix of --out", kind, allowed)
@@ -63,14 +63,17 @@ def suffix(path: Path, *allowed: str) -> str:
 
 
 def film_frames(total: int, n: int, size: int, scale: int) -> set[int]:
-    """Which of the frames 0..total - 1 a film keeps: all, or as many as memory and patience allow,
-    evenly spread, with the first and the last.
+    """Which of the frames 0..total - 1 a film keeps.
+
+    If there are too many for memory or patience, some are left out evenly. The first and the last
+    stay.
 
     Args:
-        n: pictures in a frame, laid out as `images.grid` does, each of `size` x `size` pixels.
+        n: the number of pictures in a frame, each of `size` x `size` pixels, laid out by
+            `convert.grid`.
 
     Raises:
-        ValueError: the frames are so large that fewer than ten could be kept.
+        ValueError: the frames are so large that the film could keep fewer than ten.
     """
     frame = sheet(n, size, scale, FILM_BYTES // 10)
     most = min(total, FILM_FRAMES, FILM_BYTES // frame)
@@ -78,10 +81,10 @@ def film_frames(total: int, n: int, size: int, scale: int) -> set[int]:
 
 
 def sheet(n: int, size: int, scale: int, most: int = FILM_BYTES) -> int:
-    """Bytes of a sheet of n pictures.
+    """How many bytes a sheet of n pictures takes.
 
     Raises:
-        ValueError: more than `most`.
+        ValueError: it takes more than `most`.
     """
     columns = math.ceil(math.sqrt(n))
     rows = math.ceil(n / columns)
@@ -96,14 +99,14 @@ def sheet(n: int, size: int, scale: int, most: int = FILM_BYTES) -> int:
 
 
 def reading(files: list[Path], quiet: bool = False) -> Iterable[Path]:
-    """The files of a folder, with a bar while they are read, if that lasts."""
+    """Yield the files of a folder, and show a progress bar if reading takes long."""
     look: dict[str, Any] = {"unit": "picture", "desc": "data", "delay": 1, "leave": False}
     bar: Iterable[Path] = progress_bar(iterable=files, disable=quiet, **look)
     return bar
 
 
 def say_skipped(reasons: Iterable[str]) -> None:
-    """What was left out of the data, a line each."""
+    """Print a line for each thing that was left out of the data."""
     for reason in dict.fromkeys(reasons):
         print(f"skipped {reason}", file=sys.stderr)
 

@@ -1,4 +1,4 @@
-"""The command that distills."""
+"""The command distill: teach a copy of a model to sample in few steps."""
 
 from __future__ import annotations
 
@@ -24,10 +24,10 @@ def distill_arguments(p: argparse.ArgumentParser) -> None:
         "--steps",
         type=numbers,
         default=(4, 2, 1),
-        help="of the student, by commas; the first is its usual number",
+        help="numbers of steps for the student, separated by commas; the first is its usual one",
     )
     p.add_argument(
-        "--trajectories", type=count, default=3200, help="of the teacher, made once and kept"
+        "--trajectories", type=count, default=3200, help="runs of the teacher, made once and kept"
     )
     length = p.add_mutually_exclusive_group()
     minutes = {"help": "stop after this many minutes of training (default: 25)"}

@@ -35,23 +35,33 @@ def evaluate_arguments(p: argparse.ArgumentParser) -> None:
         required=True,
         help="a shipped model, a file, a folder, a Hub repo",
     )
-    p.add_argument("--metrics", required=True, help=f"one or more of these, by commas. {known}")
+    words = f"one or more of these, separated by commas. {known}"
+    p.add_argument("--metrics", required=True, help=words)
     p.add_argument("-n", type=count, default=5000, help="samples")
     p.add_argument(
-        "--samplers", help=f"of {', '.join(SAMPLERS)}, by commas; default: the model's own"
+        "--samplers",
+        help=f"some of {', '.join(SAMPLERS)}, separated by commas; default: the model's own",
     )
-    p.add_argument("--steps", type=numbers, help="by commas; default: the model's own")
+    p.add_argument(
+        "--steps",
+        type=numbers,
+        help="numbers of steps, separated by commas; default: the model's own",
+    )
     class_argument(p)
-    p.add_argument("--data-class", help="what to compare with (default: the one drawn, else all)")
+    p.add_argument(
+        "--data-class", help="the class to compare with (default: the one that is drawn, or all)"
+    )
     add_settings(p, c.SampleConfig, ["guidance"], unset="the model's own, else ")
     add_settings(p, c.SampleConfig, ["seed"])
     p.add_argument(
         "--dataset",
         type=dataset_name,
-        help="to compare with; default: what the model was trained on",
+        help="the data to compare with; default: what the model was trained on",
     )
     p.add_argument("--data-dir", type=path, help="where the data sets are or are downloaded to")
-    p.add_argument("--split", default="train", choices=("train", "test"), help="of the data")
+    p.add_argument(
+        "--split", default="train", choices=("train", "test"), help="which part of the data"
+    )
     p.add_argument("--bpd-images", type=count, help="test pictures for bpd; default: all")
     p.add_argument("--bpd-steps", type=count, help="terms of the bound; default: all T")
     p.add_argument("--cache", type=path, help="folder for samples, from which a run goes on")
@@ -62,7 +72,7 @@ def evaluate_arguments(p: argparse.ArgumentParser) -> None:
 
 
 def _evaluate(o: argparse.Namespace) -> None:
-    """Results are written before they are shown, so that work that is done is not lost."""
+    """Run the command. Results are written before they are shown, so that none are lost."""
     from ddpm_demo.devices import keep_memory
     from ddpm_demo.evaluation import report
 
@@ -95,7 +105,7 @@ def _evaluate(o: argparse.Namespace) -> None:
 
 
 def _about(plan: Plan) -> dict[str, Any]:
-    """What was measured, without results yet."""
+    """The description of the evaluation. Results are added later."""
     from ddpm_demo.inference.labels import class_words
 
     o, source = plan.o, plan.source
@@ -112,7 +122,7 @@ def _about(plan: Plan) -> dict[str, Any]:
 
 
 def _rows(plan: Plan, result: dict[str, Any]) -> Iterator[dict[str, Any]]:
-    """Draw and measure each setting. A process of another rank than 0 draws, and reports none."""
+    """Draw and measure each setting. Only the process with rank 0 reports results."""
     if not plan.extractors:
         return
     distinct = list(dict.fromkeys(plan.extractors.values()))
@@ -133,11 +143,11 @@ def _rows(plan: Plan, result: dict[str, Any]) -> Iterator[dict[str, Any]]:
 
 
 def _reference(plan: Plan, extractor: Extractor) -> Summary:
-    """What an extractor sees in the data."""
+    """An extractor's statistics of the data."""
     keep = DATA_KEPT if plan.keeps(extractor) else 0
     try:
         cache = files.cache_folder("statistics", "--cache")
-    except ValueError:  # no home folder: it is done without
+    except ValueError:  # there is no home folder, so nothing is cached
         cache = None
     with progress_bar(unit="picture", desc="data") as bar:
         for summary, total in plan.source.walk(extractor, keep=keep, cache=cache):
@@ -147,7 +157,7 @@ def _reference(plan: Plan, extractor: Extractor) -> Summary:
 
 
 def _draw(plan: Plan, setting: c.SampleConfig, extractors: list[Extractor]) -> list[Summary] | None:
-    """Draw this process's share; the first one waits for the others, and sums up."""
+    """Draw this process's share. The first process waits for the others and summarises all."""
     from ddpm_demo.evaluation.samples import Samples
 
     bf16 = bool(plan.o.bf16)
@@ -181,7 +191,7 @@ def _bound(plan: Plan) -> Bound:
 
 
 def _command(o: argparse.Namespace) -> str:
-    """The command line for the same numbers on another machine."""
+    """The command line that gives the same numbers on another machine."""
     given = {
         "--samplers": o.samplers,
         "--steps": o.steps and ",".join(map(str, o.steps)),

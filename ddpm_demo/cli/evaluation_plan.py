@@ -1,4 +1,4 @@
-"""What the command evaluate is asked for, checked before anything is drawn."""
+"""Checks what the command evaluate is asked for, before anything is drawn."""
 
 from __future__ import annotations
 
@@ -24,17 +24,19 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Plan:
-    """An evaluation that can be made; nothing is drawn yet.
+    """A checked evaluation. Nothing is drawn yet.
 
     Attributes:
+        o: the arguments of the command.
+        checkpoint: the model.
         asked: the metrics.
-        extractors: by the name of the metric that they are for.
+        extractors: the extractors, by the names of their metrics.
         grid: the settings to sample with.
         source: the pictures that samples are compared with.
-        tested: (N, C, H, W) test pictures for the bound; None without it.
+        tested: (N, C, H, W) test pictures for the bound; None if it isn't asked for.
         cache: the folder for samples.
         card: the model's card, if the results go there.
-        rank, world: of this process, and how many there are. Rank 0 alone reports.
+        rank, world: the rank of this process, and the number of processes. Only rank 0 reports.
     """
 
     o: argparse.Namespace
@@ -50,13 +52,13 @@ class Plan:
     world: int
 
     def keeps(self, extractor: Extractor) -> bool:
-        """Whether a metric needs each picture's features by this extractor."""
+        """True if a metric needs this extractor's features of each picture."""
         mine = [a.metric for a in self.asked if self.extractors.get(a.name) is extractor]
         return any(metric.keep for metric in mine)
 
 
 def make_plan(o: argparse.Namespace) -> Plan:
-    """Refuse whatever can be refused."""
+    """Check all arguments, and raise errors before any work begins."""
     from ddpm_demo.devices import pick
     from ddpm_demo.evaluation.metrics import make_extractors, parse_metrics
     from ddpm_demo.models.load import load_checkpoint
@@ -64,7 +66,7 @@ def make_plan(o: argparse.Namespace) -> Plan:
     if o.out:
         suffix(o.out, ".json")
     number("n", o.n, 1, 100_000, whole=True)
-    number("seed", o.seed, 0, c.SEED_MAX + 1 - o.n, whole=True)  # picture k's is seed + k
+    number("seed", o.seed, 0, c.SEED_MAX + 1 - o.n, whole=True)  # picture k has seed + k
     device = own_device(pick(o.device))
     checkpoint = load_checkpoint(o.model, device)
     asked = parse_metrics(o.metrics.split(","), checkpoint)
@@ -102,7 +104,7 @@ def _grid(o: argparse.Namespace, checkpoint: Checkpoint) -> list[c.SampleConfig]
 
 
 def _source(o: argparse.Namespace, checkpoint: Checkpoint, drawn: c.SampleConfig) -> Source:
-    """What the samples are compared with: the class that is drawn, if it is one."""
+    """The pictures to compare with. If one class is drawn, they are of this class."""
     from ddpm_demo.evaluation.references import Source
 
     dataset = o.dataset or checkpoint.info.get("dataset") or ""
@@ -143,7 +145,7 @@ def _try(
     asked: list[Asked],
     extractors: dict[str, Extractor],
 ) -> None:
-    """Refuse too few samples, and pictures of a shape that an extractor doesn't take."""
+    """Refuse too few samples, and pictures whose shape an extractor can't use."""
     import torch
 
     config = checkpoint.model.config
@@ -155,7 +157,7 @@ def _try(
 
 
 def _cache(o: argparse.Namespace) -> Path:
-    """The folder for samples, which can be written."""
+    """The folder for samples. Raises an error if it can't be written."""
     cache: Path = o.cache or files.cache_folder("samples", "--cache")
     files.require_writable(cache, "--cache")
     return cache

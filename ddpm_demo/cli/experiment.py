@@ -1,4 +1,4 @@
-"""The command that runs an experiment: a picture for a slide, and its numbers."""
+"""The command experiment: run an experiment, and write a picture for a slide and its numbers."""
 
 from __future__ import annotations
 

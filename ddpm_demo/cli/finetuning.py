@@ -1,4 +1,4 @@
-"""The command that fine-tunes."""
+"""The command finetune: train a copy of a model on one class or other pictures."""
 
 from __future__ import annotations
 
@@ -38,9 +38,11 @@ def finetune_arguments(p: argparse.ArgumentParser) -> None:
     )
     p.add_argument("--data-dir", type=path, help="where the data sets are or are downloaded to")
     length = p.add_mutually_exclusive_group()
-    length.add_argument("--steps", type=int, help="stop after so many (default on a CPU: 40)")
+    length.add_argument("--steps", type=int, help="stop after this many (default on a CPU: 40)")
     length.add_argument(
-        "--epochs", type=float, help="stop after so many passes over the data (on a GPU: 10)"
+        "--epochs",
+        type=float,
+        help="stop after this many passes over the data (default on a GPU: 10)",
     )
     usual: dict[str, Any] = {
         "default": None,
@@ -59,7 +61,7 @@ def finetune_arguments(p: argparse.ArgumentParser) -> None:
 
 
 def _length(o: argparse.Namespace, usual: Mapping[str, Any]) -> None:
-    """Check the numbers of steps; where no length is given, take the usual one."""
+    """Check the numbers of steps. If no length is given, use the usual one."""
     if o.steps is None and o.epochs is None:
         o.steps, o.epochs = usual.get("steps"), usual.get("epochs")
     if o.steps is not None:
@@ -69,7 +71,7 @@ def _length(o: argparse.Namespace, usual: Mapping[str, Any]) -> None:
 
 
 def _data(o: argparse.Namespace, base: Checkpoint) -> Images:
-    """The pictures to go to, of the base's size: by default those of its own data set."""
+    """Load the pictures to train on, in the base's size. By default, the base's own data."""
     from ddpm_demo import data as d
 
     o.dataset = o.dataset or base.info.get("dataset", "cifar10")
@@ -114,7 +116,7 @@ def _finetune(o: argparse.Namespace) -> None:
     folder = RunFolder(o.out)
     folder.check(o.resume, o.dataset or "")
     if o.push is not None:
-        publish.repo_name(o.push)  # whatever can be refused is refused now
+        publish.repo_name(o.push)  # raise errors now, before training
         publish.login()
     base = load_checkpoint(o.model, device)
     data = _data(o, base)

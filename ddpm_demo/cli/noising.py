@@ -1,4 +1,4 @@
-"""The command that dissolves a picture into noise."""
+"""The command noise: dissolve a picture into noise."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def noise_arguments(p: argparse.ArgumentParser) -> None:
     p.add_argument(
         "--chain", action="store_true", help="step by step with fresh noise, not in one jump"
     )
-    p.add_argument("--seed", type=int, default=0, help="of the noise")
+    p.add_argument("--seed", type=int, default=0, help="seed of the noise")
     p.add_argument(
         "--out", type=path, default=Path("strip.png"), help="*.png: a strip; *.gif, *.mp4: a film"
     )

@@ -1,4 +1,4 @@
-"""Options of the command line, out of the settings that `config` describes."""
+"""Makes options of the command line from the settings that `config` describes."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import Any
 from ddpm_demo.config.setting import Setting, settings
 from ddpm_demo.files import expand
 
-COUNTS = 10**12  # settings that may be as large can be written as 5e6 or 300k
+COUNTS = 10**12  # settings that may be this large can be written as 5e6 or 300k
 
 
 def add_settings(
@@ -25,9 +25,9 @@ def add_settings(
     """Add an option for each of the named settings of a dataclass.
 
     Args:
-        unset: the options are None where they are not given; this says what then holds, and the
-            setting's own default follows.
-        changes: arguments of `add_argument` by setting, which go before what the setting says.
+        unset: makes None the default of the options. These words then begin the default in the
+            help, and the setting's own default follows.
+        changes: arguments of `add_argument`, by setting. They override the setting's own.
     """
     known = settings(cls)
     for name in names:
@@ -47,13 +47,13 @@ def add_settings(
 
 
 def option(name: str, about: Setting) -> str:
-    """How a setting is called on the command line."""
+    """The name of a setting on the command line."""
     word = (about.option or name).replace("_", "-")
     return f"--{word}" if len(word) > 1 else f"-{word}"
 
 
 def _kind(field: dataclasses.Field[Any], about: Setting) -> dict[str, Any]:
-    """The arguments for the type of a field, which `from __future__` keeps as text."""
+    """The arguments of `add_argument` for the type of a field, which is stored as text."""
     kind = str(field.type).split(" |")[0]
     if kind == "bool":
         return {"action": argparse.BooleanOptionalAction}
@@ -75,7 +75,7 @@ def _spoken(default: Any, about: Setting) -> str:
 
 
 def count(word: str) -> int:
-    """A whole number, also as 5e6 or 300k."""
+    """Read a whole number, such as 500000, 5e6 or 300k."""
     scale = {"k": 1e3, "m": 1e6}.get(word[-1:].lower(), 1.0)
     try:
         return round(float(word[:-1] if scale > 1 else word) * scale)
@@ -84,7 +84,7 @@ def count(word: str) -> int:
 
 
 def numbers(words: str) -> tuple[int, ...]:
-    """Whole numbers, separated by commas; none for "none"."""
+    """Read whole numbers, separated by commas. "none" is an empty list."""
     try:
         return () if words == "none" else tuple(int(part) for part in words.split(","))
     except ValueError:
@@ -92,7 +92,7 @@ def numbers(words: str) -> tuple[int, ...]:
 
 
 def shares(words: str) -> tuple[float, ...]:
-    """Numbers, separated by commas; none for "none"."""
+    """Read numbers, separated by commas. "none" is an empty list."""
     try:
         return () if words == "none" else tuple(float(part) for part in words.split(","))
     except ValueError:
@@ -100,13 +100,13 @@ def shares(words: str) -> tuple[float, ...]:
 
 
 def text(numbers: Sequence[float]) -> str:
-    """What `numbers` reads."""
+    """Write numbers as `numbers` reads them."""
     return ",".join(map(str, numbers)) or "none"
 
 
 def path(word: str) -> Path:
-    """A path; ~ and $NAME at its beginning are what they stand for."""
-    if not word.strip():  # such as "$NAME" of nothing; it would be the working folder
+    """Read a path. ~ or $NAME at its beginning is replaced by what it stands for."""
+    if not word.strip():  # an empty path, as from an empty "$NAME", would be the working folder
         raise argparse.ArgumentTypeError(f"{word!r} names no file or folder")
     try:
         return expand(word)
@@ -115,12 +115,12 @@ def path(word: str) -> Path:
 
 
 def model_name(word: str) -> str:
-    """A model's name or path, as `path` reads it."""
+    """Read a model's name, or its path like `path`."""
     return str(path(word)) if word.startswith(("~", "$")) else word
 
 
 def dataset_name(word: str) -> str:
-    """A data set's name, or folder:PATH, as `path` reads it."""
+    """Read a data set's name, or folder:PATH with the path like `path`."""
     kind, _, place = word.partition(":")
     short = kind == "folder" and place.strip().startswith(("~", "$"))
     return f"{kind}:{path(place.strip())}" if short else word

@@ -1,4 +1,4 @@
-"""The command that draws pictures from a model."""
+"""The command sample: draw pictures from a model."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 
     Player = Callable[[c.SampleConfig], Iterator[Step]]
 
-PAGE = 64  # pictures sampled at a time
+PAGE = 64  # how many pictures are sampled at a time
 OWN = ("sampler", "steps", "spacing", "start", "variance", "eta", "clip", "guidance", "timesteps")
 
 
@@ -43,8 +43,8 @@ def sample_arguments(p: argparse.ArgumentParser) -> None:
         "--model",
         type=model_name,
         default="mnist",
-        help="a shipped model, a .safetensors file, a folder, or a repo of the Hub, of at most "
-        "2,000 MB or as many as DDPM_DEMO_HUB_MB in the environment says",
+        help="a shipped model, a .safetensors file, a folder, or a repo of the Hub of at most "
+        "2,000 MB (DDPM_DEMO_HUB_MB in the environment changes this limit)",
     )
     own = "what the model's checkpoint says, else "
     add_settings(p, c.SampleConfig, ["n", "seed"])
@@ -76,24 +76,24 @@ def sample_arguments(p: argparse.ArgumentParser) -> None:
 
 
 def asked(o: argparse.Namespace, model: Checkpoint | Facts) -> c.SampleConfig:
-    """The run that the options ask for; what they leave open is as the model says."""
+    """The run that the options ask for. Everything else is the model's own setting."""
     from ddpm_demo.inference.labels import parse_classes, require_guided
     from ddpm_demo.inference.spec import defaults
 
     require_guided(1 if o.guidance is None else o.guidance, model)
     chosen = {k: getattr(o, k) for k in ("n", "seed", *OWN) if getattr(o, k) is not None}
     if "timesteps" in chosen:
-        chosen["timesteps"] = chosen["timesteps"] or None  # for "none"
+        chosen["timesteps"] = chosen["timesteps"] or None  # an empty list comes from "none"
     if o.classes is not None:
         chosen["labels"] = parse_classes(o.classes, model.classes)
     return defaults(model).but(**chosen)
 
 
 def specified(o: argparse.Namespace, checkpoint: Checkpoint) -> RunSpec:
-    """The run that the options ask for, with the picture that it is given.
+    """The run that the options ask for, with the picture of --from.
 
     Raises:
-        ValueError: options that don't go together, or a picture that can't be used.
+        ValueError: the options don't go together, or a picture can't be used.
     """
     from ddpm_demo.inference import given
     from ddpm_demo.inference.spec import RunSpec, defaults
@@ -123,7 +123,7 @@ def specified(o: argparse.Namespace, checkpoint: Checkpoint) -> RunSpec:
 
 
 def player_of(o: argparse.Namespace, checkpoint: Checkpoint, spec: RunSpec) -> Player:
-    """What plays the run with other settings, such as for the pictures of one page."""
+    """A function that plays the run with given settings, such as those of one page."""
     from ddpm_demo.inference import given
     from ddpm_demo.inference.branches import play
 
@@ -145,12 +145,12 @@ def _sample(o: argparse.Namespace) -> None:
     checkpoint = load_checkpoint(o.model, pick(o.device))
     spec = specified(o, checkpoint)
     run, play = spec.sample, player_of(o, checkpoint, spec)
-    number("seed", o.seed, 0, c.SEED_MAX + 1 - o.n, whole=True)  # picture k's is seed + k
+    number("seed", o.seed, 0, c.SEED_MAX + 1 - o.n, whole=True)  # picture k has seed + k
     if kind == ".html":
         _write_page(o, checkpoint, spec, play)
         return
     page = o.n if film else PAGE
-    play(dataclasses.replace(run, n=1))  # refuses before the bar appears
+    play(dataclasses.replace(run, n=1))  # raises errors before the bar appears
     kept = _kept(o, run, checkpoint.model.config.size) if kind != ".npz" else set()
     frames, parts = {}, []
     with progress_bar(total=-(-o.n // page) * _walks(o, run), unit="step") as bar:
@@ -166,7 +166,7 @@ def _sample(o: argparse.Namespace) -> None:
 
 
 def _walks(o: argparse.Namespace, run: c.SampleConfig) -> int:
-    """How often a run moves: at each t but the first and the last, as often as --resample says."""
+    """How often a run moves. --resample repeats every step but the first and the last."""
     return max(1, (run.steps - 2) * (o.resample or 1) + 2)
 
 
@@ -195,7 +195,7 @@ def _write_page(o: argparse.Namespace, checkpoint: Checkpoint, spec: RunSpec, pl
 
 
 def _kept(o: argparse.Namespace, run: c.SampleConfig, size: int) -> set[int]:
-    """The steps whose pictures are shown: ten for a strip, most for a film.
+    """The steps whose pictures the file shows: ten for a strip, all or most for a film.
 
     Raises:
         ValueError: the file would be too large.
@@ -218,9 +218,9 @@ def _write(
     """Write the file.
 
     Args:
-        about: what the file says of its run.
-        frames: of a film or strip, by their labels.
-        parts: the pictures, uint8 (N, H, W, C) each.
+        about: the metadata of the file.
+        frames: the frames of a film or strip, by their labels.
+        parts: the pictures in parts, each uint8 (N, H, W, C).
     """
     import numpy as np
 

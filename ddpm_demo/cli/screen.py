@@ -1,4 +1,4 @@
-"""The screen that a command speaks to: it may lack letters, be full, or be closed meanwhile."""
+"""Keeps a command running if its output can't show a letter, is closed, or the disk is full."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from typing import Any, TextIO
 
 
 class LostError(Exception):
-    """Part of the standard output was lost; says why, and nothing if nobody read on."""
+    """Part of the standard output was lost. The message says why; it is empty for a closed pipe."""
 
 
 class _Stream(io.FileIO):
-    """A pipe or file that takes all that is said, also when nobody reads on or the disk is full.
+    """A pipe or file that accepts everything, even if the pipe is closed or the disk is full.
 
     Attributes:
-        error: the first one that was met.
+        error: the first error of a write, if there was one.
     """
 
     error: OSError | None = None
@@ -33,10 +33,10 @@ class _Stream(io.FileIO):
 
 @contextmanager
 def lasting() -> Iterator[None]:
-    """While this lasts, nothing that is said to the screen can stop the work.
+    """Inside this context, an error of the standard output can't stop the work.
 
     Raises:
-        LostError: at the end, if part of the standard output was lost.
+        LostError: part of the standard output was lost. It is raised at the end.
     """
     before = sys.stdout, sys.stderr
     sys.stdout, sys.stderr = map(_lasting, before)
@@ -62,11 +62,11 @@ def require(stream: TextIO | None = None) -> None:
 
 
 def _lasting(stream: TextIO | None) -> TextIO:
-    if stream is None:  # closed before the program began
+    if stream is None:  # it was closed before the program began
         return open(os.devnull, "w", encoding="utf-8")
     if not isinstance(stream, io.TextIOWrapper):
         return stream
-    stream.reconfigure(errors="replace")  # a letter that it can't show becomes a "?"
+    stream.reconfigure(errors="replace")  # a letter that the screen can't show becomes a "?"
     try:
         number = stream.fileno()
     except OSError:  # it is in memory

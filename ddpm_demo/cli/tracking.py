@@ -1,4 +1,4 @@
-"""Training runs in Trackio, Hugging Face's experiment tracker: for `--track`."""
+"""Logs training runs to Trackio, Hugging Face's experiment tracker, for `--track`."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from ddpm_demo.training.train import Progress
 
-LOG_EVERY = 1.0  # seconds; reports are always logged
+LOG_EVERY = 1.0  # seconds between two entries; reports are always logged
 
 
 def tracker() -> Any:
-    """The module trackio.
+    """Import the module trackio.
 
     Raises:
         ValueError: it is not installed.
@@ -30,10 +30,10 @@ def tracker() -> Any:
 def tracked(
     run: Iterator[Progress], trackio: Any, project: str, name: str, config: Mapping[str, Any]
 ) -> Iterator[Progress]:
-    """Passes a run on, and logs it under its number of steps: loss, learning rate and images/s
-    about once a second; held-out loss, loss by timestep and a grid of samples with each report.
+    """Yield the steps of a run, and log them to Trackio.
 
-    A resumed run goes on in the same curves.
+    About once a second, it logs loss, learning rate and images/s. With each report, it logs the
+    held-out loss, the loss by t and a grid of samples. A resumed run continues the same curves.
     """
     from ddpm_demo.media import convert
 

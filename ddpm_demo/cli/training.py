@@ -1,4 +1,4 @@
-"""The command that trains."""
+"""The command train: train a model from scratch, or go on with one."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ OPTIMISATION = (
     *("weight_decay", "beta2", "grad_clip", "ema", "ema_rel"),
 )
 PROCESS = ("noise", "beta_start", "beta_end", "T", "predict")
-FRESH = c.DiffusionConfig(schedule="cosine")  # without --init
+FRESH = c.DiffusionConfig(schedule="cosine")  # the process without --init
 
 
 def train_arguments(p: argparse.ArgumentParser) -> None:
@@ -55,7 +55,7 @@ def train_arguments(p: argparse.ArgumentParser) -> None:
         "--init",
         type=model_name,
         metavar="MODEL",
-        help="start from its weights and network, and its process where none is asked for",
+        help="start from this model's weights and network, and from its process by default",
     )
     metavar = {"preview_every": {"metavar": "IMAGES"}}
     add_settings(g, c.TrainConfig, [*LENGTH, "preview_every", "seed"], changes=metavar)
@@ -64,10 +64,12 @@ def train_arguments(p: argparse.ArgumentParser) -> None:
     g.add_argument("--compile", action="store_true", help="torch.compile the steps, for a GPU")
     add_settings(p.add_argument_group("optimisation"), c.TrainConfig, OPTIMISATION)
     g = p.add_argument_group("process")
-    own = "that of --init, or "  # None where it isn't given, so that --init may say it
+    own = "that of --init, or "  # these options are None by default, so that --init can decide
     add_settings(g, c.DiffusionConfig, PROCESS, unset=own)
     g.add_argument(
-        "--schedule", choices=c.SCHEDULES, help=f"of beta_t (default: {own}{FRESH.schedule})"
+        "--schedule",
+        choices=c.SCHEDULES,
+        help=f"schedule of beta_t (default: {own}{FRESH.schedule})",
     )
     g = p.add_argument_group("network")
     g.add_argument(
@@ -82,7 +84,7 @@ def train_arguments(p: argparse.ArgumentParser) -> None:
 def configs(
     o: argparse.Namespace, base: c.DiffusionConfig = FRESH
 ) -> tuple[c.DiffusionConfig, c.TrainConfig]:
-    """The process and the run that the arguments ask for; what they don't say, `base` does."""
+    """The process and the run that the arguments ask for. Options not given are as in `base`."""
     names = {f.name for f in dataclasses.fields(c.TrainConfig)}
     config = c.TrainConfig(**{k: v for k, v in vars(o).items() if k in names})
     config.require_length()
@@ -92,7 +94,7 @@ def configs(
 
 
 def network(o: argparse.Namespace, size: int, channels: int, classes: int) -> c.ModelConfig:
-    """The network that the arguments ask for, at the size of the data."""
+    """The network that the arguments ask for, in the size of the data."""
     given = {k: getattr(o, k) for k in NETWORK if getattr(o, k) is not None}
     given |= {"size": size, "channels": channels, "num_classes": classes}
     if o.paper:
@@ -125,7 +127,7 @@ def _train(o: argparse.Namespace) -> None:
     process, _ = configs(o, init.diffusion if init else FRESH)
     model: Checkpoint | c.ModelConfig = init or _fresh(o, images)
     device = own_device(pick(o.device))
-    if leader:  # all that can be refused has been
+    if leader:  # all arguments are checked by now
         shape = " x ".join(map(str, images.pixels.shape[1:]))
         print(f"{len(images):,} pictures of {shape}", file=sys.stderr)
     if leader and isinstance(model, c.ModelConfig):
@@ -144,7 +146,7 @@ def _train(o: argparse.Namespace) -> None:
 
 
 def _fits(o: argparse.Namespace, init: Checkpoint) -> None:
-    """Raise `ValueError` where the arguments ask for another network than that of --init."""
+    """Raise `ValueError` if the arguments ask for another network than that of --init."""
     model = init.model.config
     said = [k for k in (*NETWORK, "paper") if getattr(o, k) not in (None, False)]
     require(not said, "with --init", ", ".join(said), "no option of the network: it is the base's")
@@ -155,7 +157,7 @@ def _fits(o: argparse.Namespace, init: Checkpoint) -> None:
 def _pictures(
     o: argparse.Namespace, init: Checkpoint | None, leader: bool
 ) -> tuple[Images, Images]:
-    """Pictures to train on and held-out ones, with what was left out said."""
+    """Load training and held-out pictures, and print what was left out."""
     from ddpm_demo import data as d
 
     size, channels = o.size, 1 if o.grey else None
@@ -182,7 +184,7 @@ def _fresh(o: argparse.Namespace, images: Images) -> c.ModelConfig:
 
 
 def _say_if_not_exportable(model: c.ModelConfig, process: c.DiffusionConfig) -> None:
-    """Say before the run that diffusers won't run its model, and which option changes that."""
+    """Warn before the run if diffusers can't run the model, and name the option that helps."""
     from ddpm_demo.models.diffusers_config import published
 
     try:
@@ -193,7 +195,7 @@ def _say_if_not_exportable(model: c.ModelConfig, process: c.DiffusionConfig) -> 
 
 
 def _tracked_settings(o: argparse.Namespace) -> dict[str, str]:
-    """The arguments, for a tracker that may be a public one: names, but no places on the disk."""
+    """The arguments for a tracker, which may be public: names, but no paths."""
     settings = {k: v.name if isinstance(v, Path) else str(v) for k, v in vars(o).items()}
     del settings["run_command"]
     return settings | {"dataset": shown(o.dataset)}
@@ -202,13 +204,13 @@ def _tracked_settings(o: argparse.Namespace) -> dict[str, str]:
 def follow_until_stopped(
     start: Callable[[Callable[[], bool]], Iterator[Progress]], out: Path
 ) -> bool:
-    """Drain a run that `start` makes; Ctrl-C, SIGTERM and a closed terminal save and end it.
+    """Run a training to its end. Ctrl-C, SIGTERM and a closed terminal save it and end it.
 
     Args:
-        start: gets the function that the run asks after every step whether to stop.
+        start: makes the run. It gets a function that returns True once the run should stop.
 
     Returns:
-        Whether a signal ended it.
+        True if a signal ended the run.
     """
     stopped: list[int] = []
     run = start(lambda: bool(stopped))
@@ -230,7 +232,7 @@ def follow_until_stopped(
 
 
 def _follow(run: Iterator[Progress]) -> bool:
-    """Drain a run: a bar, and a line a report. Returns whether there was a step to make."""
+    """Run a training, with a bar and a line for each report. Returns True if it made a step."""
     leader, began = os.environ.get("RANK", "0") == "0", False
     with progress_bar(total=100.0, bar_format="{l_bar}{bar}| {postfix}", disable=not leader) as bar:
         for p in run:

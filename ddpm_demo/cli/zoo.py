@@ -1,4 +1,4 @@
-"""The commands for models as files: models, ship and export."""
+"""The commands models, ship and export."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def ship_arguments(p: argparse.ArgumentParser) -> None:
         "folder", type=path, nargs="?", metavar="FOLDER", help="such as checkpoints/mnist"
     )
     p.add_argument("--all", action="store_true", help="make the cards of all shipped models again")
-    p.add_argument("--commit", help="of the code that trained it")
+    p.add_argument("--commit", help="commit of the code that trained it")
     p.add_argument("--limits", help="a sentence on what the model can't do")
     p.add_argument("--sample", help='how to sample it, as JSON: {"start": 940}')
     p.add_argument(
@@ -106,7 +106,7 @@ def _ship(o: argparse.Namespace) -> None:
 def _json(text: str | bytes, name: str) -> Any:
     try:
         return json.loads(text)
-    except ValueError as error:  # also of bytes that are no text
+    except ValueError as error:  # bytes that are not text raise it, too
         raise ValueError(f"{name} is not JSON: {error}.") from None
 
 

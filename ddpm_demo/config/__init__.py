@@ -1,6 +1,6 @@
-"""What a model, a diffusion process and a training run are made of.
+"""The settings of models, diffusion processes, training runs and samplers.
 
-Each setting is described once, in the field of its dataclass: default, words and limits.
+Each setting is described once, in the field of its dataclass: its default, its help and its limits.
 """
 
 from __future__ import annotations
@@ -23,16 +23,16 @@ NORMS = ("group", "layer")
 SPACINGS = ("uniform", "quadratic", "trailing", "leading", "logsnr", "karras")
 VARIANCES = ("beta_tilde", "beta")
 T_MIN, T_MAX = 10, 4000
-BETA_MIN, BETA_MAX = 1e-8, 0.999  # beyond, float32 loses the noise or the signal
+BETA_MIN, BETA_MAX = 1e-8, 0.999  # outside of these, float32 loses the noise or the signal
 SEED_MAX = 2**32 - 1
 
 C = TypeVar("C")
 
 
 def from_dict(cls: type[C], values: Mapping[str, Any]) -> C:
-    """Build the dataclass `cls` from JSON values; an unknown key is an error."""
+    """Build the dataclass `cls` from JSON values. An unknown key raises `ValueError`."""
     known = {f.name: f for f in dataclasses.fields(cls)}  # type: ignore[arg-type]
-    if cls is SampleConfig and "label" in values:  # in checkpoints from before labels took turns
+    if cls is SampleConfig and "label" in values:  # older checkpoints have only one label
         values = {("labels" if k == "label" else k): v for k, v in values.items()}
         if isinstance(values["labels"], int):
             values = {**values, "labels": (values["labels"],)}
@@ -47,30 +47,32 @@ def from_dict(cls: type[C], values: Mapping[str, Any]) -> C:
 class ModelConfig:
     """The U-Net. The defaults are the lean network for CPUs; `ModelConfig.paper()` is Ho et al.'s.
 
-    Widths of the levels are `width * multipliers[i]`; level i works at `size / 2**i` pixels.
+    Level i has `width * multipliers[i]` channels and works at `size / 2**i` pixels.
     """
 
-    size: int = 32  # pixels a side that it is made for; any H x W runs
-    channels: int = 3  # of the pictures: 1 or 3
+    size: int = 32  # pixels a side of the training pictures; the network runs at any H x W
+    channels: int = 3  # channels of the pictures, 1 or 3
     width: int = setting(64, "channels of the first level", low=8, high=1024, whole=True)
-    multipliers: tuple[int, ...] = setting((1, 2, 2), "channels of the levels, as multiples")
-    blocks: int = setting(1, "residual, a level", low=1, high=8, whole=True)
-    attention: tuple[int, ...] = setting((8,), "resolutions, or 'none'", none="the lowest")
+    multipliers: tuple[int, ...] = setting((1, 2, 2), "channels of each level, in widths")
+    blocks: int = setting(1, "residual blocks in each level", low=1, high=8, whole=True)
+    attention: tuple[int, ...] = setting(
+        (8,), "resolutions with attention, or 'none'", none="the lowest"
+    )
     mid_attention: bool = True
-    head_dim: int | None = None  # channels per attention head; None: one head
-    # "group", or "layer": over channels, which is free in channels_last
-    norm: str = setting("layer", "over groups or all channels", choices=NORMS)
+    head_dim: int | None = None  # channels per attention head; None is one head
+    # "layer" normalises over all channels, which needs no copy in channels_last
+    norm: str = setting("layer", "normalise over groups or over all channels", choices=NORMS)
     groups: int = 32
     norm_eps: float = 1e-6
-    dropout: float = setting(0.0, "in residual blocks", low=0, high=0.95)
-    scale_shift: bool = True  # time embedding as scale and shift; False: added (Ho et al.)
-    time_dim: int | None = setting(512, "width of the time embedding")  # None: 4 * the width
-    freq_shift: int = 0  # of the sinusoids: 1 in Ho et al.'s code
-    flip_sin_to_cos: bool = False  # cosines before sines
-    downsample: str = "conv"  # "conv" (stride 2), or "resnet": in a residual block after attention
+    dropout: float = setting(0.0, "dropout in residual blocks", low=0, high=0.95)
+    scale_shift: bool = True  # use the time embedding as scale and shift; False adds it (Ho et al.)
+    time_dim: int | None = setting(512, "width of the time embedding")  # None is 4 * the width
+    freq_shift: int = 0  # shifts the frequencies of the sinusoids; 1 in Ho et al.'s code
+    flip_sin_to_cos: bool = False  # put cosines before sines
+    downsample: str = "conv"  # "conv" (stride 2), or "resnet" (a residual block after attention)
     upsample: str = "conv"  # "conv" (nearest, then 3x3), or "resnet" as above
-    down_padding: int = 1  # of the stride-2 convolutions; 0: pad right and bottom (Ho et al.)
-    num_classes: int = 0  # 0: unconditional; n: labels 0..n-1, and n is the null class
+    down_padding: int = 1  # for stride-2 convolutions; 0 pads right and bottom (Ho et al.)
+    num_classes: int = 0  # 0 is unconditional; with n, labels are 0..n-1, and n is the null class
 
     def __post_init__(self) -> None:
         check(self)
@@ -125,7 +127,7 @@ class ModelConfig:
 
     @property
     def attention_widths(self) -> tuple[int, ...]:
-        """Widths of the places that have attention, the middle included."""
+        """The channels of each place with attention, including the middle."""
         levels = [w for i, w in enumerate(self.widths) if self.has_attention(i)]
         return tuple(levels + [self.widths[-1]] * self.mid_attention)
 
@@ -135,11 +137,11 @@ class ModelConfig:
 
 @dataclass(frozen=True)
 class DiffusionConfig:
-    """The process: schedule of variances, kind of noise, and what the network predicts."""
+    """The diffusion process: schedule of variances, kind of noise, and the network's target."""
 
     T: int = setting(
         1000,
-        "into how many steps the way from picture to noise is cut",
+        "number of steps from picture to noise",
         low=T_MIN,
         high=T_MAX,
         whole=True,
@@ -156,14 +158,14 @@ class DiffusionConfig:
         high=BETA_MAX,
         label="First β",
     )
-    beta_end: float = setting(0.02, "the same for its last step", label="Last β")
+    beta_end: float = setting(0.02, "variance that it adds in its last step", label="Last β")
     noise: str = setting(
         "gaussian",
-        "what is mixed in. Both kinds have mean 0 and variance 1",
+        "kind of noise. Both kinds have mean 0 and variance 1",
         choices=NOISES,
         label="Noise",
     )
-    predict: str = setting("eps", "what the network says", choices=PREDICTIONS)
+    predict: str = setting("eps", "what the network predicts", choices=PREDICTIONS)
 
     def __post_init__(self) -> None:
         check(self)
@@ -172,16 +174,16 @@ class DiffusionConfig:
 
 @dataclass(frozen=True)
 class TrainConfig:
-    """A training run. Its length is the first reached of `images`, `epochs` and `minutes`."""
+    """A training run. It ends at the first limit that it reaches: `images`, `epochs`, `minutes`."""
 
     dataset: str = setting("mnist", "mnist, fashion_mnist, cifar10, folder:PATH")
     only: str | None = setting(None, "train on one class", none="all of them")
     pictures: str | None = setting(
-        None, "train on so many, all classes alike: 100, or 100:200 for those after", none="all"
+        None, "train on so many, of all classes alike: 100, or 100:200 for the next", none="all"
     )
     loss: str = setting("mse", "distance to the target", choices=LOSSES)
-    # or min-snr with gamma 5 (Hang et al. 2023, eq. 6)
-    weighting: str = setting("none", "of the loss, by t", choices=WEIGHTINGS)
+    # min-snr has gamma 5 (Hang et al. 2023, eq. 6)
+    weighting: str = setting("none", "weights of the loss, by t", choices=WEIGHTINGS)
     batch_size: int = setting(
         64,
         "how many pictures each step learns from",
@@ -199,16 +201,16 @@ class TrainConfig:
         label="Learning rate",
     )
     warmup: int = setting(300, "steps of learning rate warm-up", low=0, high=10**6, whole=True)
-    decay: float = setting(0.2, "last part of the run over which lr falls", low=0, high=1)
-    weight_decay: float = setting(0.0, "of AdamW", low=0, high=1)
-    beta2: float = setting(0.99, "of AdamW", low=0, high=0.99999)
-    grad_clip: float = setting(1.0, "most length of the gradient", low=0, high=10**6, above=True)
+    decay: float = setting(0.2, "last share of the run, in which lr falls", low=0, high=1)
+    weight_decay: float = setting(0.0, "weight decay of AdamW", low=0, high=1)
+    beta2: float = setting(0.99, "beta2 of AdamW", low=0, high=0.99999)
+    grad_clip: float = setting(1.0, "clip gradients to this length", low=0, high=10**6, above=True)
     ema: float = setting(0.9995, "decay of the averaged weights", low=0, high=0.999999)
     ema_rel: tuple[float, ...] = setting(
-        (), "keep power-function averages, too, of such relative widths: 0.05,0.1", none="none"
+        (), "also keep power-function averages of these widths, such as 0.05,0.1", none="none"
     )
     label_dropout: float = setting(
-        0.15, "share of the labels that are learnt as 'any'", low=0, high=1
+        0.15, "share of the pictures that are learned as 'any'", low=0, high=1
     )
     flip: bool | None = setting(None, "mirror half of the pictures", none="all data but mnist")
     images: int | None = setting(
@@ -220,7 +222,7 @@ class TrainConfig:
     minutes: float | None = setting(
         None, "stop after this many minutes", low=0, high=10**12, above=True
     )
-    seed: int = setting(0, "of all that is random", low=0, high=SEED_MAX, whole=True)
+    seed: int = setting(0, "seed of all that is random", low=0, high=SEED_MAX, whole=True)
     preview_every: int = setting(
         50_000,
         "pictures between two previews, log lines and saved states",
@@ -245,7 +247,7 @@ class TrainConfig:
 class SampleConfig:
     """One run of a sampler. Picture k has the seed `seed + k`.
 
-    The picture of seed s has the class `labels[s % len(labels)]`, in whichever batch it is drawn.
+    The picture with seed s has the class `labels[s % len(labels)]`, whatever batch it is in.
     """
 
     sampler: str = setting(
@@ -317,7 +319,7 @@ class SampleConfig:
         label="Start",
     )
     timesteps: tuple[int, ...] | None = setting(
-        None, "falling list of t, in place of steps, spacing and start", none="by those three"
+        None, "falling list of t, instead of steps, spacing and start", none="as these three say"
     )
 
     def __post_init__(self) -> None:
@@ -334,13 +336,13 @@ class SampleConfig:
             require(ok, "labels", self.labels, "numbers of classes, each once")
 
     def label_of_each(self) -> list[int] | None:
-        """The label of each of the n pictures; None: the null class."""
+        """The label of each of the n pictures. None is the null class for all of them."""
         if self.labels is None:
             return None
         return [self.labels[(self.seed + k) % len(self.labels)] for k in range(self.n)]
 
     def but(self, **changes: Any) -> SampleConfig:
-        """This run with other settings. Other steps, spacing or start end a list of t."""
+        """A copy with other settings. New steps, spacing or start replace a list of timesteps."""
         way = ("steps", "spacing", "start")
         if any(changes.get(k, getattr(self, k)) != getattr(self, k) for k in way):
             changes = {"timesteps": None, **changes}

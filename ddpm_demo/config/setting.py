@@ -1,7 +1,7 @@
-"""One setting of a dataclass: described once and checked.
+"""Describes and checks the settings of dataclasses.
 
-The command line, the app, links and checkpoints read the descriptions (`settings`). A value that
-makes no sense raises `ValueError` with one sentence that names the value and what is allowed.
+The command line, the app, links and checkpoints read the descriptions (`settings`). A value that is
+not allowed raises `ValueError`, with one sentence that names the value and what is allowed.
 """
 
 from __future__ import annotations
@@ -11,11 +11,11 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-SHOWN = 200  # characters of a bad value in a message
+SHOWN = 200  # the most characters of a bad value in a message
 
 
 class SettingError(ValueError):
-    """A setting has a value that is not allowed; the message is one sentence."""
+    """A setting has a value that is not allowed. The message is one sentence."""
 
     def __init__(self, name: str, value: object, allowed: str) -> None:
         super().__init__(name, value, allowed)
@@ -53,24 +53,24 @@ def one_of(name: str, value: object, allowed: Sequence[str]) -> None:
 
 
 def whole_numbers(values: object, low: int, high: int) -> bool:
-    """Whether `values` is a tuple of whole numbers from `low` to `high`."""
+    """True if `values` is a tuple of whole numbers from `low` to `high`."""
     return isinstance(values, tuple) and all(type(v) is int and low <= v <= high for v in values)
 
 
 @dataclass(frozen=True)
 class Setting:
-    """What is known of a setting besides its name, type and default.
+    """The description of a setting, besides its name, type and default.
 
     Attributes:
         help: what it does, in a few words, without a capital letter or a full stop.
-        label: what its control is called; its name if empty.
-        choices: the words that are allowed; any if empty.
-        low, high: the numbers that are allowed; None: another check, or none.
+        label: the label of its control; if empty, the setting's name.
+        choices: the allowed words; if empty, any word.
+        low, high: the smallest and largest allowed number; None if nothing or other code checks it.
         whole: only whole numbers are allowed.
         above: `low` itself is not allowed.
-        none: what stands in where nothing is said.
-        option: its name on the command line and in links, if that is another.
-        upload: a picture's file; the page takes an upload for it, which no link holds.
+        none: words for the help on what holds if the setting is None.
+        option: its name on the command line and in links, if it differs from the setting's name.
+        upload: the setting is a picture's file. The page offers an upload; links can't hold it.
     """
 
     help: str
@@ -98,18 +98,18 @@ class Setting:
 
 
 def setting(default: Any, help: str, **about: Any) -> Any:
-    """A field of a dataclass that describes itself; `about` is that of `Setting`."""
+    """A field of a dataclass with a description. `about` has the other fields of `Setting`."""
     return dataclasses.field(default=default, metadata={"setting": Setting(help, **about)})
 
 
 def settings(cls: type) -> dict[str, tuple[dataclasses.Field[Any], Setting]]:
-    """The settings of a dataclass by name: field and description."""
+    """The settings of a dataclass, by name: each with its field and description."""
     described = (f for f in dataclasses.fields(cls) if "setting" in f.metadata)
     return {f.name: (f, f.metadata["setting"]) for f in described}
 
 
 def check(config: object) -> None:
-    """Raise `ValueError` unless each value is allowed; None is, where it is the default."""
+    """Raise `ValueError` unless each value is allowed. None is allowed if it is the default."""
     for name, (field, about) in settings(type(config)).items():
         value = getattr(config, name)
         if isinstance(field.default, bool):
