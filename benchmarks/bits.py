@@ -1,12 +1,12 @@
-"""Hashes of what the program makes, to show that a change leaves the rest bit-identical.
+"""Hashes the program's results, to show that a change leaves all others bit-identical.
 
     python -m benchmarks.bits write before.json     # with the old code
     python -m benchmarks.bits compare before.json   # with the new code, on the same machine
 
-It goes through the command line alone, so the code behind it may move. Each sampler draws pictures
-of each shipped model (three seeds, float32), a small network trains for 20 steps, a model is
-exported for diffusers, and a film's frames are decoded. Bits hold for one machine and one version
-of torch; on another CPU, kernels may add in another order.
+It uses only the command line, so the code behind it may move. Each sampler draws pictures with each
+shipped model (three seeds, float32), a small network trains for 20 steps, a model is exported for
+diffusers, and a film's frames are decoded. Compare only results of the same machine and version of
+torch: on another CPU, kernels may add numbers in another order.
 """
 
 from __future__ import annotations
@@ -54,7 +54,7 @@ def of_weights(path: Path) -> str:
 
 
 def pictures(folder: Path) -> None:
-    """Twenty-four pictures of noise, the same on every machine."""
+    """Write 24 pictures of noise that are the same on every machine."""
     folder.mkdir()
     noise = np.random.default_rng(0).integers(0, 256, (24, 16, 16, 3), np.uint8)
     for k, picture in enumerate(noise):

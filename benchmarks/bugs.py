@@ -1,11 +1,11 @@
-"""What each bug of the experiment *What if …?* costs, over many pictures.
+"""Measures how much each bug of the experiment *What if …?* costs, over many pictures.
 
     python -m benchmarks.bugs -n 1000
 
-writes ddpm_demo/experiments/recorded.json: for each bug the Fréchet distance from the data in the
-features of the shipped classifier, of the right run and of the sick one, or, where the model was
-fine-tuned, the share of pictures of its class. Half the width of the 95 % interval is 1.96 standard
-deviations of 200 bootstrap samples; that of a share is the binomial's.
+It writes ddpm_demo/experiments/recorded.json. For each bug, it measures the right and the wrong run
+by their Fréchet distance from the data, in the features of the shipped classifier. For a fine-tuned
+model, it measures the share of pictures of its class instead. Half the width of the 95 % interval
+is 1.96 standard deviations of 200 bootstrap samples. For a share, it is that of the binomial.
 """
 
 from __future__ import annotations
@@ -34,13 +34,13 @@ PAGE, BOOTSTRAPS, SEED = 32, 200, 50_000
 
 
 def seen(judge: Classifier, steps: Iterator[Step]) -> tuple[Tensor, Tensor]:
-    """Features and logits of a run's pictures."""
+    """The features and logits of a run's pictures."""
     *_, end = steps
     return judge.extract(((end.x_t.clamp(-1, 1) + 1) * 127.5).round().byte())
 
 
 def gathered(judge: Classifier, bug: Bug, n: int, sick: bool) -> tuple[Tensor, Tensor]:
-    """Those of n pictures."""
+    """The features and logits of n pictures, of the right run or the sick one."""
     checkpoint, parts = load_checkpoint(bug.model), []
     for start in range(0, n, PAGE):
         config = bug.config(checkpoint, SEED + start, min(PAGE, n - start))
@@ -53,7 +53,7 @@ def gathered(judge: Classifier, bug: Bug, n: int, sick: bool) -> tuple[Tensor, T
 
 
 def fd(judge: Classifier, features: Tensor, logits: Tensor) -> tuple[float, float]:
-    """The distance from the test pictures, and half the width of its interval."""
+    """The Fréchet distance from the test pictures, and half the width of its interval."""
     data, g = read(judge, "test"), torch.Generator().manual_seed(0)
 
     def of(index: Tensor) -> float:

@@ -1,15 +1,15 @@
-"""Every model that runs here in one table: its size, work, training, distance and speed.
+"""Compares all models in one table: size, work, training, distance and speed.
 
     python -m benchmarks.frontier
     python -m benchmarks.frontier --model google/ddpm-cifar10-32
 
-GFLOP are multiplications and additions of one forward pass of one picture, two for each weight's
-use. The distance is Fréchet's between n samples and the training pictures, in the features of this
-repository's own classifier, which is not FID. Beside it stands its floor: what n draws from the
-data's own Gaussian get, as n pictures don't know a covariance. Models of data without a classifier
-have neither. Milliseconds are of one call of the network; a step with guidance, w, calls it with
-every picture twice. Fine-tuned copies are left out, as they are made for one class. Samples are
-kept, so that a run that was stopped goes on. Nothing else should be running.
+GFLOP counts multiplications and additions of one forward pass of one picture, two for each use of a
+weight. The distance is the Fréchet distance between n samples and the training pictures, in the
+features of this repository's own classifier; it is not FID. Its floor stands beside it: the
+distance of n draws from the data's own Gaussian, about what a perfect model would get. Models of
+data without a classifier have neither. Milliseconds are for one call of the network. With guidance
+w, a step calls it with every picture twice. Fine-tuned copies are left out, because they are for
+one class only. Samples are kept, so that a stopped run can go on. Nothing else should be running.
 """
 
 from __future__ import annotations
@@ -36,12 +36,12 @@ from ddpm_demo.models.load import load_checkpoint
 from ddpm_demo.models.zoo import available
 from ddpm_demo.nn.unet import UNet
 
-# The repo doesn't say: 800,000 steps of 128 pictures (Ho et al. 2020, appendix B).
+# Not stated in the repo; 800,000 steps of 128 pictures by Ho et al. 2020, appendix B.
 SEEN = {"google/ddpm-cifar10-32": 800_000 * 128}
 
 
 def gflop(config: ModelConfig) -> float:
-    """Of one picture's forward pass; nothing is computed, and no memory taken."""
+    """GFLOP of one picture's forward pass. Nothing is computed, and no memory is used."""
     with torch.device("meta"):
         net, t = UNet(config), torch.zeros(1, dtype=torch.long)
         x = torch.zeros(1, config.channels, config.size, config.size)
@@ -51,7 +51,7 @@ def gflop(config: ModelConfig) -> float:
 
 
 def distance(checkpoint: Checkpoint, n: int, steps: int | None, cache: Path) -> tuple[str, str]:
-    """How the samples are drawn, and their distance with its floor; "–" without a classifier."""
+    """The sampling settings, and the distance with its floor, or "–" without a classifier."""
     own = defaults(checkpoint)
     run = dataclasses.replace(own, n=n, steps=steps or own.steps)
     drawn = f"{run.sampler}, {run.steps}" + (f", w = {run.guidance:g}" if run.guidance != 1 else "")

@@ -1,9 +1,9 @@
-"""What a class costs the server: its CPU time while phones come in, vote and see the answer.
+"""Measures the server's CPU time for a class whose phones join, vote and see the answer.
 
     python -m benchmarks.room --phones 200 --seconds 10
 
-The server runs with a tiny model; phones are light clients in another process at low priority.
-They come in first; then each votes once, at a moment of its own within those seconds.
+The server runs with a tiny model. The phones are light clients in another process, at low priority.
+First all of them join. Then each votes once, at a random moment within the given seconds.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from faults_server import Server, Tab
 
 
 def called(tab: Tab, name: str, asked: dict[str, Any]) -> dict[str, Any]:
-    """What a function of the lessons' panel answers."""
+    """The answer of a function of the lessons' panel."""
     body = {"component_id": tab.part("lessons"), "fn_name": name, "session_hash": tab.session}
     answer = tab.http.post("gradio_api/component_server", json=body | {"data": asked})
     told: dict[str, Any] = answer.json()
@@ -36,7 +36,7 @@ def called(tab: Tab, name: str, asked: dict[str, Any]) -> dict[str, Any]:
 
 
 class Meter:
-    """CPU seconds of a process since it was asked last."""
+    """Measures the CPU seconds of a process since the last reading."""
 
     def __init__(self, pid: int) -> None:
         self.process, self.before = psutil.Process(pid), 0.0

@@ -1,11 +1,11 @@
-"""Does the server keep anything of those who were here? Runs that are stopped, and uploads.
+"""Does the server keep anything of visitors who have left? It tests stopped runs and uploads.
 
     python -m benchmarks.soak --runs 200 --uploads 200
 
-The app runs in a process of its own, with a temporary folder of its own; each visitor is a new
-gradio_client connection that presses Generate, presses Stop in the middle and uploads a picture to
-the Forward tab. Prints what the server holds after a warm-up and at the end, and exits with 1 if a
-bar is missed. Linux only: /proc is read.
+The app runs in a separate process with its own temporary folder. Each visitor is a new
+gradio_client connection. It presses Generate, presses Stop in the middle, and uploads a picture to
+the Forward tab. The benchmark prints what the server holds after a warm-up and at the end, and
+exits with 1 if it holds too much. It reads /proc, so it needs Linux.
 """
 
 from __future__ import annotations
@@ -26,13 +26,13 @@ from PIL import Image
 
 from benchmarks.visitors import PATIENCE, Visitor
 
-GROWTH = 0.05  # of memory, at most
-QUIET = 15.0  # seconds after which idle threads have ended
-GONE = 120.0  # seconds in which uploads have to be deleted
+GROWTH = 0.05  # the memory may grow by this share
+QUIET = 15.0  # idle threads have ended after these seconds
+GONE = 120.0  # uploads have to be deleted within these seconds
 
 
 class Page(Visitor):
-    """A page that can stop its run, and upload a picture."""
+    """A page that can stop its run and upload a picture."""
 
     def __init__(self, url: str) -> None:
         super().__init__(url)
@@ -48,7 +48,7 @@ class Page(Visitor):
         self.client.endpoints[self.picture].is_valid = True
 
     def generate_and_stop(self, frames: int, **controls: object) -> None:
-        """Press Generate, and Stop after so many messages.
+        """Press Generate, and press Stop after `frames` messages.
 
         Raises:
             RuntimeError: the run ended by itself.
@@ -62,10 +62,10 @@ class Page(Visitor):
         job.cancel()
 
     def upload(self, path: Path) -> None:
-        """Choose a picture of one's own.
+        """Upload a picture.
 
         Raises:
-            RuntimeError: it didn't come back.
+            RuntimeError: the page didn't answer with a picture.
         """
         answer = self.client.predict(
             handle_file(path), "", 128, "gaussian", 0, fn_index=self.picture
@@ -98,7 +98,7 @@ def held(pid: int, folder: Path) -> Held:
 
 
 def settled(pid: int, folder: Path, files: int) -> Held:
-    """What it holds once idle threads have ended and there are no more than so many files."""
+    """What the server holds once idle threads have ended and at most `files` files are left."""
     time.sleep(QUIET)
     until = time.monotonic() + GONE
     while held(pid, folder).files > files and time.monotonic() < until:
@@ -149,9 +149,9 @@ def wait_for(url: str) -> None:
 
 
 def soak(pid: int, url: str, folder: Path, place: Path, o: argparse.Namespace) -> bool:
-    """Prints the table; whether all bars are kept."""
+    """Run the test and print its results. Returns True if all limits hold."""
     wait_for(url)
-    first = held(pid, folder).files  # what the page shows from the start
+    first = held(pid, folder).files  # the files that the page shows from the start
     rng = np.random.default_rng(0)
 
     def visit(k: int, run: bool, upload: bool) -> None:
@@ -187,7 +187,7 @@ def soak(pid: int, url: str, folder: Path, place: Path, o: argparse.Namespace) -
 
 
 def table(before: Held, after: Held, first: int) -> bool:
-    """Prints what is held before and after; whether all bars are kept."""
+    """Print what the server held before and after. Returns True if all limits hold."""
     growth = after.memory / before.memory - 1
     rows = [
         ("memory (RSS), MB", before.memory / 1e6, after.memory / 1e6, growth < GROWTH),

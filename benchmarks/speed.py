@@ -1,9 +1,9 @@
-"""How fast a step is, beside diffusers, what bfloat16 changes, and how soon a run is seen.
+"""Measures the speed of a step beside diffusers, what bfloat16 changes, and the app's first frame.
 
     python -m benchmarks.speed
 
-Needs requirements-dev.txt. Runs of the two sides alternate, and the medians are compared, so that a
-machine that slows down slows both. Nothing else should be running.
+It needs requirements-dev.txt. Runs of the two sides take turns, and their medians are compared, so
+a machine that slows down slows both. Nothing else should be running.
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ def seconds(call: Callable[[], object]) -> float:
 
 
 def alternate(rounds: int, *calls: Callable[[], object]) -> list[float]:
-    """Median seconds of each call, the calls taking turns; one round warms up."""
+    """Median seconds of each call. The calls take turns, and the first round doesn't count."""
     times = [[seconds(call) for call in calls] for _ in range(rounds + 1)][1:]
     return [statistics.median(column) for column in zip(*times, strict=True)]
 
@@ -85,8 +85,10 @@ def networks(rounds: int) -> None:
 
 
 def precision(model: str, n: int, steps: int = 20) -> None:
-    """The same seeds in fp32 and in bf16, as the model is best sampled, its classes in turn: time,
-    and whether a classifier still says the same."""
+    """Sample the same seeds in fp32 and in bf16, with the model's own settings.
+
+    Print how much faster bf16 is, and how many pictures keep their class for a classifier.
+    """
     checkpoint = load_checkpoint(model)
     best = defaults(checkpoint)
     judge = load_classifier(checkpoint.info["dataset"])
@@ -111,15 +113,17 @@ def precision(model: str, n: int, steps: int = 20) -> None:
 
 @contextmanager
 def app(*options: str) -> Iterator[Callable[[str, SampleConfig], tuple[float, float]]]:
-    """The app in a process of its own: gives a function that presses Generate, and returns the
-    seconds until the first frame and until the end of the run."""
+    """Run the app in a separate process, and give a function that presses Generate.
+
+    The function returns the seconds until the first frame and until the end of the run.
+    """
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     command = [sys.executable, "app.py", "--port", str(port), *options]
     server = subprocess.Popen(command, stdout=subprocess.PIPE)
     assert server.stdout
-    server.stdout.readline()  # it says where it runs, once it does
+    server.stdout.readline()  # once the app runs, it prints its address
     try:
         url = f"http://127.0.0.1:{port}"
         page = httpx.get(f"{url}/config").json()
@@ -134,7 +138,7 @@ def app(*options: str) -> Iterator[Callable[[str, SampleConfig], tuple[float, fl
             httpx.post(f"{url}/gradio_api/queue/join", json=call).raise_for_status()
             stream = f"{url}/gradio_api/queue/data?session_hash=benchmark"
             with httpx.stream("GET", stream, timeout=600) as answer:
-                for line in answer.iter_lines():  # a browser would draw them, elsewhere
+                for line in answer.iter_lines():  # a browser would draw the frames here
                     if '"process_generating"' in line and not first:
                         first = time.perf_counter() - start
                     if '"process_completed"' in line:
@@ -149,7 +153,7 @@ def app(*options: str) -> Iterator[Callable[[str, SampleConfig], tuple[float, fl
 
 
 def live(model: str, rounds: int) -> None:
-    """A run through the app against the bare loop over the sampler, and its first frame."""
+    """Compare a run through the app with a bare loop over the sampler. Time the first frame."""
     checkpoint, config = load_checkpoint(model), SampleConfig(n=16, steps=100)
 
     def bare() -> None:
@@ -179,7 +183,7 @@ if __name__ == "__main__":
     p.add_argument("--rounds", type=int, default=7)
     p.add_argument("--model", default="mnist", choices=available())
     o = p.parse_args()
-    keep_memory()  # as the app does; the peer gains by it too
+    keep_memory()  # as the app does; it makes diffusers faster, too
     networks(o.rounds)
     if bf16_pays("cpu"):
         print()

@@ -1,11 +1,11 @@
-"""How soon the page is up, beside Gradio's own hello-world, and what it costs to open.
+"""Measures how soon the page is up, beside Gradio's hello-world, and what it costs to open.
 
     python -m benchmarks.startup
 
-Each round starts both in processes of their own, one after the other, and takes the seconds until
-the page and its configuration have come. Then a browser with an empty cache opens our page while
-the server makes its own run: when are its pictures there, how many requests does the page make,
-and how many bytes come over the line? Nothing else should be running.
+Each round starts both, one after the other, in separate processes. It measures the seconds until
+the page and its configuration have arrived. Then a browser with an empty cache opens our page while
+the server makes its own run. When are its pictures there, how many requests does the page make, and
+how many bytes are sent? Nothing else should be running.
 """
 
 from __future__ import annotations
@@ -33,10 +33,10 @@ SHOWN = "document.querySelector('#player canvas')?.offsetParent"
 
 
 def seconds_until_up(command: list[str], port: int) -> float:
-    """From the start of a process to its page.
+    """The seconds from the start of a process until its page is up.
 
     Raises:
-        RuntimeError: the process ended, or its page didn't come in two minutes.
+        RuntimeError: the process ended, or its page didn't come within two minutes.
     """
     with running(command, port) as seconds:
         return seconds
@@ -44,7 +44,7 @@ def seconds_until_up(command: list[str], port: int) -> float:
 
 @contextmanager
 def running(command: list[str], port: int) -> Iterator[float]:
-    """A server while the block lasts; gives the seconds until it was up, and raises as above."""
+    """Run a server inside the block. Gives the seconds until it was up, and raises as above."""
     start = time.perf_counter()
     environment = os.environ | {"GRADIO_ANALYTICS_ENABLED": "False"}
     server = subprocess.Popen(command, stdout=subprocess.DEVNULL, env=environment)
@@ -65,11 +65,11 @@ def running(command: list[str], port: int) -> Iterator[float]:
 
 
 def opened(command: list[str], port: int) -> dict[str, float]:
-    """What a browser sees of a new page, from the moment in which the server answers.
+    """Open a new page in a browser, as soon as the server answers.
 
     Returns:
-        `first`: seconds until the run that the server makes by itself is shown; `requests`; `sent`
-        and `whole`: bytes of all answers as they were sent, and unpacked.
+        `first`, the seconds until the page shows the server's own run; `requests`, their number;
+        `sent` and `whole`, the bytes of all answers as sent and unpacked.
     """
     from playwright.sync_api import sync_playwright
 

@@ -1,9 +1,9 @@
-"""What it costs to show and keep a step: a run of 16 with and without, a pixel, and a branch.
+"""Measures what it costs to show and keep the steps of a run, and to read a pixel or branch.
 
     python -m benchmarks.step --model cifar10 --steps 20
 
-Runs take turns, and of each kind the quickest counts, as whatever else the machine does can only
-make one slower.
+A run of 16 pictures with this is compared to one without. Runs take turns, and the quickest of each
+kind counts, because other work on the machine can only make a run slower.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from ddpm_demo.ui.server.runs import pixels, runs
 
 
 def seconds(run: Callable[[], Iterator[Any]], most: int = 10**9) -> float:
-    """Until a run is over, or has given so many messages."""
+    """Seconds until a run is over, or has yielded `most` messages."""
     start = time.perf_counter()
     for k, _ in enumerate(run(), start=1):
         if k == most:

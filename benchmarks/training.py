@@ -1,12 +1,12 @@
-"""Pictures a second in training, beside diffusers and denoising-diffusion-pytorch.
+"""Compares pictures a second in training with diffusers and denoising-diffusion-pytorch.
 
     pip install -r requirements-dev.txt denoising-diffusion-pytorch
     python -m benchmarks.training
 
-Each trains a U-Net of its own design in its default settings (the peers: fp32, Adam or AdamW), as
-wide as comes closest to our forward FLOPs; what difference is left is scaled out, by FLOPs. Ours
-does more in a step: it draws and flips pictures, clips gradients, and keeps the EMA. The three take
-turns, and medians are compared. Nothing else should be running.
+Each trains its own U-Net in its default settings (the others in fp32, with Adam or AdamW). The
+width of the others is chosen so that their forward FLOPs are closest to ours, and the rest of the
+difference is scaled out. Our step does more: it draws and flips pictures, clips gradients, and
+keeps the EMA. The three take turns, and medians are compared. Nothing else should be running.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ SIZE = 32
 
 
 def gflop(net: nn.Module, *inputs: Tensor) -> float:
-    """Forward cost of one picture."""
+    """GFLOP of the forward pass of one picture."""
     with torch.no_grad(), FlopCounterMode(display=False) as counter:
         net(*inputs)
     return counter.get_total_flops() / len(inputs[0]) / 1e9
@@ -87,7 +87,7 @@ def lucidrains(batch: int, width: int) -> tuple[float, Callable[[], object]]:
 def closest(
     make: Callable[[int, int], tuple[float, Callable[[], object]]], batch: int, wanted: float
 ) -> tuple[float, Callable[[], object]]:
-    """The width, a multiple of 16, whose forward pass costs nearest to `wanted` GFLOP."""
+    """Choose the width, a multiple of 16, whose forward pass is closest to `wanted` GFLOP."""
     made = [make(batch, width) for width in (32, 48, 64, 80, 96)]
     return min(made, key=lambda m: abs(math.log(m[0] / wanted)))
 
@@ -97,7 +97,7 @@ def main() -> None:
     p.add_argument("--batch", type=int, default=64)
     p.add_argument("--rounds", type=int, default=5)
     o = p.parse_args()
-    keep_memory()  # as training does; the peers gain by it too
+    keep_memory()  # as training does; it makes the others faster, too
     mine = ours(o.batch)
     sides = {
         "ddpm_demo": mine,

@@ -1,11 +1,11 @@
-"""Many visitors at once: shared batches, beside Gradio's one-at-a-time queue and a thread for each.
+"""Compares three ways to serve many visitors: shared batches, one at a time, or a thread each.
 
     python -m benchmarks.visitors --model mnist
 
-Each way of serving is the real app in a process of its own; the visitors are gradio_client
-connections that press Generate at the same moment. The last rows are the yardstick: all the
-pictures as one run of a single visitor of ours. Nothing else should be running, and servers that
-are not measured are halted: each idle one takes a few per cent of a core.
+For each way, the real app runs in a separate process. The visitors are gradio_client connections
+that press Generate at the same moment. The last row is for comparison: one visitor makes all the
+pictures in one run. Nothing else should be running. Servers that are not being measured are halted,
+because an idle one takes a few per cent of a core.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ PATIENCE = 600.0
 
 
 def serve(how: str) -> None:
-    """The app in this process, until stdin ends; its address is printed."""
+    """Run the app in this process until stdin ends, and print its address."""
     import torch
 
     from ddpm_demo.devices import keep_memory
@@ -47,7 +47,7 @@ def serve(how: str) -> None:
 
     keep_memory()
     if how == "batched":
-        torch.set_num_threads(1)  # but for the thread that runs the networks
+        torch.set_num_threads(1)  # all threads but the one that runs the networks
     else:
         runtime.denoiser = Denoiser
     if how == "queue":
@@ -68,7 +68,7 @@ class Visitor:
     """A page of the app whose controls can be set, and whose Generate button can be pressed."""
 
     def __init__(self, url: str) -> None:
-        # Each request would load all certificates, on the cores that are to serve it.
+        # With verification, each request would load all certificates, on the server's cores.
         self.client = Client(url, verbose=False, ssl_verify=False)
         config = self.client.config
         parts = {part["id"]: part["props"] for part in config["components"]}
@@ -77,7 +77,7 @@ class Visitor:
             d for d in config["dependencies"] if [button, "click"] in map(list, d["targets"])
         )
         self.run = press["id"]
-        self.client.endpoints[self.run].is_valid = True  # the page's own, hidden from clients
+        self.client.endpoints[self.run].is_valid = True  # only the page uses it; clients can't
         # The client fills in the states by itself.
         states = {part["id"] for part in config["components"] if part["type"] == "state"}
         controls = {parts[i]["elem_id"]: parts[i] for i in press["inputs"] if i not in states}
@@ -113,7 +113,7 @@ class Visitor:
 
 
 def visit(visitors: list[Visitor], **controls: object) -> tuple[float, list[Visit]]:
-    """All at the same moment: the seconds until all are done, and what each saw."""
+    """Let all press Generate at the same moment. Returns the total seconds, and what each saw."""
     go = threading.Barrier(len(visitors) + 1)
     with ThreadPoolExecutor(len(visitors)) as pool:
         jobs = [
@@ -127,7 +127,7 @@ def visit(visitors: list[Visitor], **controls: object) -> tuple[float, list[Visi
 
 @contextmanager
 def alone(server: subprocess.Popen[str]) -> Iterator[None]:
-    """Only this one of the servers runs; all are halted before and after."""
+    """Run only this server inside the block. All servers are halted before and after."""
     server.send_signal(signal.SIGCONT)
     try:
         yield
@@ -140,7 +140,7 @@ def percentile(values: list[float], part: float) -> float:
 
 
 def start() -> dict[str, subprocess.Popen[str]]:
-    """A server for each way of serving."""
+    """Start a server for each way to serve."""
     command = [sys.executable, "-m", "benchmarks.visitors", "--serve"]
     pipes: dict[str, Any] = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
     return {how: subprocess.Popen([*command, how], **pipes) for how in SERVING}
@@ -159,7 +159,7 @@ def measure(
     runs: list[tuple[str, str, list[Visitor], dict[str, Any]]],
     rounds: int,
 ) -> list[list[tuple[float, list[Any]]]]:
-    """What each run took in each round; the runs take turns."""
+    """The seconds of each run in each round. The runs take turns."""
     results: list[list[tuple[float, list[Any]]]] = [[] for _ in runs]
     for _ in range(rounds):
         for found, (_, how, page, controls) in zip(results, runs, strict=True):
@@ -169,7 +169,7 @@ def measure(
 
 
 def row(n: int, label: str, pictures: int, column: list[Any], one: float | None) -> str:
-    """A row of the table; `one` is the time of one run of all pictures, if that was measured."""
+    """A row of the table. `one` is the time of one run of all pictures, if it was measured."""
     seconds = statistics.median(took for took, _ in column)
     seen = [v for _, visits in column for v in visits]
     first, last = [v.first for v in seen], [v.last for v in seen]

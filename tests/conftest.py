@@ -1,4 +1,4 @@
-"""What several test files need: tiny networks with weights of their own, and their checkpoints."""
+"""Fixtures that several test files share: tiny networks with random weights, and checkpoints."""
 
 import math
 import os
@@ -13,8 +13,8 @@ from typing import Any, TypeVar
 import hypothesis
 import pytest
 
-if "PYTEST_XDIST_WORKER" in os.environ:  # the other worker has the other core
-    os.environ["OMP_NUM_THREADS"] = "1"  # here, and in programs that tests start
+if "PYTEST_XDIST_WORKER" in os.environ:  # another worker uses the other core
+    os.environ["OMP_NUM_THREADS"] = "1"  # also holds for programs that tests start
 
 import torch
 from torch import nn
@@ -39,15 +39,15 @@ TINY: dict[str, Any] = {
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Browser tests last: time counts in them, and the others would take it."""
+    """Run browser tests last. They are sensitive to time, and other tests would slow them down."""
     items.sort(key=lambda item: "e2e" in item.keywords)
 
 
 @pytest.fixture
 def filled() -> Callable[..., N]:
-    """Gives a network random weights, drawn from a generator of its own.
+    """Fills a network with random weights from its own generator.
 
-    A fresh network is zero at the end of every block, so it would hide most of what can be wrong.
+    In a new network, the last layer of every block is zero, which would hide most errors.
     """
 
     def fill(net: N, seed: int = 0) -> N:
@@ -65,7 +65,7 @@ def filled() -> Callable[..., N]:
 
 @pytest.fixture
 def tiny(filled: Callable[..., UNet]) -> Callable[..., Checkpoint]:
-    """Makes a checkpoint of a tiny network: 8 x 8 pixels, T = 20, changed as asked."""
+    """Makes a checkpoint of a tiny network. By default, it has 8 x 8 pixels and T = 20."""
 
     def make(T: int = 20, schedule: str = "cosine", seed: int = 0, **changes: Any) -> Checkpoint:
         process = {k: changes.pop(k) for k in ("noise", "predict") if k in changes}
@@ -79,7 +79,7 @@ def tiny(filled: Callable[..., UNet]) -> Callable[..., Checkpoint]:
 
 @pytest.fixture
 def busy() -> Iterator[Callable[[], AbstractContextManager[None]]]:
-    """`with busy():` somebody waits for pictures of the app, as long as the block lasts."""
+    """Inside `with busy():`, somebody waits for pictures of the app."""
     from ddpm_demo.inference.batching import Visitor
     from ddpm_demo.ui.server import runtime
 
@@ -111,7 +111,7 @@ def busy() -> Iterator[Callable[[], AbstractContextManager[None]]]:
 
 @pytest.fixture
 def zoo(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, tiny: Callable[..., Checkpoint]) -> Path:
-    """Shipped models of the test's own: "tiny", and "classy", which knows three classes."""
+    """Two shipped models for the test: "tiny", and "classy" with three classes."""
     folder = tmp_path / "checkpoints"
     monkeypatch.setenv("DDPM_DEMO_MODELS", str(folder))
     for name, classes in (("tiny", 0), ("classy", 3)):
@@ -121,7 +121,7 @@ def zoo(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, tiny: Callable[..., Che
 
 @pytest.fixture
 def unet(filled: Callable[..., N]) -> Callable[..., N]:
-    """Makes a tiny UNet2DModel of diffusers, changed as asked."""
+    """Makes a tiny UNet2DModel of diffusers, with changes."""
     from diffusers import UNet2DModel
     from folders import TINY
 
@@ -130,7 +130,7 @@ def unet(filled: Callable[..., N]) -> Callable[..., N]:
 
 @pytest.fixture
 def folder(tmp_path: Path, unet: Callable[..., Any]) -> Path:
-    """A tiny pipeline's folder."""
+    """The folder of a tiny diffusers pipeline."""
     from diffusers import DDPMPipeline, DDPMScheduler
 
     DDPMPipeline(unet(), DDPMScheduler()).save_pretrained(tmp_path / "tiny")

@@ -1,7 +1,7 @@
-"""Questions that are answered by an experiment: one row each.
+"""The experiments. Each answers a question, and has one row.
 
 To add one, write a file with `run` and `cost`, its settings, and a row of `EXPERIMENTS`. The page,
-the command line and links read the row; nothing heavy is imported before an experiment runs.
+the command line and links read this row. Nothing heavy is imported before an experiment runs.
 """
 
 from __future__ import annotations
@@ -37,14 +37,15 @@ class Experiment:
     """A row of `EXPERIMENTS`.
 
     Attributes:
-        name: on the command line, in links and in files.
-        question: what it asks.
+        name: its name on the command line, in links and in files.
+        question: the question that it answers.
         about: what it does, in one or two sentences.
-        settings: a dataclass, each field a `config.setting`.
-        module: has `run(settings, tools)`, which yields a `Report` each time there is more to show,
-            and `cost(settings, per_call)`, the seconds that it takes. `per_call(model, n)` is how
-            long one call of a network with n pictures takes.
-        keeps: the folder that it leaves its model in, for "Go on" and for the list of models.
+        settings: a dataclass whose fields are each a `config.setting`.
+        module: the module with `run(settings, tools)`, which yields a `Report` whenever there is
+            more to show, and `cost(settings, per_call)`, which estimates the seconds it takes.
+            `per_call(model, n)` gives the seconds of one call of a network with n pictures.
+        keeps: the folder for the model that it trains, for "Go on" and for the list of models; ""
+            if it trains none.
     """
 
     name: str
@@ -55,19 +56,19 @@ class Experiment:
     keeps: str = ""
 
     def __call__(self, asked: Any, tools: Tools) -> Iterator[Report]:
-        """Run it."""
+        """Run the experiment."""
         found: Iterator[Report] = self._module().run(asked, tools)
         return found
 
     def cost(self, asked: Any, per_call: Callable[[str, int], float]) -> float:
-        """Seconds that it takes."""
+        """Estimate the seconds that it takes."""
         return float(self._module().cost(asked, per_call))
 
     def _module(self) -> ModuleType:
         return importlib.import_module(f"ddpm_demo.experiments.{self.module}")
 
     def ask(self, values: Mapping[str, Any]) -> Any:
-        """Its settings from what a page, a command or a link says; the rest has its default.
+        """Make its settings from the values of a page, a command or a link. Others get defaults.
 
         Raises:
             ValueError: a value can't be read, or is not allowed.
@@ -80,7 +81,7 @@ class Experiment:
 
 
 def _read(name: str, kind: str, value: Any) -> Any:
-    """A value as the type of its field; pages give whole numbers as floats, and lists as text."""
+    """Read a value as the type of its field. Pages send whole numbers as floats, lists as text."""
     try:
         if kind == "bool" and isinstance(value, str):
             require(value in ("True", "False"), name, value, "True or False")

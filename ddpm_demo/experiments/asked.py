@@ -1,4 +1,4 @@
-"""What can be asked of the experiments: their settings, read by the page, commands and links."""
+"""The settings of the experiments. The page, the command line and links read them."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 from ddpm_demo.config import SEED_MAX
 from ddpm_demo.config.setting import check, require, setting, whole_numbers
 
-# The rows of `bugs.BUGS`, which needs torch.
+# The names of the rows of `bugs.BUGS`. That module imports torch; this one doesn't.
 BUG_NAMES = (
     "unclipped",
     "last-noise",
@@ -25,7 +25,7 @@ BUG_NAMES = (
     "eps-for-v",
 )
 OTHER_NOISES = ("gaussian", "laplace", "uniform", "coin")
-MOST_POINTS, REACH = 200, 2.6  # of a visitor's own, and how far out they lie in the plane
+MOST_POINTS, REACH = 200, 2.6  # the most points of a visitor, and their largest x and y
 SHAPES = ("moons", "spiral", "eight gaussians")
 SEED: dict[str, Any] = {"low": 0, "high": SEED_MAX - 1000, "whole": True, "label": "Seed"}
 
@@ -59,7 +59,7 @@ class Break:
 
 @dataclass(frozen=True)
 class Guess:
-    """Three runs, of which one is broken."""
+    """Three runs. One of them is broken."""
 
     seed: int = setting(0, "another seed is another riddle", **SEED)
 
@@ -100,7 +100,7 @@ class Decide:
 
 @dataclass(frozen=True)
 class Guide:
-    """Classifier-free guidance, opened."""
+    """What classifier-free guidance does in each step."""
 
     model: str = setting("mnist", "a model's name or path, which knows classes", label="Model")
     label: str = setting("3", "the name of a class, or its number", label="Class")
@@ -147,10 +147,10 @@ class Plane:
         self.own()
 
     def own(self) -> list[tuple[float, float]]:
-        """The visitor's points; none, if the shape is meant.
+        """The visitor's points. The list is empty if the visitor gave none.
 
         Raises:
-            ValueError: what is written is no list of points.
+            ValueError: the text is not a list of points.
         """
         words = [word.split(",") for word in self.points.split(";") if word.strip()]
         try:
@@ -193,7 +193,7 @@ class Between:
 
 @dataclass(frozen=True)
 class Learn:
-    """A network that learns while one watches."""
+    """A network that learns while you watch."""
 
     seconds: int = setting(120, "how long it learns", low=1, high=1800, whole=True, label="Seconds")
     lr: float = setting(

@@ -26,12 +26,12 @@ from ddpm_demo.media.open import open_image
 from ddpm_demo.models.checkpoint import Checkpoint
 from ddpm_demo.models.zoo import available, facts
 
-N = 4  # pictures that are inverted
-WAY, SIDE = 25, 5  # pictures from one noise to another, and of a side of the grid
-EACH, FPS = 3, 12  # of these pictures every third stands in a row; and of the film
-BACK = (5, 10, 20)  # steps of the inversions
-STEPS = 10  # of the runs
-LEVELS = (0.3, 0.6, 0.9)  # shares of T at which pictures are mixed
+N = 4  # how many pictures are inverted
+WAY, SIDE = 25, 5  # pictures from one noise to another, and pictures along a side of the grid
+EACH, FPS = 3, 12  # the row shows every third of these pictures; frames a second of the film
+BACK = (5, 10, 20)  # the numbers of steps of the inversions
+STEPS = 10  # the number of steps of the other runs
+LEVELS = (0.3, 0.6, 0.9)  # the shares of T at which pictures are mixed
 WEIGHTS = (0.0, 0.25, 0.5, 0.75, 1.0)
 
 
@@ -43,12 +43,12 @@ def cost(asked: Between, per_call: Callable[[str, int], float]) -> float:
 
 
 def relatives(model: str) -> list[str]:
-    """A shipped model and those that are fine-tuned from it, or from what it is tuned from."""
+    """A model's base, and the models that were fine-tuned from it. Empty if there are none."""
     base: dict[str, str] = {}
     for name in available():
         try:
             about = facts(name)
-        except (OSError, ValueError):  # its files are broken: it can't be chosen either
+        except (OSError, ValueError):  # its files are broken, so nobody can choose it
             continue
         base[name] = str(about.info.get("base") or name)
     wanted = base.get(model, model)
@@ -57,8 +57,10 @@ def relatives(model: str) -> list[str]:
 
 
 def slerp(a: Tensor, b: Tensor, weight: float) -> Tensor:
-    """From a to b on a great circle, so that what lies between is as long as noise is
-    (Shoemake 1985)."""
+    """A point between a and b on a great circle (Shoemake 1985).
+
+    It has about the same length as a and b, so it looks like noise to the network.
+    """
     cos = float((a.flatten() @ b.flatten()) / (a.norm() * b.norm()))
     angle = math.acos(max(-1.0, min(1.0, cos)))
     if angle < 1e-6:
@@ -69,7 +71,7 @@ def slerp(a: Tensor, b: Tensor, weight: float) -> Tensor:
 def there_and_back(
     denoise: Denoise, x_0: Tensor, timesteps: Sequence[int], rounds: int = 1
 ) -> Iterator[Tensor]:
-    """x on the way up to the noise of x_0, and down again by DDIM; `rounds` as for `invert`."""
+    """Yield x on its way up to the noise of x_0 and down by DDIM; `rounds` is as in `invert`."""
     noise = Noise("gaussian", range(len(x_0)))
     x = x_0
     for up in invert(denoise, x_0, timesteps, rounds=rounds):
@@ -80,7 +82,7 @@ def there_and_back(
 
 
 class _Lab:
-    """A model, and the ways to draw with it that the card needs."""
+    """A model, with the methods to draw with it that the experiment needs."""
 
     def __init__(self, asked: Between, tools: Tools) -> None:
         self.asked, self.tools = asked, tools
@@ -105,7 +107,7 @@ class _Lab:
         )
 
     def draw(self, x: Tensor, config: SampleConfig, start: int | None = None) -> Iterator[Tensor]:
-        """x0_hat on the way down from x; x itself is at t = start, or T."""
+        """Yield x0_hat on the way down from x, which is at t = start, or at T without a start."""
         if start is not None:
             config = config.but(start=start, steps=min(config.steps, start))
         schedule = self.denoise(None).schedule
@@ -146,7 +148,7 @@ def run(asked: Between, tools: Tools) -> Iterator[Report]:
 
 
 def _circle(lab: _Lab) -> Iterator[tuple[Panel, ...]]:
-    """Pictures of noises on a great circle; there and back they are the film's frames."""
+    """Pictures from noises on a great circle. Played there and back, they are the film."""
     a, b = lab.noise([lab.asked.seed, lab.asked.seed + 1])
     x = torch.stack([slerp(a, b, k / (WAY - 1)) for k in range(WAY)])
     for seen in lab.draw(x, lab.config):
@@ -156,7 +158,7 @@ def _circle(lab: _Lab) -> Iterator[tuple[Panel, ...]]:
 
 
 def _four(lab: _Lab) -> Iterator[tuple[Panel, ...]]:
-    """Pictures of the noises between four, one at each corner."""
+    """Pictures from noises between four noises, one at each corner of the sheet."""
     a, b, c, d = lab.noise(range(lab.asked.seed, lab.asked.seed + 4))
     shares = [k / (SIDE - 1) for k in range(SIDE)]
     x = torch.stack([slerp(slerp(a, b, v), slerp(c, d, v), u) for u in shares for v in shares])
@@ -165,7 +167,7 @@ def _four(lab: _Lab) -> Iterator[tuple[Panel, ...]]:
 
 
 def _others(lab: _Lab) -> Iterator[tuple[Panel, ...]]:
-    """The same noises through a model and those fine-tuned from it; nothing if there are none."""
+    """Pictures from the same noises by a model and its fine-tuned relatives, if it has any."""
     names, cells = relatives(lab.asked.model), list[tuple[np.ndarray]]()
     x = lab.noise(range(lab.asked.seed, lab.asked.seed + N))
     for name in names:
@@ -178,13 +180,13 @@ def _others(lab: _Lab) -> Iterator[tuple[Panel, ...]]:
 
 
 def _own(path: str, config: ModelConfig) -> Tensor:
-    """(C, H, W): a picture of the visitor's, as the model takes it."""
+    """The visitor's own picture, fitted to the model: (C, H, W) in [-1, 1]."""
     picture = square(open_image(path), config.size).convert("L" if config.channels == 1 else "RGB")
     return convert.to_tensor(np.asarray(picture).reshape(1, config.size, config.size, -1))[0]
 
 
 def _each_class(lab: _Lab) -> Iterator[tuple[Panel, ...]]:
-    """One noise, drawn as each class; nothing where the model has none."""
+    """Pictures from one noise, one for each class, if the model has classes."""
     if lab.classes < 2:
         return
     every = tuple(range(min(10, lab.classes)))
@@ -195,7 +197,7 @@ def _each_class(lab: _Lab) -> Iterator[tuple[Panel, ...]]:
 
 
 def _inverted(lab: _Lab, x_0: Tensor, y: Tensor) -> Iterator[tuple[Panel, ...]]:
-    """Test pictures on their way up to their noise and back, and what is lost."""
+    """Test pictures on their way up to their noise and back, and how much they changed."""
     denoise = lab.denoise(y if lab.classes else None)
     rows: list[tuple[str, str, str]] = []
     before: tuple[float, float] | None = None
@@ -257,7 +259,7 @@ def _mixed(lab: _Lab, x_0: Tensor) -> Iterator[tuple[Panel, ...]]:
 
 
 def _mixes(lab: _Lab, x_0: Tensor, t: int, weights: Sequence[float]) -> Iterator[Tensor]:
-    """x0_hat on the way down from the mixes of two pictures at t."""
+    """Yield x0_hat on the way down from mixes of two pictures at t."""
     schedule, eps = lab.denoise(None).schedule, lab.noise([lab.asked.seed])
     first, second = schedule.q_sample(x_0, t, eps.expand_as(x_0))
     yield from lab.draw(torch.stack([(1 - w) * first + w * second for w in weights]), lab.config, t)

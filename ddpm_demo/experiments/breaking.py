@@ -1,4 +1,4 @@
-"""What if …?: the right run and one with a well-known bug, side by side on one seed."""
+"""What if …?: the right run beside a run with a well-known bug, from the same seed."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from ddpm_demo.experiments.tools import Tools, interval, spoken, unseen
 from ddpm_demo.media import convert
 from ddpm_demo.models.checkpoint import Checkpoint
 
-N = 8  # pictures of each run
+N = 8  # pictures in each run
 LETTERS = "ABC"
 EASY = ("last-noise", "no-root", "short", "zero-one", "no-noise", "same-noise", "ddim-sigma")
 
@@ -34,7 +34,7 @@ def run(asked: Break | Guess, tools: Tools) -> Iterator[Report]:
 def sick_steps(
     bug: Bug, checkpoint: Checkpoint, config: SampleConfig, tools: Tools
 ) -> Iterator[Step]:
-    """The run with the bug in it."""
+    """The steps of the run with the bug."""
     sick = bug.put(checkpoint, config, tools.load)
     return tools.generate(sick.checkpoint, sick.config, interventions=sick.interventions)
 
@@ -82,7 +82,7 @@ def _code(bug: Bug) -> Code:
 
 
 def _record(bug: Bug, kept: dict[str, Any]) -> tuple[Panel, ...]:
-    """The distances of many pictures, which were measured before."""
+    """A table of results over many pictures, which were measured before."""
     if not kept:
         return ()
     rows = []
@@ -103,7 +103,7 @@ def _record(bug: Bug, kept: dict[str, Any]) -> tuple[Panel, ...]:
 
 
 def picked(asked: Guess) -> Bug:
-    """The bug of a game."""
+    """The bug of this game, chosen by its seed."""
     g = torch.Generator().manual_seed(asked.seed)
     return BUGS[EASY[int(torch.randint(len(EASY), (1,), generator=g))]]
 

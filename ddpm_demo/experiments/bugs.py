@@ -1,6 +1,7 @@
-"""Well-known bugs: each is put into a run by a setting of it, or by an `Intervention`.
+"""Well-known bugs. A changed setting or an `Intervention` puts each of them into a run.
 
-To add one, write a row of `BUGS`. `recorded.json` has what each costs, by `benchmarks.bugs`.
+To add one, write a row of `BUGS`. `benchmarks.bugs` measures how much worse each makes the
+pictures, and writes the results to `recorded.json`.
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ RECORD = Path(__file__).with_name("recorded.json")
 
 
 class Sick(NamedTuple):
-    """What a run with the bug is made of."""
+    """The parts of a run with a bug."""
 
     checkpoint: Checkpoint
     config: SampleConfig
@@ -42,15 +43,15 @@ class Bug:
     """A row of `BUGS`.
 
     Attributes:
-        name: in settings; `asked.BUG_NAMES` has them all.
+        name: its name in settings; `asked.BUG_NAMES` lists all names.
         title: what is wrong.
-        why: two sentences on what comes of it.
-        file: of ours, which has the right line,
-        right: and what it says;
-        wrong: what the bug says instead.
-        put: makes the sick run from the right one.
-        model: whose pictures are drawn.
-        changes: to the model's own way of sampling, in the right run as well.
+        why: two sentences about the consequences.
+        file: the file of our source with the right line.
+        right: the right line.
+        wrong: the wrong line that makes the bug.
+        put: makes the wrong run from the right one.
+        model: the model that draws the pictures.
+        changes: changes to the model's own sampling settings, in both runs.
     """
 
     name: str
@@ -75,7 +76,7 @@ class Bug:
 
 @dataclass
 class NoRoot(Intervention):
-    """The terms' coefficients are squared: alpha_bar where sqrt(alpha_bar) belongs."""
+    """Squares the coefficients of the terms: alpha_bar instead of sqrt(alpha_bar)."""
 
     def line(self, at: At, line: tuple[Term, ...]) -> tuple[Term, ...]:
         return tuple(term._replace(coefficient=term.coefficient**2) for term in line)
@@ -83,7 +84,7 @@ class NoRoot(Intervention):
 
 @dataclass
 class FullEps(Intervention):
-    """DDIM adds noise, and keeps all of eps_hat besides: the variance of x_s is too large."""
+    """DDIM adds noise but still keeps all of eps_hat, so the variance of x_s is too large."""
 
     def line(self, at: At, line: tuple[Term, ...]) -> tuple[Term, ...]:
         rest = math.sqrt(1 - float(at.schedule.alpha_bar[at.s]))
@@ -92,7 +93,7 @@ class FullEps(Intervention):
 
 @dataclass
 class HalfRange(Intervention):
-    """x0_hat is clipped to [0, 1], as if pictures had that range."""
+    """Clips x0_hat to [0, 1], as if pictures had that range."""
 
     def predicted(self, schedule: Schedule, x: Tensor, t: int, seen: Prediction) -> Prediction:
         return split(seen.x0.clamp(0, 1), x, schedule.at(schedule.alpha_bar, t, x), "x0")
@@ -100,7 +101,7 @@ class HalfRange(Intervention):
 
 @dataclass
 class SameNoise(Intervention):
-    """Each step adds the noise of the first one."""
+    """Adds the noise of the first step in every step."""
 
     first: Tensor | None = None
 
@@ -112,12 +113,12 @@ class SameNoise(Intervention):
 
 
 def _by(*interventions: Callable[[], Intervention]) -> Break:
-    """A bug that interventions make."""
+    """A bug made by interventions."""
     return lambda checkpoint, run, _: Sick(checkpoint, run, [each() for each in interventions])
 
 
 def _with(**process: Any) -> Break:
-    """A bug of the process that the sampler believes in."""
+    """A bug in the settings of the diffusion process: the sampler gets these wrong ones."""
 
     def put(checkpoint: Checkpoint, run: SampleConfig, _: Any) -> Sick:
         changed = dataclasses.replace(checkpoint.diffusion, **process)
@@ -131,19 +132,19 @@ def _unclipped(checkpoint: Checkpoint, run: SampleConfig, _: Any) -> Sick:
 
 
 def _nearest(schedule: Schedule, alpha_bar: float) -> int:
-    """The t >= 1 with about so much of the picture's variance left."""
+    """The t >= 1 whose alpha_bar is nearest to this one."""
     return 1 + int((schedule.alpha_bar[1:] - alpha_bar).abs().argmin())
 
 
 def _short(checkpoint: Checkpoint, run: SampleConfig, _: Any) -> Sick:
-    """The run starts from pure noise where T = 200 with the beta of T = 1000 ends."""
+    """Start from pure noise at the alpha_bar at which T = 200, with the betas of T = 1000, ends."""
     left = float(Schedule.from_config(DiffusionConfig(200)).alpha_bar[-1])
     start = _nearest(Schedule.from_config(checkpoint.diffusion), left)
     return Sick(checkpoint, run.but(start=start, steps=min(run.steps, start)))
 
 
 def _steep(checkpoint: Checkpoint, run: SampleConfig, _: Any) -> Sick:
-    """The steps go to where a linear beta up to 0.2 would have them: most of them to pure noise."""
+    """Use the t with the alpha_bar of a linear beta up to 0.2. Most of them are pure noise."""
     steep = Schedule.from_config(DiffusionConfig(beta_end=0.2))
     own = Schedule.from_config(checkpoint.diffusion)
     wanted = [_nearest(own, float(steep.alpha_bar[t])) for t in steep.timesteps(run.steps)]
@@ -325,7 +326,7 @@ BUGS: dict[str, Bug] = {
 
 
 def recorded(name: str) -> dict[str, Any]:
-    """What `benchmarks.bugs` measured for a bug; empty if nothing."""
+    """The results of `benchmarks.bugs` for a bug. Empty if there are none."""
     if not RECORD.is_file():
         return {}
     kept = json.loads(RECORD.read_text(encoding="utf-8"))

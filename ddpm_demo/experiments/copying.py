@@ -1,4 +1,4 @@
-"""Is it copying?: how near generated pictures are to the training pictures."""
+"""Is it copying?: how close generated pictures are to the training pictures."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from ddpm_demo.models.checkpoint import Checkpoint
 
 SHOWN, N, TEST, K = 8, 24, 200, 5
 BINS = 20
-FEATURES, AMONG = "features", 40  # of so many that are nearest in pixels
+FEATURES, AMONG = "features", 40  # by features, only the 40 nearest in pixels are compared
 
 
 def cost(asked: Copying, per_call: Callable[[str, int], float]) -> float:
@@ -33,7 +33,7 @@ def cost(asked: Copying, per_call: Callable[[str, int], float]) -> float:
 
 @dataclass
 class _Found:
-    """Pictures and their distances so far, by where the pictures are from."""
+    """The pictures so far, and their nearest ones in the pool, by the source of the pictures."""
 
     pool: torch.Tensor = field(default_factory=lambda: torch.zeros(0))
     pictures: dict[str, np.ndarray] = field(default_factory=dict)
@@ -43,7 +43,7 @@ class _Found:
         self.near[name] = nearest(pixels, self.pool, min(K, len(self.pool)))
 
     def look_by(self, judge: Classifier) -> None:
-        """Find the nearest in a classifier's features, among those that are nearest in pixels.
+        """Of the pictures that are nearest in pixels, find the nearest in a classifier's features.
 
         A distance is the root mean square over features.
         """
@@ -59,7 +59,7 @@ class _Found:
         self.near[FEATURES] = Nearest(places.gather(1, best), order.values[:, :K])
 
     def sheet(self, name: str, title: str) -> Sheet:
-        """The first pictures, and below each those that are nearest to it."""
+        """The first pictures, with the nearest ones below each."""
         shown = self.pictures[name][:SHOWN]
         rows: list[tuple[np.ndarray | None, ...]] = [tuple(p[None] for p in shown)]
         notes: list[tuple[str, ...]] = [("",) * len(shown)]
@@ -76,7 +76,7 @@ class _Found:
 def _drawn(
     checkpoint: Checkpoint, n: int, asked: Copying, tools: Tools
 ) -> Iterator[tuple[float, np.ndarray]]:
-    """How much of a run is done, and its pictures so far."""
+    """Yield how much of a run is done, and its pictures so far."""
     config = defaults(checkpoint).but(n=n, seed=asked.seed)
     for step in tools.generate(checkpoint, config):
         yield step.index / step.total, convert.to_uint8(step.x0_hat)
@@ -116,7 +116,7 @@ def run(asked: Copying, tools: Tools) -> Iterator[Report]:
 
 
 def _by_features(found: _Found, checkpoint: Checkpoint) -> tuple[Panel, ...]:
-    """The nearest by the classifier's features; nothing where there is no such classifier."""
+    """The nearest pictures by the classifier's features, if the data have a classifier."""
     try:
         found.look_by(judge_of(checkpoint))
     except ValueError:
@@ -132,7 +132,7 @@ def _pixels(pictures: np.ndarray) -> torch.Tensor:
 def _copies(
     asked: Copying, tools: Tools, found: _Found, checkpoint: Checkpoint, train: Images
 ) -> Iterator[float]:
-    """The exact denoiser of a few training pictures, with the samples of the same seeds."""
+    """Sample the exact denoiser of some training pictures, from the same seeds."""
     from ddpm_demo.config import DiffusionConfig
     from ddpm_demo.models.exact import Exact
 
@@ -147,7 +147,7 @@ def _copies(
 
 
 def _result(asked: Copying, found: _Found) -> tuple[Panel, ...]:
-    """The exact denoiser's pictures, the histogram, and the numbers."""
+    """The exact denoiser's pictures, the histogram, and the table."""
     said = f"The exact denoiser of the first {asked.pictures} training pictures"
     names = {"made": f"by {asked.model}", "test": "test pictures", "exact": "exact denoiser"}
     found_of = {name: found.near[name].distance[:, 0] for name in names}

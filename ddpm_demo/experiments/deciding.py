@@ -1,4 +1,4 @@
-"""When is it decided?: a classifier reads the guess at each t, and runs go on from five of them.
+"""When is it decided?: a classifier reads x0_hat at each t, and new runs go on from five t.
 
 Structure is decided early, and texture late (Raya & Ambrogioni 2023; Biroli et al. 2024).
 """
@@ -26,9 +26,9 @@ from ddpm_demo.media.plots import line_plot, stack_plot
 from ddpm_demo.models.checkpoint import Checkpoint
 
 N = 16  # continuations from each t
-PARTS = (0.9, 0.75, 0.6, 0.4, 0.2)  # of the steps that are left, where they begin
-APART = 10_007  # between the seeds of two sets of continuations
-CLEAR = 0.5  # a class whose share never reaches this in the verdicts is one of "others"
+PARTS = (0.9, 0.75, 0.6, 0.4, 0.2)  # the share of the steps that each set of continuations takes
+APART = 10_007  # the distance between the seeds of two sets of continuations
+CLEAR = 0.5  # a class whose probability never reaches this belongs to "others"
 
 
 def cost(asked: Decide, per_call: Callable[[str, int], float]) -> float:
@@ -38,12 +38,13 @@ def cost(asked: Decide, per_call: Callable[[str, int], float]) -> float:
 
 @dataclass
 class Course:
-    """The run of one picture, what the judge says, and its continuations, by the index of a step.
+    """The run of one picture, the classifier's verdict at each step, and its continuations.
 
     Attributes:
-        verdicts: (classes,) probabilities for x0_hat, at each step.
+        states: the state at each step.
+        verdicts: the (classes,) probabilities for x0_hat at each step.
         guesses: x0_hat at each step, uint8 (1, H, W, C).
-        ends: for each start, the classes of the continuations, and their pictures.
+        ends: the classes of the continuations and their pictures, by the index of their first step.
     """
 
     asked: Decide
@@ -57,14 +58,14 @@ class Course:
 
     @property
     def config(self) -> SampleConfig:
-        """The run, of class "any": with a class there would be nothing to decide."""
+        """The settings of the run. Its class is "any", so that the run itself decides it."""
         best = defaults(self.checkpoint)
         steps = min(self.asked.steps, best.start or self.checkpoint.diffusion.T)
         sampler, seed = self.asked.sampler, self.asked.seed
         return best.but(sampler=sampler, steps=steps, n=1, seed=seed, labels=None, eta=1.0)
 
     def run(self) -> Iterator[float]:
-        """How much of the run is done."""
+        """Do the run, and yield how much of it is done."""
         for step in self.tools.generate(self.checkpoint, self.config):
             assert step.state
             self.states.append(step.state)
@@ -73,18 +74,18 @@ class Course:
             yield step.index / step.total
 
     def probabilities(self, pixels: np.ndarray) -> Tensor:
-        """What the judge says of pictures: (n, classes)."""
+        """The classifier's probabilities for pictures, (n, classes)."""
         _, logits = self.judge.extract(torch.from_numpy(pixels).permute(0, 3, 1, 2))
         return logits.softmax(1).cpu()
 
     @property
     def starts(self) -> list[int]:
-        """The steps from which the run goes on in other ways."""
+        """The indices of the steps at which continuations begin."""
         total = len(self.states) - 1
         return sorted({total - max(1, round(part * total)) for part in PARTS})
 
     def go_on(self, index: int) -> Iterator[float]:
-        """The continuations of a step: each from the same x_t, with fresh noise of its own."""
+        """Make the continuations of a step. All have the same x_t, but each has new fresh noise."""
         state = self.states[index]
         seed = (self.asked.seed + APART * (index + 1)) % (SEED_MAX - N)
         more = [f"fork={N}:{state.t}:0", f"noise={seed}:{state.t}"]
@@ -100,7 +101,7 @@ class Course:
         return int(self.verdicts[-1].argmax())
 
     def shares(self) -> list[tuple[int, int]]:
-        """t of each start so far, and how many of its continuations end in the same class."""
+        """For each start so far, its t, and how many continuations end in the run's own class."""
         return [(self.states[i].t, labels.count(self.final)) for i, (labels, _) in self.each()]
 
     def each(self) -> list[tuple[int, tuple[list[int], np.ndarray]]]:
@@ -124,7 +125,7 @@ def run(asked: Decide, tools: Tools) -> Iterator[Report]:
 
 
 def _panels(course: Course) -> tuple[Panel, ...]:
-    """The picture's way, the verdicts over t, and the shares so far."""
+    """The guesses on the way, the verdicts over t, and the shares so far."""
     at = [*course.starts, len(course.states) - 1]
     names = course.judge.config.classes
     best = [course.verdicts[i].max(0) for i in at]
@@ -140,7 +141,7 @@ def _panels(course: Course) -> tuple[Panel, ...]:
 
 
 def _band(course: Course) -> Plot:
-    """The verdict on x0_hat at each t, the shares of the classes on each other."""
+    """The verdict on x0_hat at each t, as stacked shares of the classes."""
     table = torch.stack(course.verdicts)
     names = course.judge.config.classes
     shown: list[int] = []
@@ -181,7 +182,7 @@ def _table(course: Course) -> Table:
 
 
 def _words(course: Course) -> Words:
-    """What the table says, in a sentence that only uses its numbers."""
+    """The result of the table in words."""
     name = course.judge.config.classes[course.final]
     sure = [t for t, same in course.shares() if same >= 0.9 * N]
     said = (

@@ -1,8 +1,9 @@
-"""Models that were trained equally long on few or many pictures: which of them copy?
+"""Which models copy, those trained on few pictures or those trained on many?
 
-They are the shipped `mnist-small-…`, one network on 10, 100, 1,000 and 60,000 digits, and on two
-halves that share no digit. Kadkhodaie et al. (2024) found that networks of two such halves draw
-nearly the same picture from the same noise, where they saw enough pictures.
+They are the shipped `mnist-small-…` models. All have the same network and were trained equally
+long: on 10, 100, 1,000 or 60,000 digits, and on two halves that share no digit. Kadkhodaie et al.
+(2024) found that networks of two such halves draw nearly the same picture from the same noise, if
+they saw enough pictures.
 """
 
 from __future__ import annotations
@@ -38,13 +39,13 @@ SAID = (
 
 
 def names() -> list[str]:
-    """The small models that are shipped, those of few pictures first."""
+    """The names of the shipped small models. Those trained on few pictures come first."""
     found = [name for name in available() if name.startswith(PREFIX)]
     return sorted(found, key=lambda name: (name in HALVES, len(name), name))
 
 
 def run(seed: int, tools: Tools) -> Iterator[Report]:
-    """Draw with each of them, and look up what is nearest among what it was trained on."""
+    """Draw with each model, and find the nearest of its training pictures."""
     made: dict[str, Tensor] = {}
     cells: list[tuple[np.ndarray | None, ...]] = []
     notes: list[tuple[str, ...]] = []
@@ -76,14 +77,14 @@ def run(seed: int, tools: Tools) -> Iterator[Report]:
 
 
 def _drawn(name: str, seed: int, tools: Tools) -> Tensor:
-    """(N, 1, H, W) uint8 pictures."""
+    """Draw (N, 1, H, W) uint8 pictures with a model."""
     checkpoint = tools.load(name)
     *_, last = tools.generate(checkpoint, defaults(checkpoint).but(n=N, seed=seed))
     return torch.from_numpy(convert.to_uint8(last.x_t).transpose(0, 3, 1, 2).copy())
 
 
 def _seen(name: str, tools: Tools) -> tuple[Tensor, Tensor]:
-    """What a model was trained on, and test pictures."""
+    """A model's training pictures, and test pictures."""
     about = facts(name)
     size, words = about.config.size, about.info.get("train", {}).get("pictures")
     train, test = (tools.data("mnist", size, 1, train=split) for split in (True, False))
@@ -104,7 +105,7 @@ def _table(rows: list[tuple[str, ...]]) -> Table:
 
 
 def _halves(a: Tensor, b: Tensor) -> dict[str, Any]:
-    """How far apart the pictures of two models are, from the same noise and from different one."""
+    """How far apart the pictures of two models are, from the same noise and from other noise."""
 
     def gaps(x: Tensor, y: Tensor) -> tuple[float, float]:
         apart = (x.double() - y.double()).square().flatten(1).mean(1).sqrt() / 127.5

@@ -1,7 +1,7 @@
-"""Guidance, opened: both answers of the network, their difference over t, and what w makes of it.
+"""What does guidance do?: both predictions of the network, their difference over t, and other w.
 
-Classifier-free guidance (Ho & Salimans 2022, eq. 6, in the parametrisation where w = 1 is plain
-conditioning); on an interval of t by Kynkäänniemi et al. 2024.
+This is classifier-free guidance (Ho & Salimans 2022, eq. 6). In our code, w = 1 is plain
+conditioning. Guidance on an interval of t is by Kynkäänniemi et al. 2024.
 """
 
 from __future__ import annotations
@@ -29,11 +29,11 @@ from ddpm_demo.media import convert
 from ddpm_demo.media.plots import line_plot
 from ddpm_demo.models.checkpoint import Checkpoint
 
-N = 4  # pictures of each run
+N = 4  # pictures in each run
 SCALES = (0.0, 1.0, 1.5, 3.0, 6.0)
-STRONG = 6.0  # of the runs that are guided on an interval
+STRONG = 6.0  # the scale of the run that is guided on an interval
 STEPS = 20
-SHOWN = (0.0, 0.25, 0.5, 0.75, 0.95)  # parts of the way whose answers are shown
+SHOWN = (0.0, 0.25, 0.5, 0.75, 0.95)  # the parts of the run at which predictions are shown
 EPS_RANGE = 3  # noise is shown from -3 to 3
 
 
@@ -43,7 +43,10 @@ def cost(asked: Guide, per_call: Callable[[str, int], float]) -> float:
 
 @dataclass
 class Answers(Intervention):
-    """Both answers of the network at each t, and the guided one, as eps; each (B, C, H, W)."""
+    """Records both predictions of the network at each t, and the guided one.
+
+    All are converted to eps, (B, C, H, W).
+    """
 
     schedule: Schedule
     predict: str
@@ -64,7 +67,7 @@ class Answers(Intervention):
 
 @dataclass
 class _Course:
-    """The runs so far: the pictures by their names, and the answers of one of them."""
+    """The runs so far: their pictures, by the name of the run, and the predictions of one run."""
 
     asked: Guide
     checkpoint: Checkpoint
@@ -74,7 +77,7 @@ class _Course:
 
     @property
     def label(self) -> int:
-        """The class, of which only one is taken."""
+        """The number of the class. Only one class is allowed."""
         labels = parse_classes(self.asked.label, self.checkpoint.classes) or ()
         require(len(labels) == 1, "label", self.asked.label, "the name of one class")
         return labels[0]
@@ -90,7 +93,7 @@ class _Course:
         return best.but(n=N, seed=seed, steps=steps, labels=labels, guidance=w)
 
     def run(self, name: str, w: float, *hooks: Intervention) -> Iterator[float]:
-        """How much of a run is done; its pictures so far are kept by its name."""
+        """Do a run, and yield how much of it is done. Keep its pictures so far under its name."""
         for step in self.tools.generate(self.checkpoint, self.config(w), interventions=hooks):
             self.ends[name] = convert.to_uint8(step.x0_hat)
             yield step.index / step.total
@@ -143,7 +146,7 @@ def _panels(course: _Course) -> tuple[Panel, ...]:
 
 
 def _opened(course: _Course) -> tuple[Panel, ...]:
-    """Both answers for the first picture at five t, and the length of their difference over t."""
+    """Both predictions for the first picture at five t, and the size of their difference over t."""
     seen, ts = course.answers.seen, list(course.answers.seen)
     if len(ts) < 2:
         return ()
@@ -170,7 +173,7 @@ def _length(x: Tensor) -> float:
 
 
 def _pixel(course: _Course) -> list[tuple[int, list[float]]]:
-    """The pixel in the middle of the first picture: both answers and the guided one, by t."""
+    """By t, both predictions and the guided one for the middle pixel of the first picture."""
     found = []
     for t, parts in course.answers.seen.items():
         c, h, w = parts[0].shape[1:]

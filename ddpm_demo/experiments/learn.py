@@ -1,8 +1,8 @@
-"""Watch it learn: a small network of digits trains from scratch, and is looked at meanwhile.
+"""How does it learn?: a small network learns digits from scratch, and you watch.
 
-It is the trainer of `python -m ddpm_demo train`, with the same folder, which `sample` and `ship`
-take as well. The network sees MNIST at half its size, a quarter of the work. docs/training.md says
-how far it gets in two minutes.
+It uses the trainer of `python -m ddpm_demo train` and the same kind of folder, so `sample` and
+`ship` can use the result. The network sees MNIST at half its size, which is a quarter of the work.
+docs/training.md says how far it gets in two minutes.
 """
 
 from __future__ import annotations
@@ -44,8 +44,8 @@ TRAIN = TrainConfig(
     "mnist", batch_size=32, warmup=50, decay=0.5, ema=0.995, label_dropout=0.1, preview_every=640
 )
 SAMPLE: dict[str, Any] = {"sampler": "dpmpp_2m", "steps": 8, "spacing": "logsnr", "guidance": 2.0}
-LEVELS = (0.2, 0.4, 0.6, 0.8)  # shares of T at which the one picture is noisy
-PICTURE = 0  # of the test pictures: a seven
+LEVELS = (0.2, 0.4, 0.6, 0.8)  # the shares of T to which one picture is noised
+PICTURE = 0  # the index of this picture among the test pictures: a seven
 
 
 def cost(asked: Learn, per_call: Callable[[str, int], float]) -> float:
@@ -53,7 +53,7 @@ def cost(asked: Learn, per_call: Callable[[str, int], float]) -> float:
 
 
 def run(asked: Learn, tools: Tools) -> Iterator[Report]:
-    """The reports of a training. Closed early, it can be gone on with from the last pictures."""
+    """Train, and yield reports. A run that is stopped early can go on from its last report."""
     yield Report(0, "Getting the digits ready")
     digits = tools.data("mnist", SIZE, 1, train=True)
     digits = digits.take(torch.arange(min(asked.pictures, len(digits))))
@@ -75,7 +75,7 @@ def run(asked: Learn, tools: Tools) -> Iterator[Report]:
 
 
 def loss_by_t(rows: Sequence[Mapping[str, Any]], T: int) -> Iterator[Plot]:
-    """The first and the last line of a log, by t; nothing where the log says nothing of it."""
+    """A plot of the loss by t at the start and at the end of a log, if the log has it."""
     lines = {}
     for words, row in (("at first", rows[0]), ("at last", rows[-1])):
         by_t = row.get("loss_by_t") or []
@@ -111,10 +111,10 @@ class _Watch:
         self.shown: tuple[Panel, ...] = ()
 
     def _take_up(self) -> None:
-        """Go on from what is there, with the learning rate that is asked for now.
+        """Prepare to go on from the saved state, with the learning rate that is asked for now.
 
         Raises:
-            ValueError: there is nothing to go on from.
+            ValueError: there is no saved state.
         """
         there = self.files is not None and self.files.resumable()
         require(there, "go on", True, "False: there is no run of yours to go on with")
@@ -133,9 +133,9 @@ class _Watch:
             return UNet(NETWORK).eval().to(self.tools.device)
 
     def draw(self, net: UNet, raw: UNet) -> Tensor:
-        """16 samples of the seeds 0 to 15, digits in turn; and x0_hat of the one noisy picture.
+        """Draw 16 samples with the averaged weights, from the seeds 0 to 15, digits in turn.
 
-        Those of the raw weights are kept aside.
+        Also keep samples of the raw weights, and x0_hat for the noisy picture.
         """
         self.net = net
         self.raw.load_state_dict(raw.state_dict())
@@ -150,7 +150,7 @@ class _Watch:
         return last.x_t.clamp(-1, 1)
 
     def saw(self, at: Progress) -> None:
-        """A step is over; with a report there is more to show."""
+        """Look at a finished step. If it has a report, there is more to show."""
         if at.report is None:
             return
         self.rows.append(
@@ -163,7 +163,7 @@ class _Watch:
         return f"{at.images:,} pictures seen, loss {at.loss:.3f}, learning rate {at.lr:.2g}"
 
     def panels(self, samples: Tensor) -> tuple[Panel, ...]:
-        """Pictures first, curves second."""
+        """The panels: pictures first, then curves."""
         kinds = (self.noisy, self.guess, self.clean.expand_as(self.noisy))
         cells = tuple(tuple(convert.to_uint8(x[None]) for x in kind) for kind in kinds)
         one = Sheet(
@@ -188,7 +188,7 @@ class _Watch:
         return (*plots, *loss_by_t(self.rows, PROCESS.T))
 
     def result(self) -> Iterator[Report]:
-        """What the classifier says of many samples, and what has come of it all."""
+        """Judge many samples with the classifier, and yield the final report."""
         last, numbers = self.rows[-1], dict[str, Any]()
         numbers |= {"images": last["images"], "seconds": last["seconds"], "lr": self.asked.lr}
         numbers["losses"] = [row["train"] for row in self.rows]
@@ -221,7 +221,7 @@ class _Watch:
         return Table("Are they digits?", ("pictures seen", "sure"), (row,), note)
 
     def _said(self) -> tuple[str, ...]:
-        """What to look for, and what can be done with it."""
+        """What to look for in the result, and what to try next."""
         words = [
             "The weights as they are jump with each step while the learning rate is high; their "
             "average (EMA) doesn't, so it draws better digits. At the end the two agree.",

@@ -1,4 +1,4 @@
-"""The nearest pictures of a data set, exactly."""
+"""Finds the nearest pictures of a data set, exactly."""
 
 from __future__ import annotations
 
@@ -8,13 +8,13 @@ import torch
 from torch import Tensor
 
 CHUNK = 4096
-SPARE = 16  # more than asked are looked at again, exactly
+SPARE = 16  # how many more than k are compared exactly
 
 
 class Nearest(NamedTuple):
-    """The k nearest pictures of each: where they are, and how far away, both (B, k).
+    """The indices and the distances of the k nearest pictures for each query, both (B, k).
 
-    A distance is the root mean square over pixels that go from -1 to 1.
+    A distance is the root mean square difference of pixels, which go from -1 to 1.
     """
 
     places: Tensor
@@ -22,10 +22,10 @@ class Nearest(NamedTuple):
 
 
 def nearest(pictures: Tensor, pool: Tensor, k: int = 5) -> Nearest:
-    """Look up (B, C, H, W) uint8 pictures among (N, C, H, W) others, k <= N.
+    """Find the k nearest pictures of the pool, (N, C, H, W), for each of (B, C, H, W); all uint8.
 
-    |a - b|^2 = |a|^2 + |b|^2 - 2 ab is one product of matrices, in float32; the nearest by it, and
-    some more, are then compared in whole numbers, which is exact.
+    |a - b|^2 = |a|^2 + |b|^2 - 2 ab needs one product of matrices, in float32. The nearest by this
+    formula, and some more, are then compared in whole numbers, which is exact.
     """
     queries = pictures.flatten(1).float()
     found, places = [], []

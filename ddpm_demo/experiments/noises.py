@@ -1,4 +1,4 @@
-"""Which noise?: what becomes of noise that is not Gaussian, and of a model that gets another."""
+"""Which noise?: the forward process with other noise, and a model sampled with other noise."""
 
 from __future__ import annotations
 
@@ -24,18 +24,18 @@ from ddpm_demo.models.checkpoint import Checkpoint
 from ddpm_demo.models.zoo import available, facts
 
 N, STEPS = 8, 10
-VALUES = 20_000  # of a histogram
-LOOKS = (1, 3, 10, 100)  # t of the histograms
+VALUES = 20_000  # how many values a histogram has
+LOOKS = (1, 3, 10, 100)  # the t of the histograms
 BINS, EDGE = 60, 3.6
 
 
 def uniform(shape: tuple[int, ...], generator: torch.Generator) -> Tensor:
-    """Between -sqrt(3) and sqrt(3): unit variance."""
+    """Uniform noise from -sqrt(3) to sqrt(3), which has variance 1."""
     return (torch.rand(shape, generator=generator) * 2 - 1) * math.sqrt(3)
 
 
 def coin(shape: tuple[int, ...], generator: torch.Generator) -> Tensor:
-    """-1 or 1."""
+    """Noise that is -1 or 1, like the toss of a coin."""
     return torch.randint(0, 2, shape, generator=generator).float() * 2 - 1
 
 
@@ -71,7 +71,7 @@ def siblings(model: str) -> list[str]:
 
 @dataclass
 class OtherNoise(Intervention):
-    """The sampler's z is drawn from another distribution."""
+    """Draws the sampler's z from another distribution."""
 
     draw: Callable[..., Tensor]
     generator: torch.Generator
@@ -85,7 +85,7 @@ class OtherNoise(Intervention):
 
 
 def noise_of_chain(kind: str, schedule: Schedule, t: int, seed: int) -> Tensor:
-    """(VALUES,) the noise in x_t after t steps of the forward process, scaled to unit variance."""
+    """(VALUES,) the noise in x_t after t steps of the forward process, scaled to variance 1."""
     g = torch.Generator().manual_seed(seed)
     x = torch.zeros(VALUES, 1, 1, 1)
     for step in range(1, t + 1):
@@ -94,9 +94,9 @@ def noise_of_chain(kind: str, schedule: Schedule, t: int, seed: int) -> Tensor:
 
 
 def kurtosis(values: Tensor) -> tuple[float, float]:
-    """The excess kurtosis, which is 0 for a Gaussian, and half of its 95 % interval.
+    """The excess kurtosis, which is 0 for a Gaussian, and half the width of a 95 % interval.
 
-    The interval is that of n Gaussian values, 1.96 sqrt(24 / n).
+    The interval holds for n Gaussian values: 1.96 sqrt(24 / n).
     """
     z = (values - values.mean()) / values.std()
     return float(z.double().pow(4).mean()) - 3, 1.96 * math.sqrt(24 / len(values))
@@ -159,7 +159,7 @@ def _sheet(models: Mapping[str, Checkpoint], ends: Mapping[tuple[str, str], np.n
 def _drawn(
     checkpoint: Checkpoint, kind: str, asked: Noises, tools: Tools
 ) -> Iterator[tuple[float, np.ndarray]]:
-    """How much of a run with another noise is done, and its pictures so far."""
+    """Sample with another noise. Yields how much of the run is done, and its pictures so far."""
     best, model = defaults(checkpoint), checkpoint.model.config
     steps = min(STEPS, best.start or checkpoint.diffusion.T)
     config: SampleConfig = best.but(sampler="ddpm", steps=steps, n=N, seed=asked.seed)

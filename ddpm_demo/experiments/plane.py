@@ -1,4 +1,4 @@
-"""Two dimensions: points instead of pictures, through the same schedule and samplers."""
+"""Diffusion in two dimensions: points instead of pictures, with the same schedule and samplers."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ from ddpm_demo.experiments.report import Panel, Plot, Report, Table, Words
 from ddpm_demo.experiments.tools import Tools, alike, interval, spoken
 from ddpm_demo.media.plots import plane_plot
 
-POINTS = 400  # that make up a shape
-SPREAD = 0.05  # deviation of the data around each of them
-SEEN, PATHS, STEPS = 300, 12, 50  # samples, of which so many show their way
+POINTS = 400  # how many points make up a shape
+SPREAD = 0.05  # the standard deviation of the data around each point
+SEEN, PATHS, STEPS = 300, 12, 50  # the numbers of samples, of drawn paths, and of steps
 TRAIN, BATCH, PART = 1500, 256, 50
-GROUPS = 6  # of samples, for intervals
-ARROWS_AT = 200  # t of the field
+GROUPS = 6  # the number of groups of samples, for intervals
+ARROWS_AT = 200  # the t at which arrows are drawn
 
 
 def cost(asked: Plane, per_call: Callable[[str, int], float]) -> float:
@@ -32,7 +32,7 @@ def cost(asked: Plane, per_call: Callable[[str, int], float]) -> float:
 
 
 def shape(name: str) -> Tensor:
-    """(POINTS, 2): the middles of a shape, of about unit variance."""
+    """The points of a shape, (POINTS, 2), with a variance of about 1."""
     u = torch.linspace(0, 1, POINTS)
     half = POINTS // 2
     if name == "moons":
@@ -48,23 +48,23 @@ def shape(name: str) -> Tensor:
 
 
 def drawn(middles: Tensor, n: int, g: torch.Generator) -> Tensor:
-    """(n, 2, 1, 1) points of the data: as pictures of one pixel with two channels."""
+    """Draw n points of the data, as pictures of one pixel with two channels: (n, 2, 1, 1)."""
     chosen = middles[torch.randint(len(middles), (n,), generator=g)]
     return (chosen + SPREAD * torch.randn(n, 2, generator=g)).view(n, 2, 1, 1)
 
 
 class ExactPoints:
-    """The exact denoiser of a mixture of Gaussians of deviation `SPREAD` around the middles.
+    """The exact denoiser of a mixture of Gaussians with deviation `SPREAD` around the middles.
 
-    x_t given its middle m is N(sqrt(ab) m, (ab SPREAD^2 + 1 - ab) I), so the posterior of x_0 is a
-    mixture with known means; x0_hat is their mean.
+    Write ab for alpha_bar. Given its middle m, x_t is N(sqrt(ab) m, (ab SPREAD^2 + 1 - ab) I). So
+    the posterior of x_0 is a mixture whose means are known, and x0_hat is their weighted mean.
     """
 
     def __init__(self, middles: Tensor, schedule: Schedule) -> None:
         self.middles, self.schedule = middles.double(), schedule
 
     def log_density(self, x: Tensor, t: int) -> Tensor:
-        """(B,) log of the density of x_t, from (B, 2)."""
+        """The log of the density of x_t, (B,), at the points x, (B, 2)."""
         ab = float(self.schedule.alpha_bar[t])
         variance = ab * SPREAD**2 + 1 - ab
         gaps = (x[:, None] - math.sqrt(ab) * self.middles).square().sum(2)
@@ -82,7 +82,7 @@ class ExactPoints:
 
 
 class SmallNet(nn.Module):
-    """A network of three layers that says eps, and is asked as a `Denoise`."""
+    """A network of three layers that predicts eps."""
 
     def __init__(self, schedule: Schedule, width: int = 96) -> None:
         super().__init__()
@@ -106,7 +106,7 @@ class SmallNet(nn.Module):
 
 
 class _Asked:
-    """A network as samplers want it: `Module.__call__` is taken."""
+    """Makes a `Denoise` of a `SmallNet`, whose own `__call__` belongs to `nn.Module`."""
 
     def __init__(self, net: SmallNet) -> None:
         self.net, self.schedule = net, net.schedule
@@ -116,9 +116,9 @@ class _Asked:
 
 
 def train(net: SmallNet, middles: Tensor, seed: int) -> Iterator[float]:
-    """Train a network, and say now and then how much of it is done."""
+    """Train a network, and yield now and then how much of the training is done."""
     g, schedule = torch.Generator().manual_seed(seed), net.schedule
-    for p in net.parameters():  # by our own generator: nothing touches the global one
+    for p in net.parameters():  # with our own generator, so that the global one isn't used
         with torch.no_grad():
             fan = p.shape[-1]
             p.copy_((torch.rand(p.shape, generator=g) * 2 - 1) / math.sqrt(fan))
@@ -138,7 +138,7 @@ def train(net: SmallNet, middles: Tensor, seed: int) -> Iterator[float]:
 
 
 def ways(denoise: Denoise, sampler: str, seed: int, n: int = SEEN) -> Tensor:
-    """(STEPS + 1, n, 2): where each point is on its way from noise to data."""
+    """Sample n points, and return their places at each step, (STEPS + 1, n, 2)."""
     noise = Noise("gaussian", range(seed, seed + n))
     options: dict[str, Any] = {"eta": 0.0} if sampler == "ddim" else {}
     timesteps = denoise.schedule.timesteps(min(STEPS, denoise.schedule.T), "trailing")
@@ -147,14 +147,14 @@ def ways(denoise: Denoise, sampler: str, seed: int, n: int = SEEN) -> Tensor:
 
 
 def energy(a: Tensor, b: Tensor) -> float:
-    """The energy distance of two sets of points (Székely & Rizzo 2013, eq. 1), without bias."""
+    """The unbiased energy distance of two sets of points (Székely & Rizzo 2013, eq. 1)."""
     n, m = len(a), len(b)
     within = torch.cdist(a, a).sum() / (n * (n - 1)) + torch.cdist(b, b).sum() / (m * (m - 1))
     return float(2 * torch.cdist(a, b).mean() - within)
 
 
 def _distance(points: Tensor, middles: Tensor, seed: int) -> tuple[float, float]:
-    """From fresh data: mean and interval over groups of points."""
+    """The energy distance from fresh data: its mean and interval over groups of points."""
     g = torch.Generator().manual_seed(seed)
     return interval(
         [energy(part, drawn(middles, len(part), g).flatten(1)) for part in points.chunk(GROUPS)]
@@ -162,7 +162,7 @@ def _distance(points: Tensor, middles: Tensor, seed: int) -> tuple[float, float]
 
 
 def _field(denoises: dict[str, Denoise], t: int) -> Plot:
-    """Where eps_hat says that less noise is, as arrows: the direction of the score."""
+    """Arrows along -eps_hat, which is the direction of the score."""
     line = torch.linspace(-2.2, 2.2, 15)
     grid = torch.cartesian_prod(line, line).view(-1, 2, 1, 1)
     arrows = {}
@@ -216,7 +216,7 @@ WORDS = (
 def _show(
     panels: list[Panel], what: tuple[str, str, Denoise], middles: Tensor, seed: int
 ) -> dict[str, tuple[float, float]]:
-    """Add the plot of a run; returns its distance by its name."""
+    """Do a run, and add its plot to the panels. Returns its distance, by its name."""
     name, sampler, denoise = what
     way = ways(denoise, sampler, seed)
     title = f"{SAMPLERS[sampler].label}, {name}"

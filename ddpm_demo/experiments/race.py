@@ -1,4 +1,4 @@
-"""Race: all samplers from the same noise, at equal numbers of calls of the network."""
+"""Race: all samplers start from the same noise and may call the network equally often."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ from ddpm_demo.media import convert
 from ddpm_demo.models.checkpoint import Checkpoint
 from ddpm_demo.models.zoo import available, facts
 
-N = 4  # pictures of each run
-REFERENCE, LONG = "dpmpp_2m", 100  # steps of the reference, a second-order solver's
-SAME = 0.1  # a distance below this can't be seen: a twentieth of the way from black to white
+N = 4  # pictures in each run
+REFERENCE, LONG = "dpmpp_2m", 100  # the sampler of the reference, of second order, and its steps
+SAME = 0.1  # nobody sees a distance below this, a twentieth of the way from black to white
 
 
 def cost(asked: Race, per_call: Callable[[str, int], float]) -> float:
@@ -31,12 +31,12 @@ def cost(asked: Race, per_call: Callable[[str, int], float]) -> float:
 
 
 def students(model: str) -> dict[str, tuple[int, ...]]:
-    """The shipped models that learned from this one to sample in few steps, and in how many."""
+    """The shipped models that were distilled from this one, with their numbers of steps."""
     found = {}
     for name in available():
         try:
             info = facts(name).info
-        except (OSError, ValueError):  # its files are broken: it can't be chosen either
+        except (OSError, ValueError):  # its files are broken, so nobody can choose it
             continue
         if info.get("few") and dict(info.get("teacher") or {}).get("name") == model:
             found[name] = tuple(sorted(map(int, info["few"])))
@@ -44,13 +44,13 @@ def students(model: str) -> dict[str, tuple[int, ...]]:
 
 
 def columns(asked: Race, few: Mapping[str, Sequence[int]]) -> tuple[int, ...]:
-    """The numbers of calls: those asked for, and those that the students know."""
+    """The numbers of calls: those asked for, and those that the students learned."""
     return tuple(sorted({*asked.calls, *(n for some in few.values() for n in some)}))
 
 
 @dataclass
 class _Course:
-    """The runs so far: pictures and distances by sampler and calls."""
+    """The runs so far, with their pictures by sampler and number of calls."""
 
     asked: Race
     checkpoint: Checkpoint
@@ -65,7 +65,7 @@ class _Course:
         self.rows = [*_order(), *self.few]
 
     def runs(self) -> list[tuple[str, int]]:
-        """All runs in their order, the columns one after the other."""
+        """All runs in order, one column after the other."""
         return [
             (name, n) for n in self.calls for name in self.rows if n in self.few.get(name, (n,))
         ]
@@ -76,7 +76,7 @@ class _Course:
         return best.but(sampler=sampler.name, steps=steps, n=N, seed=self.asked.seed, eta=0.0)
 
     def run(self, name: str, calls: int) -> Iterator[int]:
-        """The calls made so far, at each step; the end is kept."""
+        """Do a run, and yield the calls made so far at each step. Keep its last picture."""
         if name in self.few:
             student = self.tools.load(name)
             config = defaults(student).but(steps=calls, n=N, seed=self.asked.seed)
@@ -90,7 +90,7 @@ class _Course:
         self.pictures[name, calls] = convert.to_uint8(step.x_t)
 
     def distance(self, sampler: str, calls: int) -> tuple[float, float] | None:
-        """Root mean square over pixels from the reference: mean over pictures, and interval."""
+        """The root mean square distance from the reference: mean over pictures, and interval."""
         if self.reference is None or _noisy(sampler) or (sampler, calls) not in self.ends:
             return None
         gap = (self.ends[sampler, calls] - self.reference).square().flatten(1).mean(1).sqrt()
@@ -113,12 +113,12 @@ class _Course:
 
 
 def _noisy(name: str) -> bool:
-    """Whether the run adds noise: DDIM has eta = 0 here."""
+    """True if the run adds noise. DDIM doesn't, because eta is 0 here."""
     return name in SAMPLERS and SAMPLERS[name].adds_noise and name != "ddim"
 
 
 def _order() -> list[str]:
-    """The samplers; those that follow one path come first."""
+    """The names of the samplers. Those that add no noise come first."""
     return sorted(SAMPLERS, key=_noisy)
 
 
@@ -129,7 +129,7 @@ def _label(name: str) -> str:
 
 
 def run(asked: Race, tools: Tools) -> Iterator[Report]:
-    """All samplers, the columns one after the other, and then the long reference."""
+    """Run all samplers, one column after the other, and then the long reference."""
     checkpoint = tools.load(asked.model)
     course = _Course(asked, checkpoint, tools)
     whole = sum(calls for _, calls in course.runs()) + LONG
@@ -201,7 +201,7 @@ def _nearest(course: _Course) -> Iterator[str]:
 
 
 def _measured(checkpoint: Checkpoint) -> Table | None:
-    """What the model's card says of its samplers: measured before, on many samples."""
+    """A table of the samplers from the model's card, measured before on many samples."""
     found = [row for row in checkpoint.info.get("samplers") or () if row.get("distance")]
     rows = tuple((r["sampler"], str(r["calls"]), f"{r['distance']:.3f}") for r in found)
     note = (
@@ -213,7 +213,7 @@ def _measured(checkpoint: Checkpoint) -> Table | None:
 
 
 def _numbers(course: _Course, most: int) -> dict[str, Any]:
-    """What was measured, for JSON."""
+    """The results for JSON."""
     rows = []
     for name, calls in course.ends:
         if (name, calls) == (REFERENCE, most) and most not in course.calls:

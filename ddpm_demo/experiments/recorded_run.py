@@ -1,4 +1,4 @@
-"""How did they learn?: what the training of a shipped model left, played again."""
+"""How did the shipped models learn?: shows the log and the samples that their training kept."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from ddpm_demo.media.plots import line_plot
 from ddpm_demo.models.zoo import available, facts, models_folder
 from ddpm_demo.training.run_folder import SCALE, RunFolder
 
-PICTURES, SHOWN = 16, 5  # of a grid in the film; grids that are shown
+PICTURES, SHOWN = 16, 5  # pictures in a grid of the film, and how many grids are shown
 
 
 def cost(asked: Recorded, per_call: Callable[[str, int], float]) -> float:
@@ -27,10 +27,10 @@ def cost(asked: Recorded, per_call: Callable[[str, int], float]) -> float:
 
 
 def run(asked: Recorded, tools: Tools) -> Iterator[Report]:
-    """The log of a shipped model as curves, and its samples on the way if they were kept.
+    """Show the log of a shipped model as curves, and the samples of its training if there are any.
 
     Raises:
-        ValueError: no such model, or it came without a log.
+        ValueError: there is no such model, or it has no log.
     """
     with_log = [name for name in available() if RunFolder(models_folder() / name).log.is_file()]
     one_of("model", asked.model, tuple(with_log))
@@ -42,7 +42,7 @@ def run(asked: Recorded, tools: Tools) -> Iterator[Report]:
 
 
 def _film(files: RunFolder, rows: list[dict[str, Any]]) -> Iterator[Sheet]:
-    """Some grids of the film, the first and the last among them; nothing if there is no film."""
+    """Some grids of the film, including the first and the last, if there is a film."""
     if not files.film.is_file():
         return
     with Image.open(files.film) as film:

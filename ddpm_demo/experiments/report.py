@@ -1,4 +1,4 @@
-"""What an experiment shows: panels of pictures, curves, code and numbers, without a page in it."""
+"""What an experiment shows: panels of pictures, curves, code and numbers. No Gradio is needed."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ class Sheet:
     """Pictures in rows and columns.
 
     Attributes:
-        cells: by row and column, each uint8 (n, H, W, C), which are shown side by side, or None for
-            what is still to come.
-        rows, columns: what stands beside and above them.
-        notes: below each picture of a cell, or below the cell; by row and column.
-        wide: pictures in a line of a cell.
+        cells: the cells by row and column. Each has n pictures, uint8 (n, H, W, C), or is None if
+            they are still to come.
+        rows, columns: words beside the rows and above the columns.
+        notes: words below each picture of a cell or below the cell, by row and column.
+        wide: how many pictures of a cell are in one line.
     """
 
     title: str
@@ -40,7 +40,7 @@ class Film:
 
 @dataclass(frozen=True)
 class Plot:
-    """A plot as `media.plots` draws it."""
+    """A plot that `media.plots` has drawn."""
 
     title: str
     svg: str
@@ -49,7 +49,7 @@ class Plot:
 
 @dataclass(frozen=True)
 class Code:
-    """Lines of our source: "-" begins the right ones, "+" the wrong ones."""
+    """Lines of our source. "-" begins a right line, "+" a wrong one."""
 
     title: str
     lines: tuple[str, ...]
@@ -57,7 +57,7 @@ class Code:
 
 @dataclass(frozen=True)
 class Table:
-    """Numbers in rows."""
+    """A table of numbers."""
 
     title: str
     head: tuple[str, ...]
@@ -75,7 +75,7 @@ class Words:
 
 @dataclass(frozen=True)
 class Hidden:
-    """Panels that are shown when somebody asks for them; `title` says what they are."""
+    """Panels that are hidden until somebody opens them. `title` says what they are."""
 
     title: str
     panels: tuple[Sheet | Plot | Code | Table | Words, ...]
@@ -86,13 +86,13 @@ Panel = Sheet | Film | Plot | Code | Table | Words | Hidden
 
 @dataclass(frozen=True)
 class Report:
-    """What there is to show so far.
+    """Everything that an experiment can show so far.
 
     Attributes:
-        done: how much of the work is done, 0 to 1.
-        line: what is being done now.
-        panels: pictures first, numbers second.
-        numbers: what was measured, for JSON.
+        done: the share of the work that is done, 0 to 1.
+        line: what the experiment does now.
+        panels: the panels, pictures first.
+        numbers: the results, for JSON.
     """
 
     done: float

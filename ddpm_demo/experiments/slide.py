@@ -1,4 +1,4 @@
-"""The result of an experiment as one picture, for a slide, as JSON, and its film if it has one."""
+"""Writes the result of an experiment: a picture for a slide, JSON, and its film if it has one."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ FILM = 224  # pixels that a small picture's film is high
 
 
 def command(row: Experiment, asked: Any, out: str | None = None) -> str:
-    """The command line that makes the same."""
+    """The command line that makes the same result."""
     words, asked = ["python", "-m", "ddpm_demo", "experiment", row.name], _public(asked)
     for name, (field, about) in settings(row.settings).items():
         value = getattr(asked, name)
@@ -51,13 +51,13 @@ def command(row: Experiment, asked: Any, out: str | None = None) -> str:
 
 
 def _public(asked: Any) -> Any:
-    """The same without the place of its model on this disk: slides are made to be shown."""
+    """The settings without the path of the model, because others will see the slide."""
     model = getattr(asked, "model", None)
     return dataclasses.replace(asked, model=name_of(model)) if model else asked
 
 
 def as_json(row: Experiment, asked: Any, report: Report) -> str:
-    """What was asked and measured, and the command for it."""
+    """The settings, the results and the command, as JSON."""
     about = {
         "experiment": row.name,
         "question": row.question,
@@ -81,7 +81,7 @@ def as_gif(film: Film) -> bytes:
 
 
 def slide(row: Experiment, asked: Any, report: Report) -> np.ndarray:
-    """One frame, uint8 (H, W, 3): the question, all panels, and the command that makes it."""
+    """Draw the question, all panels and the command as one frame, uint8 (H, W, 3)."""
     parts = [_text([row.question], BIG)]
     parts += [part for panel in report.panels for part in _panel(panel)]
     parts.append(_text([command(row, asked)], SMALL, PALE))
@@ -127,7 +127,7 @@ def _text(paragraphs: tuple[str, ...] | list[str], size: int, colour: str = INK)
 
 
 def _sheet(sheet: Sheet) -> Image.Image:
-    """Rows and columns of cells of one size, with their words."""
+    """Draw a sheet: rows and columns of equally large cells, with their words."""
     shown = [cell for row in sheet.cells for cell in row if cell is not None]
     if not shown:
         return Image.new("RGB", (INNER, 1), "white")

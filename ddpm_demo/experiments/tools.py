@@ -1,4 +1,4 @@
-"""What an experiment is given by whoever runs it: the app shares networks between visitors."""
+"""What the app or the command line gives to an experiment: models, data and a device."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ ON_DISK = {"cifar10": "cifar-10-batches-py", "fashion_mnist": "FashionMNIST/raw"
 
 
 def pictures(dataset: str, size: int, channels: int, *, train: bool = True) -> Images:
-    """A data set that is here already: MNIST comes with the program.
+    """Load a data set that is on this disk already. MNIST comes with the program.
 
     Raises:
-        ValueError: it isn't here; the sentence says how to get it.
+        ValueError: the data set isn't here. The message says how to get it.
     """
     if dataset == "mnist" and packed.FILE.is_file():
         found = packed.mnist(train)
@@ -43,12 +43,12 @@ class Tools:
     """Where an experiment gets its models and its data.
 
     Attributes:
-        load: a model by name.
-        denoiser: makes what samplers ask (see `inference.generate`).
-        data: as `pictures`.
-        bf16: networks run in bfloat16.
-        device: what is trained here is trained on it.
-        folder: for what the experiment keeps; None: nothing is kept.
+        load: loads a model by its name.
+        denoiser: makes the denoiser (see `inference.generate`).
+        data: loads a data set, like `pictures`.
+        bf16: run networks in bfloat16.
+        device: the device to train on.
+        folder: the folder for the model that the experiment trains; None keeps nothing.
     """
 
     load: Callable[[str], Checkpoint] = load_checkpoint
@@ -59,18 +59,18 @@ class Tools:
     folder: Path | None = None
 
     def generate(self, checkpoint: Checkpoint, run: SampleConfig, **options: Any) -> Iterator[Step]:
-        """The steps of a run: those that Generate makes."""
+        """The steps of a run, as in `inference.generate`."""
         return generate(checkpoint, run, denoiser=self.denoiser, bf16=self.bf16, **options)
 
 
 def interval(values: Sequence[float]) -> tuple[float, float]:
-    """Mean, and half the width of its 95 % interval, by Student's t.
+    """The mean, and half the width of its 95 % interval by Student's t.
 
-    The quantile of t is that of the Gaussian expanded in 1/nu (Abramowitz & Stegun 26.7.5), which
-    is right to 3 % for three values, and to 1 % for more.
+    The quantile of t is computed from the Gaussian's by an expansion in 1/nu (Abramowitz & Stegun
+    26.7.5). It is right to 3 % for three values, and to 1 % for more.
 
     Raises:
-        ValueError: fewer than three values.
+        ValueError: there are fewer than three values.
     """
     n = len(values)
     if n < 3:
@@ -85,7 +85,7 @@ def interval(values: Sequence[float]) -> tuple[float, float]:
 
 
 def wilson(k: int, n: int) -> tuple[float, float]:
-    """The 95 % interval of a share of which k of n were seen (Wilson 1927)."""
+    """The 95 % interval of a share, if k of n were seen (Wilson 1927)."""
     z = 1.959964
     middle, width = k + z**2 / 2, z * math.sqrt(k * (n - k) / n + z**2 / 4)
     low, high = (middle - width) / (n + z**2), (middle + width) / (n + z**2)

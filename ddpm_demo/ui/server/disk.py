@@ -1,6 +1,6 @@
-"""What the app keeps on disk: uploads, files to download, and what visitors fine-tuned.
+"""The app's files on disk: uploads, downloads, and the models that visitors fine-tuned.
 
-All of it lies in one folder of the system's temporary folder and goes when the app ends.
+All of them are in one temporary folder. It is deleted when the app ends.
 """
 
 from __future__ import annotations
@@ -20,21 +20,21 @@ from ddpm_demo.ui.server import settings
 if TYPE_CHECKING:
     import gradio as gr
 
-TUNING = "tuning-"  # begins the names of visitors' folders
-MOST = 4 * 10**9  # bytes of all visitors together, if they are strangers
-UPLOAD_AGE = 60.0  # seconds: whoever is given an upload takes what it needs from it at once
-PART_AGE = 600.0  # the same for an upload that never came to its end
-TUNING_AGE = 7 * 3600.0  # and for a fine-tuning of strangers, which they can have for six hours
-EVERY = 15.0  # seconds between two looks
+TUNING = "tuning-"  # the names of visitors' folders begin like this
+MOST = 4 * 10**9  # the most bytes of all visitors together, if they are strangers
+UPLOAD_AGE = 60.0  # seconds until an upload is deleted; handlers read it at once
+PART_AGE = 600.0  # seconds until an unfinished upload is deleted
+TUNING_AGE = 7 * 3600.0  # the same for a stranger's fine-tuning, which may be used for six hours
+EVERY = 15.0  # seconds between two sweeps
 
 
 @functools.cache
 def folder() -> Path:
-    """The app's own, made when asked for the first time; it is deleted when the app ends."""
+    """The app's own folder. The first call makes it, and it is deleted when the app ends."""
     made, owner = Path(tempfile.mkdtemp(prefix="ddpm_demo-")), os.getpid()
 
     def end() -> None:
-        if os.getpid() == owner:  # not a worker that was forked off
+        if os.getpid() == owner:  # forked workers must not delete it
             delete()
 
     atexit.register(end)
@@ -42,47 +42,47 @@ def folder() -> Path:
 
 
 def delete() -> None:
-    """Delete the app's folder, also if a thread is just writing a file there."""
+    """Delete the app's folder, even while a thread writes a file there."""
     for _ in range(3):
         shutil.rmtree(folder(), ignore_errors=True)
 
 
 def own_temporary_folder() -> None:
-    """Have all temporary files of this process lie in our folder, Gradio's uploads among them.
+    """Put all temporary files of this process into our folder, including Gradio's uploads.
 
-    Call it before Gradio and torch are imported: each makes a folder of its own at once.
+    Call this before Gradio and torch are imported, because each makes its own folder at once.
     """
     os.environ["TMPDIR"] = tempfile.tempdir = str(folder())
     os.environ["GRADIO_TEMP_DIR"] = str(uploads())
 
 
 def uploads() -> Path:
-    """Where Gradio keeps what visitors upload."""
+    """The folder in which Gradio keeps uploads."""
     return folder() / "gradio"
 
 
 def used() -> int:
-    """Bytes of all files."""
+    """The bytes of all files."""
     total = 0
     for path in folder().rglob("*"):
-        with suppress(OSError):  # deleted meanwhile
+        with suppress(OSError):  # it has just been deleted
             if path.is_file():
                 total += path.stat().st_size
     return total
 
 
 def require_room() -> None:
-    """Refuse to keep more files of strangers than `MOST`.
+    """Refuse to keep more than `MOST` bytes of files for strangers.
 
     Raises:
-        OSError: with one sentence.
+        OSError: there is no room. The message is one sentence.
     """
     if settings.strangers and used() > MOST:
         raise OSError("This server has no room for more files just now: try again in an hour.")
 
 
 def sweep(demo: gr.Blocks) -> None:
-    """Delete the uploads that are old enough, and what broken ones and others left behind."""
+    """Delete old uploads, unfinished uploads, empty folders, and old fine-tunings of strangers."""
     now = time.time()
     shown = {str(f) for block in demo.blocks.values() for f in getattr(block, "keep_in_cache", ())}
 
@@ -100,18 +100,18 @@ def sweep(demo: gr.Blocks) -> None:
         for path in uploads().iterdir():
             with suppress(OSError):
                 if path.is_dir() and age(path) > UPLOAD_AGE:
-                    path.rmdir()  # fails if there is something in it
+                    path.rmdir()  # fails unless it is empty
                 elif path.is_file() and age(path) > PART_AGE:
                     path.unlink()
 
     for tuning in folder().glob(f"{TUNING}*") if settings.strangers else ():
-        with suppress(OSError):  # deleted meanwhile
+        with suppress(OSError):  # it has just been deleted
             if all(age(path) > TUNING_AGE for path in (tuning, *tuning.rglob("*"))):
                 shutil.rmtree(tuning)
 
 
 def tuning_folder() -> str:
-    """A new one, for a visitor.
+    """Make a new folder for a visitor's fine-tuning.
 
     Raises:
         OSError: there is no room.
@@ -121,7 +121,7 @@ def tuning_folder() -> str:
 
 
 def keep_swept(demo: gr.Blocks) -> None:
-    """Sweep for ever."""
+    """Sweep again and again, forever."""
     while True:
         time.sleep(EVERY)
         sweep(demo)

@@ -1,4 +1,4 @@
-"""Errors as visitors see them: one sentence each."""
+"""Turns errors into one sentence for the visitor."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ F = TypeVar("F", bound=Callable[..., Iterator[Any]])
 
 
 def friendly(handler: F) -> F:
-    """Show the errors that are ours to explain as one sentence; the rest stay bugs.
+    """Show expected errors of a handler as one sentence. All others are bugs, and stay as they are.
 
-    When the server is stopped, whoever waits for the handler is told.
+    When the server stops, visitors who wait for the handler are told so.
     """
 
     @functools.wraps(handler)
@@ -35,7 +35,7 @@ def friendly(handler: F) -> F:
                     except StopIteration:
                         return
                     yield value
-        except gr.Error:  # a sentence already
+        except gr.Error:  # it is a sentence already
             raise
         except (ValueError, FloatingPointError, OSError) as error:
             raise gr.Error(html.escape(str(error)), print_exception=False) from error
@@ -49,6 +49,6 @@ def friendly(handler: F) -> F:
 
 
 def _out_of_memory(error: Exception) -> bool:
-    """Whether a GPU has too little memory. Without torch there was no GPU."""
+    """True if the GPU's memory is full. If torch isn't loaded, no GPU was used."""
     torch = sys.modules.get("torch")
     return torch is not None and isinstance(error, torch.OutOfMemoryError)

@@ -1,7 +1,8 @@
-"""What stands between the network and the handlers: malformed requests are refused in one sentence.
+"""Refuses malformed requests with one sentence, before they reach the handlers.
 
-Gradio takes them for bugs of the app, and fills the log with tracebacks that visitors can cause at
-will. It also has routes that this app has no use for. Errors of our own code stay what they are.
+Gradio would treat them as bugs of the app, and fill the log with tracebacks, which any visitor
+could cause. This module also closes routes of Gradio that the app doesn't use. Errors of our own
+code stay as they are.
 """
 
 from __future__ import annotations
@@ -22,23 +23,23 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from ddpm_demo.ui.server import disk
 
-BODY = 88 * 2**20  # bytes of a request: uploaded weights are the largest that the page sends
-VOTE = 1024  # of a request of a phone
-QUERY = 8192  # of an address
-# Routes that fetch from elsewhere for whoever asks, cut films, keep pages, edit the program.
+BODY = 88 * 2**20  # the most bytes of a request; uploaded weights are the page's largest
+VOTE = 1024  # the most bytes of a request from a phone
+QUERY = 8192  # the most bytes of a query
+# Routes that fetch other addresses for anybody, cut films, store pages, or edit the program.
 CLOSED = ("proxy=", "process_recording", "deep_link", "vibe-", "undo-vibe-", "dev/")
 REMOTE = re.compile("file[=/]+https?:", re.IGNORECASE)
 log = logging.getLogger(__name__)
 
 
 class Page(gr.Blocks):
-    """`gr.Blocks` that answers values which don't fit with a sentence."""
+    """A `gr.Blocks` that answers with one sentence if the values of a request don't fit."""
 
     async def preprocess_data(self, block_fn: Any, inputs: Any, *args: Any, **options: Any) -> Any:
-        """As in `gr.Blocks`.
+        """Do what `gr.Blocks` does, after more checks.
 
         Raises:
-            gr.Error: too few values, or one that the component can't be given.
+            gr.Error: there are too few values, or a component can't use its value.
         """
         try:
             for part in _parts(inputs):
@@ -51,7 +52,7 @@ class Page(gr.Blocks):
                 if isinstance(block, gr.Dataset) and type(value) is not int:
                     raise ValueError("the number of an example is missing.")
             return await super().preprocess_data(block_fn, inputs, *args, **options)
-        except Exception as error:  # nothing of ours has run so far
+        except Exception as error:  # it can't be our bug: no handler has run yet
             said = " ".join(error.message.split()) if isinstance(error, gr.Error) else ""
             line = next(iter(str(error).splitlines()), type(error).__name__)
             said = (said or f"These values can't be used: {line}")[:250]
@@ -60,8 +61,10 @@ class Page(gr.Blocks):
     async def postprocess_data(
         self, block_fn: Any, predictions: Any, state: SessionState | None
     ) -> list[Any]:
-        """As in `gr.Blocks`; only what a handler returned last is not kept, half a megabyte for
-        each visitor, which only a deep link would need."""
+        """Do what `gr.Blocks` does, but forget what the handler returned.
+
+        Gradio would keep half a megabyte for each visitor, which only deep links need.
+        """
         outputs = await super().postprocess_data(block_fn, predictions, state)
         if state:
             state.config_values.clear()
@@ -69,7 +72,7 @@ class Page(gr.Blocks):
 
 
 def _parts(value: Any) -> Iterator[Any]:
-    """A value and all that is in it, at any depth."""
+    """Yield a value and all values inside it, at any depth."""
     waiting = [value]
     while waiting:
         value = waiting.pop()
@@ -81,9 +84,9 @@ def _parts(value: Any) -> Iterator[Any]:
 
 
 def route_of(scope: Scope) -> str:
-    """The route that a request asks for, without the app's root and Gradio's prefix.
+    """The route of a request, without the app's root path and Gradio's prefix.
 
-    A proxy may put the app below any path; only what follows that is a route.
+    A proxy may put the app below any path. The route is the part after it.
     """
     path, root = scope["path"], scope.get("root_path", "").rstrip("/")
     if root and path.startswith(f"{root}/"):
@@ -92,20 +95,20 @@ def route_of(scope: Scope) -> str:
 
 
 def closed(route: str) -> bool:
-    """Whether the app has no use for a route; what follows it, such as a file's name, is free."""
+    """True if the app doesn't use a route. Only its beginning counts, not a file's name in it."""
     return route.startswith(CLOSED) or REMOTE.match(route) is not None
 
 
 class TooLarge(Exception):
-    """The body of a request has more bytes than it may have."""
+    """The body of a request has too many bytes."""
 
 
 class Exchange:
-    """A request as it comes and an answer as it goes, both counted.
+    """Passes on a request and its answer, and counts the bytes of the request.
 
     Attributes:
-        most: bytes that the body may have.
-        answered: an answer has begun.
+        most: the most bytes of the body.
+        answered: True once the answer has begun.
     """
 
     def __init__(self, receive: Receive, send: Send, most: int = BODY) -> None:
@@ -120,7 +123,7 @@ class Exchange:
         return message
 
     async def send(self, message: Message) -> None:
-        if self._come > self.most:  # Gradio may have caught the first one
+        if self._come > self.most:  # Gradio may have caught the first error
             raise TooLarge
         self.answered = True
         await self._send(message)
@@ -135,7 +138,7 @@ class Guard:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
             return await self.app(scope, receive, send)
-        if len(scope["query_string"]) > QUERY:  # Gradio fails; the page's scripts read it
+        if len(scope["query_string"]) > QUERY:  # Gradio would fail; the page's scripts read it
             scope = {**scope, "query_string": b""}
         route = route_of(scope)
         exchange = Exchange(receive, send, VOTE if route.startswith("room/") else BODY)
@@ -146,7 +149,7 @@ class Guard:
     async def _refused(
         self, scope: Scope, exchange: Exchange, route: str
     ) -> PlainTextResponse | None:
-        """Let the app answer; if it can't, what is said instead."""
+        """Let the app answer. If it can't, return the answer to send instead."""
         if closed(route):
             return PlainTextResponse("This server doesn't do that.", 403)
         try:

@@ -1,7 +1,7 @@
-"""Handlers by name, so that the page is built before torch is imported.
+"""Refers to handlers by name, so that the page can be built before torch is imported.
 
-A tab's layout says `called("ddpm_demo.ui.generate.handlers:how_long")`, and the module is imported
-when a visitor's click first needs it.
+A tab's layout says `called("ddpm_demo.ui.generate.handlers:how_long")`. The module is imported when
+a visitor's click first needs it.
 """
 
 from __future__ import annotations
@@ -15,11 +15,11 @@ import gradio as gr
 
 from ddpm_demo.ui.server import runtime, settings
 
-TICK = 0.2  # seconds between two looks: a visitor who leaves while torch loads is let go
+TICK = 0.2  # seconds between two checks if a visitor has left while torch loads
 
 
 def _found(path: str) -> Callable[..., Any]:
-    if runtime.starting():  # torch is imported by one thread, and the others wait
+    if runtime.starting():  # one thread imports torch, and the others wait
         runtime.ready.wait()
     module, _, name = path.partition(":")
     found: Callable[..., Any] = getattr(importlib.import_module(module), name)
@@ -28,16 +28,16 @@ def _found(path: str) -> Callable[..., Any]:
 
 def _named(handler: Callable[..., Any], path: str) -> Callable[..., Any]:
     handler.__name__ = path.rpartition(":")[2]
-    if settings.ZERO:  # it looks for what needs a GPU when the app starts
+    if settings.ZERO:  # ZeroGPU looks for GPU functions when the app starts
         _found(path)
     return handler
 
 
 def called(path: str) -> Callable[..., Any]:
-    """A handler that returns its value.
+    """Make a handler that calls the function at `path` and returns its value.
 
     Args:
-        path: as in "package.module:function".
+        path: such as "package.module:function".
     """
 
     def handler(*args: Any) -> Any:
@@ -47,11 +47,13 @@ def called(path: str) -> Callable[..., Any]:
 
 
 def streamed(path: str, loading: Any = None) -> Callable[..., Iterator[Any]]:
-    """A handler that yields its values, and leaves all as it is where there are none.
+    """Make a handler that yields the values of the generator at `path`.
+
+    If it yields none, the page stays as it is.
 
     Args:
-        path: as in "package.module:function".
-        loading: yielded at once if torch and the first model are still being loaded.
+        path: such as "package.module:function".
+        loading: yielded at once while torch and the first model are still being loaded.
     """
 
     def handler(*args: Any) -> Iterator[Any]:
@@ -64,7 +66,7 @@ def streamed(path: str, loading: Any = None) -> Callable[..., Iterator[Any]]:
             for value in values:
                 some = True
                 yield value
-        if not some:  # Gradio would empty every output
+        if not some:  # otherwise Gradio would empty every output
             yield gr.skip()
 
     return _named(handler, path)

@@ -1,4 +1,4 @@
-"""Loaded models, by name; those used last stay in memory."""
+"""Keeps loaded models in memory, those used last."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ if TYPE_CHECKING:
 
 
 class Models:
-    """Models by name, loaded when asked for.
+    """Models by name. Each is loaded when it is first asked for.
 
     Args:
-        load: makes a model from its name.
-        most: bytes of weights that are kept. The model used last stays even if it has more, and
-            one that a run has begun with stays until the run ends.
-        device: where new models go; a process of ZeroGPU begins with what the app has kept, on
-            another device.
+        load: loads a model by its name.
+        most: the most bytes of weights to keep. The model used last stays even if it is larger. A
+            run keeps its own model until it ends.
+        device: returns the device of new models. A process of ZeroGPU starts with the app's models,
+            but on another device.
     """
 
     def __init__(
@@ -31,11 +31,11 @@ class Models:
     ) -> None:
         self._load, self._most, self._device = load, most, device
         self._lock = threading.Lock()
-        self._kept: dict[tuple[str, str], Checkpoint] = {}  # the one used last comes last
+        self._kept: dict[tuple[str, str], Checkpoint] = {}  # the model used last comes last
 
     def __call__(self, name: str) -> Checkpoint:
         key = name, self._device().type if self._device else ""
-        with self._lock:  # while loading, too: nobody loads the same model a second time
+        with self._lock:  # hold it while loading, too, so that no model is loaded twice
             checkpoint = self._kept.pop(key) if key in self._kept else self._load(name)
             self._kept[key] = checkpoint
             while len(self._kept) > 1 and sum(c.nbytes for c in self._kept.values()) > self._most:

@@ -1,4 +1,4 @@
-"""The server's own address: whether it can be had, and how the server reaches itself."""
+"""The server's address: is it free, how can phones reach it, how does the server reach itself?"""
 
 from __future__ import annotations
 
@@ -10,37 +10,37 @@ from urllib.parse import urlsplit
 from urllib.request import getproxies, getproxies_environment
 
 PORT_MAX = 65_535
-ALL = ("0.0.0.0", "::", "")  # hosts that mean all addresses of this machine
+ALL = ("0.0.0.0", "::", "")  # hosts that stand for all addresses of this machine
 OWN = ("localhost", "127.0.0.1", "::1", "0.0.0.0", "::")
 
 
 def bare(host: str) -> str:
-    """An address without the brackets that IPv6 has in links."""
+    """An address without the brackets around IPv6 in links."""
     return host[1:-1] if host.startswith("[") and host.endswith("]") else host
 
 
 def written(host: str) -> str:
-    """A host as it stands in a link: IPv6 in brackets."""
+    """A host as links write it, with IPv6 in brackets."""
     host = bare(host)
     return f"[{host}]" if ":" in host else host
 
 
 def is_here(host: str) -> bool:
-    """Whether only this machine reaches a server with that host."""
+    """True if only this machine can reach a server with this host."""
     host = bare(host)
     return host in ("localhost", "::1") or host.startswith("127.") or host.endswith(".localhost")
 
 
 def for_phones(page: str, host: str, shared: str = "") -> list[str]:
-    """Addresses of the app that phones can reach, likeliest first, and never a loopback.
+    """Addresses of the app that phones can reach, the likeliest first. None is a loopback.
 
     Args:
-        page: where a browser has the app.
-        host: what the server listens at.
+        page: the address of the app in the browser that asks.
+        host: the host that the server listens on.
         shared: its public address, if it has one.
 
     Raises:
-        ValueError: there are none, or the page has no address; the message says what helps.
+        ValueError: there are no such addresses, or the page has none. The message says what helps.
     """
     try:
         parts = urlsplit(page)
@@ -54,7 +54,7 @@ def for_phones(page: str, host: str, shared: str = "") -> list[str]:
     if not is_here(seen) and seen not in ALL:
         found.append(f"{parts.scheme}://{parts.netloc}{path}")
     own = _own_addresses()
-    if is_here(seen) or seen in ALL or seen in own:  # else a proxy's, which need not be here
+    if is_here(seen) or seen in ALL or seen in own:  # else it is a proxy on another machine
         reached = own if bare(host) in ALL else [] if is_here(host) else [bare(host)]
         end = f":{port}" if port else ""
         found += [f"{parts.scheme}://{written(one)}{end}{path}" for one in reached]
@@ -68,7 +68,7 @@ def for_phones(page: str, host: str, shared: str = "") -> list[str]:
 
 
 def _own_addresses() -> list[str]:
-    """IPv4 addresses of this machine, those of home networks and hot spots first."""
+    """The IPv4 addresses of this machine. Those in home networks and hot spots come first."""
     import ifaddr
 
     found = [
@@ -83,10 +83,10 @@ def _own_addresses() -> list[str]:
 
 
 def require_free(host: str, port: int) -> None:
-    """Try the address before the server is built.
+    """Check, before the server is built, that it can listen on this address.
 
     Raises:
-        ValueError: the server can't listen there; one sentence that names the option.
+        ValueError: it can't. The message is one sentence that names the option.
     """
     if not 1 <= port <= PORT_MAX:
         raise ValueError(f"--port is {port}; allowed is a whole number from 1 to {PORT_MAX:,}.")
@@ -99,7 +99,7 @@ def require_free(host: str, port: int) -> None:
             f"--host is {host!r}, which is not an address of this machine; "
             "allowed is one such as 127.0.0.1, or 0.0.0.0 for all of them."
         ) from None
-    # Gradio looks at 127.0.0.1, too, whatever the host.
+    # Whatever the host is, Gradio also tries 127.0.0.1.
     loopback = (socket.AF_INET, ("127.0.0.1", port))
     for family, address in (*((o[0], o[4]) for o in options[:1]), loopback):
         _try(family, address, host, port)
@@ -108,7 +108,7 @@ def require_free(host: str, port: int) -> None:
 def _try(family: int, address: tuple[object, ...], host: str, port: int) -> None:
     try:
         with socket.socket(family, socket.SOCK_STREAM) as tried:
-            if os.name == "posix":  # elsewhere the option lets two programs have one port
+            if os.name == "posix":  # on Windows, the option would let two programs share a port
                 tried.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             tried.bind(address)
             tried.listen(1)
@@ -129,10 +129,10 @@ def _try(family: int, address: tuple[object, ...], host: str, port: int) -> None
 
 
 def require_proxies() -> None:
-    """Try the proxies that the environment names: Gradio makes a client with them when imported.
+    """Check the proxies in the environment, because `import gradio` makes a client with them.
 
     Raises:
-        ValueError: one can't be used.
+        ValueError: a proxy can't be used.
     """
     if not getproxies():
         return
@@ -148,15 +148,15 @@ def require_proxies() -> None:
 
 
 def ask_own_address_directly(host: str) -> None:
-    """Have this process reach its own address without a proxy, whatever the variables say.
+    """Let this process reach its own address without a proxy.
 
-    Gradio asks its own server at the start. Proxies for other addresses stay in force.
+    Gradio sends requests to its own server at the start. Other addresses keep their proxies.
     """
     proxies = getproxies_environment()
     if not set(proxies) - {"no"}:
-        return  # none in the environment: naming exceptions would hide those of the system
+        return  # the environment names no proxy; exceptions in it would hide the system's proxies
     told = [name for name in proxies.get("no", "").split(",") if name.strip()]
     if "*" in [name.strip() for name in told]:
-        return  # no proxy for anything; beside other names not every library would read it so
+        return  # no address has a proxy; with more names after "*", some libraries ignore it
     names = [*told, *OWN, *([bare(host)] if bare(host) not in OWN else [])]
     os.environ["no_proxy"] = os.environ["NO_PROXY"] = ",".join(names)

@@ -1,7 +1,7 @@
-"""The last runs of each visitor, so that a pixel can be asked for and a run gone on with.
+"""Keeps the last runs of each visitor, so that the page can show a pixel's numbers or go on.
 
-A run is found by a name that only its page knows. What is forgotten can be made again from the
-run's seed and settings.
+Only the visitor's page knows the name of its run. A forgotten run can be made again from its seed
+and settings.
 """
 
 from __future__ import annotations
@@ -18,15 +18,15 @@ from ddpm_demo.config.setting import require
 if TYPE_CHECKING:
     from ddpm_demo.inference.record import Record
 
-VISITOR_BYTES = 96 * 2**20  # of the runs of one visitor,
-ALL_BYTES = 512 * 2**20  # and of all of them
-MINUTES = 20.0  # after which a run that nobody asked for is forgotten
+VISITOR_BYTES = 96 * 2**20  # the most bytes of one visitor's runs
+ALL_BYTES = 512 * 2**20  # the most bytes of all runs
+MINUTES = 20.0  # a run that nobody uses is forgotten after these minutes
 GONE = {"gone": True}
 
 
 @dataclass
 class Kept:
-    """A run: what it has computed, whose it is, and when it was asked for last."""
+    """A run: its record, its visitor, and when it was last used."""
 
     record: Record
     visitor: str
@@ -34,15 +34,15 @@ class Kept:
 
 
 class Runs:
-    """Runs by name; those used last stay."""
+    """Runs by name. Those used last stay."""
 
     def __init__(self, visitor_bytes: int = VISITOR_BYTES, all_bytes: int = ALL_BYTES) -> None:
         self._limits = visitor_bytes, all_bytes
         self._lock = threading.Lock()
-        self._kept: dict[str, Kept] = {}  # the one used last comes last
+        self._kept: dict[str, Kept] = {}  # the run used last comes last
 
     def begin(self, visitor: str, record: Record) -> str:
-        """Keep a run of a visitor, while it goes on and after. Returns its name."""
+        """Keep a visitor's run, which may have only just begun. Returns its name."""
         name = secrets.token_urlsafe(12)
         with self._lock:
             self._kept[name] = Kept(record, visitor)
@@ -60,14 +60,14 @@ class Runs:
             return kept.record
 
     def leave(self, visitor: str) -> None:
-        """The visitor is gone, and with it the runs."""
+        """Forget the runs of a visitor who has left."""
         with self._lock:
             mine = [name for name, kept in self._kept.items() if kept.visitor == visitor]
             for name in mine:
                 del self._kept[name]
 
     def _forget(self, visitor: str, but: str) -> None:
-        """Drop old runs, and then the oldest until the limits hold. A run in use stays."""
+        """Forget old runs, and then the oldest until the limits hold. The run `but` stays."""
         since = time.monotonic() - 60 * MINUTES
         for name in [name for name, kept in self._kept.items() if kept.used < since]:
             del self._kept[name]
@@ -84,7 +84,7 @@ runs = Runs()
 
 
 def new_visitor() -> str:
-    """A name for a page, under which its runs are kept."""
+    """A new name for a page. Its runs are kept under this name."""
     return secrets.token_urlsafe(8)
 
 
@@ -92,11 +92,11 @@ def pixels(asked: Any) -> dict[str, Any]:
     """Reachable by anyone who can reach the page: one update of one picture, as it was computed.
 
     Args:
-        asked: {"run": its name, "step": from which it goes, "picture": a number from 0}.
+        asked: {"run": its name, "step": the step before the update, "picture": a number from 0}.
 
     Returns:
-        {"names", "coefficients", "values": base64 of float32 [terms + 1][c][h][w]}, of which the
-        last is the next x_t; or {"gone": true} where that isn't kept; or {"error": a sentence}.
+        {"names", "coefficients", "values": base64 of float32 [terms + 1][c][h][w]}, where the last
+        tensor is the next x_t. Or {"gone": true} if the step isn't kept. Or {"error": a sentence}.
     """
     try:
         require(isinstance(asked, dict), "request", "…", "an object")

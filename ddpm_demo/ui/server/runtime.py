@@ -1,7 +1,7 @@
 """The networks of the app: their device, the models in memory, and how long a call takes.
 
-Importing this module is quick, as it imports no torch: the page is built without. `start` brings
-torch and the first model up behind the page; whoever calls a function here earlier waits for that.
+Importing this module doesn't import torch, so the page can be built first. `start` then loads torch
+and the first model in the background. Handlers that need them earlier wait.
 """
 
 from __future__ import annotations
@@ -27,18 +27,18 @@ if TYPE_CHECKING:
     from ddpm_demo.inference.batching import Batcher
     from ddpm_demo.models.checkpoint import Checkpoint
 
-MODEL_BYTES = 15 * 10**8  # of loaded models together; the paper's network has up to 0.9 GB
+MODEL_BYTES = 15 * 10**8  # the most bytes of all loaded models; the paper's network takes 0.9 GB
 
 _app = os.getpid()
 _making, _timing = threading.Lock(), threading.Lock()
 _made: dict[str, Any] = {}
 _seconds: dict[str, Mapping[int, float]] = {}
-ready = threading.Event()  # torch and the first model are there
+ready = threading.Event()  # set once torch and the first model are loaded
 _started = threading.Event()
 
 
 def start(first: str | None = None) -> None:
-    """Import torch, set it up for a server, load the first model and see how fast it is here.
+    """Import torch, set it up for a server, load the first model and measure its speed.
 
     Raises:
         ValueError: the first model can't be loaded.
@@ -51,25 +51,25 @@ def start(first: str | None = None) -> None:
 
         keep_memory()
         batcher()
-        torch.set_num_threads(1)  # but for the thread that runs the networks
+        torch.set_num_threads(1)  # all threads but the one that runs the networks
         if first:
             model(first)
     finally:
         ready.set()
-    if first and not settings.ZERO:  # there, GPUs are for visitors
+    if first and not settings.ZERO:  # on ZeroGPU, the GPU is only for visitors
         seconds(first)
 
 
 def starting() -> bool:
-    """Whether `start` runs, and torch or the first model is still to come."""
+    """True while `start` loads torch or the first model."""
     return _started.is_set() and not ready.is_set()
 
 
 def batcher() -> Batcher:
-    """What all runs share: their steps are forward passes of one thread.
+    """The batcher that all runs share. One thread runs all their forward passes.
 
-    Gradio resumes a run on whatever thread is free, and each thread that runs a network would bring
-    up OpenMP threads of its own.
+    Gradio resumes a run on any free thread. Each thread that runs a network would start its own
+    OpenMP threads.
     """
     import torch
 
@@ -83,7 +83,7 @@ def batcher() -> Batcher:
 
 
 def denoiser(*args: Any, **options: Any) -> Denoiser:
-    """What the samplers of the app ask. On ZeroGPU each run has a process, and shares nothing."""
+    """Make the denoiser of a run. On ZeroGPU, each run has its own process and shares nothing."""
     if settings.ZERO:
         from ddpm_demo.diffusion.denoiser import Denoiser
 
@@ -101,10 +101,10 @@ def _picked() -> torch.device:
 
 
 def device() -> torch.device:
-    """The one that all models of the app are on.
+    """The device of all models of the app.
 
-    On ZeroGPU only the processes in which `GPU` functions run have one besides the CPU. What these
-    functions get and give goes through a pickle: names and settings in, pictures on the CPU out.
+    On ZeroGPU, only the processes that run `GPU` functions have a GPU. Arguments and results of
+    these functions are pickled, so they are only names, settings, and pictures on the CPU.
     """
     if settings.ZERO:
         import torch
@@ -114,12 +114,12 @@ def device() -> torch.device:
 
 
 def has_gpu() -> bool:
-    """Whether networks run on more than a CPU."""
+    """True if networks run on something faster than a CPU."""
     return settings.ZERO or device().type != "cpu"
 
 
 def bf16() -> bool:
-    """Whether networks run in bfloat16: where it is faster, and DDPM_DEMO_BF16 asks for it."""
+    """True if networks run in bfloat16: DDPM_DEMO_BF16 asks for it, and it is faster here."""
     from ddpm_demo.devices import bf16_pays
 
     return bool(os.environ.get("DDPM_DEMO_BF16")) and bf16_pays(device())
@@ -142,12 +142,12 @@ def _measure(name: str) -> Mapping[int, float]:
 
 
 def seconds(name: str) -> Mapping[int, float]:
-    """How long a call of a model takes here, by the number of pictures; see `timing.measure`.
+    """Seconds of one call of a model here, by the number of pictures (see `timing.measure`).
 
-    It is measured when asked for the first time.
+    The first call for a model measures them.
     """
     if name not in _seconds:
-        with _timing:  # one after the other: two at once would slow each other down
+        with _timing:  # one at a time: two at once would slow each other down
             if name not in _seconds:
                 _seconds[name] = _measure(name)
     return _seconds[name]
@@ -156,10 +156,11 @@ def seconds(name: str) -> Mapping[int, float]:
 @GPU
 @friendly
 def draw(source: str, page: SampleConfig) -> Iterator[tuple[int, Any]]:
-    """The steps of a page, and with the last one its (n, h, w, c) uint8 pictures.
+    """Yield the number of each step of a run, and with the last its (n, h, w, c) uint8 pictures.
 
     Args:
-        source: what `model` takes.
+        source: the name of the model.
+        page: the run.
     """
     from ddpm_demo.inference.generate import generate
     from ddpm_demo.media import convert

@@ -1,4 +1,4 @@
-"""What holds for the whole server from its start on: who uses it, and the limits that they have."""
+"""Settings of the whole server: who uses it, and the limits of its visitors."""
 
 from __future__ import annotations
 
@@ -15,25 +15,25 @@ try:  # ZeroGPU: a GPU for as long as a decorated handler runs
 except ImportError:
 
     def GPU(fn: Any = None, **_options: Any) -> Any:
-        """Elsewhere the decorator does nothing."""
+        """A decorator that does nothing, for machines other than ZeroGPU."""
         return fn if callable(fn) else lambda f: f
 
 
 ZERO = bool(os.environ.get("SPACES_ZERO_GPU"))
-strangers = "SPACE_ID" in os.environ  # use the app, not only its host; `ui.serve` may set it
+strangers = "SPACE_ID" in os.environ  # True if strangers use the app; `ui.serve` may set it
 lessons: list[Path] = []  # folders of lessons besides the shipped ones; `ui.serve` may add one
-host = "127.0.0.1"  # what the server listens at; `ui.serve` sets it,
-shared = ""  # and the public address of --share
-closing = threading.Event()  # the server is being stopped
-RUN_MINUTES = "DDPM_DEMO_RUN_MINUTES"  # of the environment: limit of a run in Generate,
-LANE_MINUTES = "DDPM_DEMO_LANE_MINUTES"  # and of fine-tuning and measuring
-AUTH = "DDPM_DEMO_AUTH"  # of the environment; an option would be seen in the list of processes
-RUNS = 8  # of visitors at the same time; the next ones wait in Gradio's queue
-WAITING = 32  # visitors in the queue; the next ones are told that it is full
+host = "127.0.0.1"  # the host that the server listens on; `ui.serve` sets it
+shared = ""  # the public address of --share; `ui.serve` sets it
+closing = threading.Event()  # set when the server is being stopped
+RUN_MINUTES = "DDPM_DEMO_RUN_MINUTES"  # a variable with the time limit of a run in Generate
+LANE_MINUTES = "DDPM_DEMO_LANE_MINUTES"  # a variable with the limit of fine-tuning and measuring
+AUTH = "DDPM_DEMO_AUTH"  # a variable, because an option could be seen in the list of processes
+RUNS = 8  # the most runs of visitors at the same time; others wait in Gradio's queue
+WAITING = 32  # the most visitors in the queue; others are told that it is full
 
 
 def most_seconds(variable: str, minutes: float) -> float:
-    """How long a run may take: the minutes in the environment's variable, or else those given.
+    """The most seconds of a run, from the minutes in an environment variable or by default.
 
     Raises:
         ValueError: the variable is not a number of minutes.
@@ -48,7 +48,7 @@ def most_seconds(variable: str, minutes: float) -> float:
 
 
 def password() -> tuple[str, str] | None:
-    """Name and password that visitors need, from the environment.
+    """The name and password that visitors need, from the environment.
 
     Raises:
         ValueError: the variable is not USER:PASSWORD. The message doesn't repeat it.

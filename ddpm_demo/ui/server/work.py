@@ -1,4 +1,4 @@
-"""What the tabs with long work share: one lane for all visitors, and the data."""
+"""What the tabs with long work share: one lane for all visitors, and their data."""
 
 from __future__ import annotations
 
@@ -22,13 +22,13 @@ from ddpm_demo.ui.server import disk, runtime
 if TYPE_CHECKING:
     from ddpm_demo.data import Images
 
-SIZE_MOST = 64  # of models that whole data sets are fitted to
+SIZE_MOST = 64  # whole data sets are only resized for models up to this size
 LANE: dict[str, Any] = {"concurrency_id": "work", "concurrency_limit": 1}
 EVERY = 0.3  # seconds between two messages
 
 R = TypeVar("R")
 Y = TypeVar("Y")
-_one = threading.Lock()  # two downloads at once would write the same file
+_one = threading.Lock()  # two downloads at once would write to the same file
 
 
 @functools.lru_cache(maxsize=3)
@@ -39,26 +39,27 @@ def _load(dataset: str, size: int, channels: int, train: bool, _state: str) -> I
 def data_of(
     dataset: Any, size: int, channels: int, *, train: bool = True, local: bool = True
 ) -> Images:
-    """Pictures to train on or to test with, as a model takes them.
+    """Load pictures to train on or to test with, fitted to a model.
 
     Args:
-        local: folders of this disk are allowed.
+        local: True allows folders on this disk.
 
     Raises:
-        ValueError: they can't be had, or not by a visitor, or would fill the memory.
+        ValueError: the pictures can't be loaded, visitors may not use them, or they would fill the
+            memory.
     """
     dataset = str(dataset)
     folder = data.is_folder(dataset)
     require(local or not folder, "data", dataset, f"{data.named('')} for visitors")
-    if not folder:  # whole sets at the size of a model that anyone may have uploaded
+    if not folder:  # anybody may have uploaded the model, with any size
         number("size of the model", size, 8, SIZE_MOST, whole=True)
     return _load(dataset, size, channels, train, data.state(dataset))
 
 
 def loading(dataset: Any, *shape: int, **options: bool) -> Generator[str, None, Images]:
-    """`data_of` with lines to show meanwhile: what is downloaded, and how much has come.
+    """Do `data_of`, and yield lines to show meanwhile, such as how much was downloaded.
 
-    Whoever leaves does so at once; the download goes on, for the next one.
+    A visitor can leave at any time. The download goes on for the next visitor.
     """
     found: Future[Images] = Future()
 
@@ -84,7 +85,7 @@ def loading(dataset: Any, *shape: int, **options: bool) -> Generator[str, None, 
 
 
 def shown(steps: Generator[str, None, R], show: Callable[[str], Y]) -> Generator[Y, None, R]:
-    """The lines of `loading`, each made into what a handler yields."""
+    """Turn each line of `loading` into a value that a handler can yield."""
     try:
         while True:
             yield show(next(steps))
@@ -93,17 +94,17 @@ def shown(steps: Generator[str, None, R], show: Callable[[str], Y]) -> Generator
 
 
 def give_way() -> Iterator[None]:
-    """On a CPU, whoever waits for pictures goes first: goes on once nobody does."""
+    """On a CPU, let visitors who wait for pictures go first. Ends once nobody waits."""
     while runtime.device().type == "cpu" and runtime.batcher().busy:
         time.sleep(0.05)
         yield
 
 
 def own_folder(folder: str | None) -> str:
-    """A visitor's own folder, which goes with the session.
+    """A visitor's own folder, which is deleted with the session.
 
     Raises:
-        gr.Error: it can't be made.
+        gr.Error: the folder can't be made.
     """
     try:
         return folder or disk.tuning_folder()
@@ -115,7 +116,7 @@ def existing(folder: str | None) -> Path:
     """The folder that `own_folder` made.
 
     Raises:
-        gr.Error: it made none, or it is gone.
+        gr.Error: there is no such folder.
     """
     if not folder or not Path(folder).is_dir():
         raise gr.Error("There is no fine-tuning of yours: press Start.", print_exception=False)
