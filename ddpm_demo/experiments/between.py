@@ -225,7 +225,7 @@ def _inverted(lab: _Lab, x_0: Tensor, y: Tensor) -> Iterator[tuple[Panel, ...]]:
 
 WORDS = (
     "DDIM adds no noise, so each picture has one noise that it comes from. The way there is walked "
-    "in steps, each with a small error: with more steps the picture comes back better.",
+    "in steps, each with a small error, which is smaller the more steps there are.",
     "Noise of many dimensions is nearly always of one length. A straight line between two noises "
     "is shorter in its middle; a great circle is not.",
 )

@@ -99,7 +99,7 @@ def spoken(mean: float, half: float) -> str:
 
 def unseen(n: int) -> str:
     """What is said where two numbers differ by less than their intervals."""
-    return f"no difference that can be seen at n = {n}"
+    return f"no difference that can be seen at n = {n:,}"
 
 
 def alike(found: Mapping[str, tuple[float, float]], n: int) -> str:

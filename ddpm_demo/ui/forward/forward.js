@@ -89,6 +89,7 @@ function density(kind) {
 // Everything that depends on t.
 function paint() {
   request = 0;
+  if (!data.x0) return; // the schedules may come first
   const x = (100 * t) / data.T,
     said = [];
   for (const view of data.views) {
