@@ -1,10 +1,10 @@
-"""What each card of Experiments costs with its defaults: until its first picture, and in all.
+"""Measures how long each experiment takes with its defaults, to its first picture and in all.
 
-    python -m benchmarks.experiments                      all cards
-    python -m benchmarks.experiments race between         these
+    python -m benchmarks.experiments                      all experiments
+    python -m benchmarks.experiments race between         only these
 
-The bars are 3 s and 60 s on two cores; *How does it learn?* takes the time that it is given. Models
-are loaded anew for each card, as by the first visitor who opens it. Run it on a quiet machine.
+The limits are 3 s and 60 s on two cores. *How does it learn?* takes the time that its setting says.
+Models are loaded anew for each experiment, as for its first visitor. Run it on a quiet machine.
 """
 
 from __future__ import annotations
@@ -20,12 +20,12 @@ from ddpm_demo.experiments import EXPERIMENTS, Experiment
 from ddpm_demo.experiments.report import Hidden, Panel, Plot, Report, Sheet
 from ddpm_demo.experiments.tools import Tools
 
-FIRST, ALL = 3.0, 60.0  # seconds
-WATCHED = "learn"  # takes as long as it is told
+FIRST, ALL = 3.0, 60.0  # the limits in seconds
+WATCHED = "learn"  # this experiment takes as long as its setting says
 
 
 def has_picture(panel: Panel) -> bool:
-    """Whether there is something to look at."""
+    """True if there is something to look at."""
     if isinstance(panel, Sheet):
         return any(cell is not None for row in panel.cells for cell in row)
     if isinstance(panel, Hidden):
@@ -34,7 +34,7 @@ def has_picture(panel: Panel) -> bool:
 
 
 def measured(row: Experiment, tools: Tools) -> tuple[float, float, Report]:
-    """Seconds until the first picture, and until the end; and what was shown then."""
+    """Seconds until the first picture and until the end, and the last report."""
     start, first, report = time.perf_counter(), 0.0, Report(0)
     for report in row(row.settings(), tools):
         if not first and any(map(has_picture, report.panels)):

@@ -94,7 +94,7 @@ def about(teacher: Checkpoint, times: Sequence[int]) -> dict[str, Any]:
 def make(
     teacher: Checkpoint, times: Sequence[int], count: int, folder: Path, *, bf16: bool = False
 ) -> Iterator[int]:
-    """Make those of `count` trajectories that are missing, and yield how many there are.
+    """Make the missing trajectories, and yield how many of the `count` there are so far.
 
     Args:
         times: the falling t at which x_t is kept; the last is 0.
