@@ -38,7 +38,7 @@ class Race:
     calls: tuple[int, ...] = setting(
         (5, 10, 20, 50), "how often the network is asked, a column each", label="Calls"
     )
-    seed: int = setting(0, "picture k has the seed SEED + k", **SEED)
+    seed: int = setting(0, "picture k uses seed SEED + k", **SEED)
 
     def __post_init__(self) -> None:
         check(self)
@@ -51,7 +51,7 @@ class Break:
     """A well-known bug, put into a run."""
 
     bug: str = setting("last-noise", "what goes wrong", choices=BUG_NAMES, label="Bug")
-    seed: int = setting(0, "of both runs", **SEED)
+    seed: int = setting(0, "both runs use this seed", **SEED)
 
     def __post_init__(self) -> None:
         check(self)
@@ -76,7 +76,7 @@ class Copying:
         100, "training pictures that the exact denoiser knows", low=1, high=10_000, whole=True,
         label="Set of the exact denoiser",
     )  # fmt: skip
-    seed: int = setting(0, "picture k has the seed SEED + k", **SEED)
+    seed: int = setting(0, "picture k uses seed SEED + k", **SEED)
 
     def __post_init__(self) -> None:
         check(self)
@@ -87,12 +87,14 @@ class Decide:
     """When the class of a picture is decided."""
 
     model: str = setting("mnist", "a model's name or path", label="Model")
-    seed: int = setting(0, "of the picture", **SEED)
+    seed: int = setting(0, "the seed of the noise", **SEED)
     sampler: str = setting(
-        "dpmpp_2m_sde", "which adds fresh noise", choices=("ddpm", "ddim", "dpmpp_2m_sde"),
+        "dpmpp_2m_sde", "a sampler that adds fresh noise", choices=("ddpm", "ddim", "dpmpp_2m_sde"),
         label="Sampler",
     )  # fmt: skip
-    steps: int = setting(15, "of each run", low=5, high=100, whole=True, label="Steps")
+    steps: int = setting(
+        15, "number of steps of each run", low=5, high=100, whole=True, label="Steps"
+    )
 
     def __post_init__(self) -> None:
         check(self)
@@ -102,17 +104,24 @@ class Decide:
 class Guide:
     """What classifier-free guidance does in each step."""
 
-    model: str = setting("mnist", "a model's name or path, which knows classes", label="Model")
+    model: str = setting("mnist", "name or path of a model with classes", label="Model")
     label: str = setting("3", "the name of a class, or its number", label="Class")
-    w: float = setting(3.0, "of the run whose answers are shown", low=0, high=20, label="w")
+    w: float = setting(
+        3.0, "guidance of the run whose answers are shown", low=0, high=20, label="w"
+    )
     high: int = setting(
-        700, "the t from which guidance holds, on an interval", low=1, high=10_000, whole=True,
+        700, "guidance on an interval begins at this t", low=1, high=10_000, whole=True,
         label="Interval from t",
     )  # fmt: skip
     low: int = setting(
-        300, "the last t at which it holds", low=1, high=10_000, whole=True, label="Interval to t"
+        300,
+        "guidance on an interval ends at this t",
+        low=1,
+        high=10_000,
+        whole=True,
+        label="Interval to t",
     )
-    seed: int = setting(0, "picture k has the seed SEED + k", **SEED)
+    seed: int = setting(0, "picture k uses seed SEED + k", **SEED)
 
     def __post_init__(self) -> None:
         check(self)
@@ -126,7 +135,7 @@ class Noises:
 
     noise: str = setting("coin", "what each step adds", choices=OTHER_NOISES, label="Noise")
     model: str = setting("mnist", "a model's name or path", label="Model")
-    seed: int = setting(0, "of all that is drawn", **SEED)
+    seed: int = setting(0, "the seed of all random numbers", **SEED)
 
     def __post_init__(self) -> None:
         check(self)
@@ -138,9 +147,9 @@ class Plane:
 
     shape: str = setting("moons", "what the points make up", choices=SHAPES, label="Shape")
     points: str = setting(
-        "", "in place of a shape, x,y of each: -1,0; 0.5,1.2; 1,0", label="Points of yours"
+        "", "x,y of points to use instead of a shape: -1,0; 0.5,1.2; 1,0", label="Points of yours"
     )
-    seed: int = setting(0, "of all that is drawn", **SEED)
+    seed: int = setting(0, "the seed of all random numbers", **SEED)
 
     def __post_init__(self) -> None:
         check(self)
@@ -171,10 +180,12 @@ class Between:
     """What lies between noises and between pictures."""
 
     model: str = setting("mnist", "a model's name or path", label="Model")
-    label: int = setting(3, "number of the class, where there are any", low=0, high=99, whole=True,
-                         label="Class")  # fmt: skip
+    label: int = setting(
+        3, "the class by its number, if the model has classes", low=0, high=99, whole=True,
+        label="Class",
+    )  # fmt: skip
     picture: int = setting(
-        0, "the first test picture that is used", low=0, high=9_990, whole=True,
+        0, "number of the first test picture", low=0, high=9_990, whole=True,
         label="Test picture",
     )  # fmt: skip
     own: str = setting(
@@ -184,8 +195,10 @@ class Between:
     level: float = setting(
         0.6, "where two pictures are mixed, as a share of T", low=0.01, high=1, label="Mixed at"
     )
-    weight: float = setting(0.5, "of the second picture", low=0, high=1, label="Weight of the mix")
-    seed: int = setting(0, "of the noises", **SEED)
+    weight: float = setting(
+        0.5, "weight of the second picture", low=0, high=1, label="Weight of the mix"
+    )
+    seed: int = setting(0, "the seed of the noise", **SEED)
 
     def __post_init__(self) -> None:
         check(self)
@@ -203,7 +216,7 @@ class Learn:
         60_000, "digits that it sees", low=1, high=60_000, whole=True, label="Training pictures"
     )
     go_on: bool = setting(False, "go on from where the last one stopped", label="Go on")
-    seed: int = setting(0, "of all that is random", **SEED)
+    seed: int = setting(0, "the seed of all random numbers", **SEED)
 
     def __post_init__(self) -> None:
         check(self)
