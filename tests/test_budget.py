@@ -22,6 +22,7 @@ from ddpm_demo.inference.timing import (
     per_call,
     pictures,
     plan,
+    sooner,
     spoken,
 )
 from ddpm_demo.models.checkpoint import Checkpoint
@@ -196,6 +197,34 @@ def test_a_bad_table_is_refused(bad: dict[str, Any], tiny: Callable[..., Checkpo
 )
 def test_spoken(seconds: float, words: str) -> None:
     assert spoken(seconds) == words
+
+
+@pytest.mark.parametrize(
+    ("n", "took", "expected"),
+    [
+        (16, 1.0, {1: 0.5, 4: 1.0, 16: 1.0}),
+        (4, 0.1, {1: 0.1, 4: 0.1, 16: 0.4}),
+        (32, 2.0, {1: 0.5, 4: 1.0, 16: 1.0}),  # two calls of 16
+        (1, 9.0, {1: 0.5, 4: 2.0, 16: 8.0}),  # slower than known: nothing is learned
+    ],
+)
+def test_a_quick_call_corrects_what_was_measured(
+    n: int, took: float, expected: dict[int, float]
+) -> None:
+    assert sooner({1: 0.5, 4: 2.0, 16: 8.0}, n, took) == expected
+
+
+def test_a_run_corrects_its_estimate(
+    tiny: Callable[..., Checkpoint], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(runtime, "_seconds", {"tiny": {1: 900.0, 4: 900.0, 16: 900.0}})
+    config = SampleConfig("ddim", 4, n=4)
+    steps = runtime.timed("tiny", config, generate(tiny(), config))
+    next(steps)
+    list(steps)
+    known = runtime.seconds("tiny")
+    assert known[1] == known[4] < 900
+    assert known[16] == 4 * known[4]
 
 
 # The visitor's choice of a time

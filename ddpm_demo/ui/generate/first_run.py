@@ -48,7 +48,8 @@ def make(name: str) -> None:
         runtime.start(name)
         config, checkpoint = defaults(facts(name)), runtime.model(name)
         record = Record()
-        steps = record.watch(generate(checkpoint, config, denoiser=runtime.denoiser))
+        run = generate(checkpoint, config, denoiser=runtime.denoiser)
+        steps = record.watch(runtime.timed(name, config, run))
         messages = player.stream(
             _counted(steps),
             panels=player.STEP_PANELS,

@@ -104,6 +104,8 @@ def run(visitor: str, own: Mapping[str, str], name: Any, *values: Any) -> Iterat
     stops, spec = breakpoints(breaks), RunSpec(selected.name, config, link.changes_of(texts))
     options: dict[str, Any] = {"bf16": runtime.bf16(), "denoiser": runtime.denoiser}
     steps = play(selected.checkpoint, config, spec.interventions, **options)
+    if not spec.interventions:  # they may take time of their own
+        steps = runtime.timed(selected.source, config, steps)
     T = selected.checkpoint.diffusion.T
     yield from show(visitor, selected, spec, stopping(steps, [t for t in stops if t < T]))
 

@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import functools
 import os
+import statistics
 import threading
+import time
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
@@ -24,6 +26,7 @@ if TYPE_CHECKING:
     import torch
 
     from ddpm_demo.diffusion.denoiser import Denoiser
+    from ddpm_demo.diffusion.walk import Step
     from ddpm_demo.inference.batching import Batcher
     from ddpm_demo.models.checkpoint import Checkpoint
 
@@ -151,6 +154,25 @@ def seconds(name: str) -> Mapping[int, float]:
             if name not in _seconds:
                 _seconds[name] = _measure(name)
     return _seconds[name]
+
+
+def timed(name: str, config: SampleConfig, steps: Iterator[Step]) -> Iterator[Step]:
+    """The steps of a run. How long they take corrects `seconds`, which may have been measured while
+    something else had the cores. On ZeroGPU it corrects nothing: each run is a process of its own.
+    """
+    from ddpm_demo.catalog import SAMPLERS
+    from ddpm_demo.inference import timing
+
+    took = []
+    begin = time.perf_counter()
+    for step in steps:
+        took.append(time.perf_counter() - begin)
+        yield step
+        begin = time.perf_counter()
+    if len(took) > config.steps and name in _seconds:  # the first one is the noise
+        calls = SAMPLERS[config.sampler].calls(config.steps) / config.steps
+        call = statistics.median(took[1:]) / calls
+        _seconds[name] = timing.sooner(_seconds[name], timing.pictures(config), call)
 
 
 @GPU
