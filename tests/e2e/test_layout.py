@@ -167,6 +167,27 @@ def test_a_phone_that_opens_the_page_has_all_on_one_screen(page: Any, url: str) 
     assert go[3] <= 844
 
 
+def test_three_enlarged_panes_leave_room_for_the_timeline(opened: Any) -> None:
+    page = opened
+    for box in page.locator("#player [data-part=choice] input").all():
+        box.check()
+    page.locator("#player [data-part=one]").click()
+    page.locator("#player [data-part=back]").click()
+    page.locator("#player [data-part=probe] table").wait_for()
+    stage, *names = TABS["Generate"]
+    for width, height in SIZES:
+        page.set_viewport_size({"width": width, "height": height})
+        page.evaluate("new Promise((done) => requestAnimationFrame(() => setTimeout(done, 50)))")
+        *panes, slider, play, status, _ = page.evaluate(
+            BOXES, [f"{stage} [data-part=stage]", names]
+        )
+        where = f"{width} x {height}: {panes}, {slider}, {play}"
+        assert len(panes) >= 3, where
+        assert {(pane[1], pane[3]) for pane in panes} == {(panes[0][1], panes[0][3])}, where
+        assert min(pane[2] - pane[0] for pane in panes) > 100, where
+        assert max(part[3] for part in (slider, play, status)) <= height, where
+
+
 @pytest.fixture(scope="module")
 def axe(tmp_path_factory: pytest.TempPathFactory) -> str:
     """The script of axe-core, which npm fetches."""
