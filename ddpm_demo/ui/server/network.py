@@ -60,7 +60,8 @@ def for_phones(page: str, host: str, shared: str = "") -> list[str]:
         found += [f"{parts.scheme}://{written(one)}{end}{path}" for one in reached]
     if not found and is_here(host):
         raise ValueError(
-            "Phones can't reach this server: stop it, and start it with --host 0.0.0.0."
+            "Phones can't reach this server: stop it, and start it with --host 0.0.0.0, or by "
+            "`make demo HOST=0.0.0.0`."
         )
     if not found:
         raise ValueError("This machine is on no network: join one, or make it a hot spot.")
