@@ -125,6 +125,23 @@ def draw_across(page, canvas, height):
     page.mouse.up()
 
 
+# The link's run begins only when the server's own is there.
+LATE = """
+const soon = window.requestAnimationFrame.bind(window);
+const there = () => document.querySelector('#player [data-run=over]');
+window.requestAnimationFrame = (f) =>
+  soon((t) => (`${f}`.includes('press') && !there() ? window.requestAnimationFrame(f) : f(t)));
+"""
+
+
+def test_a_link_shows_its_t_of_the_run_that_it_makes(page, server):
+    page.add_init_script(LATE)
+    page.goto(f"{server.url}?sampler=ddpm&steps=4&n=1&seed=9&t=750&run=1")
+    page.locator(f"{ROOT} [data-part=title]", has_text="seed 9").wait_for()
+    page.wait_for_selector("#player [data-run=over]", state="attached")
+    page.locator(f"{ROOT} [data-part=status]", has_text="t = 750").wait_for()
+
+
 @pytest.fixture
 def enlarged(page, server):
     """The page at step 2 of a changed run, with the first picture enlarged, all by keyboard."""

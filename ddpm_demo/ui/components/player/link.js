@@ -19,7 +19,8 @@ export class Link {
     const asked = page[this.part] ?? {};
     if (!Object.keys(asked).length) return;
     this.wanted = asked;
-    this.before = run ? this.player.recording : null; // not of the run that was there
+    this.makes = Boolean(run); // then it asks for the run that it makes, and for no other
+    this.before = run ? this.player.recording : null;
     if (asked.panes) this.see(asked.panes.split(","));
     this.refresh();
   }
@@ -36,7 +37,9 @@ export class Link {
   refresh() {
     const { player, wanted } = this;
     if (wanted) {
-      if (player.state === "over" && player.frames.length && player.recording !== this.before) {
+      const { recording } = player;
+      const another = recording === this.before || (this.makes && recording?.opening);
+      if (player.state === "over" && player.frames.length && !another) {
         this.wanted = null;
         queueMicrotask(() => this.follow(wanted)); // whoever called may begin to play
       }
