@@ -93,7 +93,7 @@ class Decide:
         label="Sampler",
     )  # fmt: skip
     steps: int = setting(
-        15, "number of steps of each run", low=5, high=100, whole=True, label="Steps"
+        10, "number of steps of each run", low=5, high=100, whole=True, label="Steps"
     )
 
     def __post_init__(self) -> None:

@@ -26,7 +26,7 @@ from ddpm_demo.media.plots import line_plot, stack_plot
 from ddpm_demo.models.checkpoint import Checkpoint
 
 N = 16  # continuations from each t
-PARTS = (0.9, 0.75, 0.6, 0.4, 0.2)  # the share of the steps that each set of continuations takes
+PARTS = (0.9, 0.8, 0.6, 0.4, 0.2)  # the share of the steps that each set of continuations takes
 APART = 10_007  # the distance between the seeds of two sets of continuations
 CLEAR = 0.5  # a class whose probability never reaches this belongs to "others"
 

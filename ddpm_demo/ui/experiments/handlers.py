@@ -79,7 +79,7 @@ def _run(own: Mapping[str, str], folder: Any, name: Any, *values: Any) -> Iterat
     limit = time.monotonic() + most_seconds()
     begun, sent, looked = time.monotonic(), 0.0, time.monotonic()
     yield say("Getting ready…", "", folder)
-    report = Report(0)
+    report, shown = Report(0), ""
     for report in _reports(dict(own), row.name, wanted, folder):
         now = time.monotonic()
         if now > limit:
@@ -94,7 +94,8 @@ def _run(own: Mapping[str, str], folder: Any, name: Any, *values: Any) -> Iterat
         sent = now
         left = (now - begun) * (1 / report.done - 1) if report.done > 0.02 else 0
         words = html.escape(report.line) + (f", about {spoken(left)} to go" if left else "")
-        yield say(bar(words, report.done), view.panels(row.name, report))
+        last, shown = shown, view.panels(row.name, report)
+        yield say(bar(words, report.done), None if shown == last else shown)
     yield say("Done.", view.saved(row, wanted, report) + view.panels(row.name, report))
 
 
