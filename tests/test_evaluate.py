@@ -128,7 +128,7 @@ def test_shipped_statistics_stand_for_the_data(here: Path, zoo: Path) -> None:
 def test_the_histogram_is_shown(here: Path, capsys: Capture) -> None:
     assert run(f"{LINE} -n 40 --steps 2 --out r.json") == 0
     said = json.loads(Path("r.json").read_text())["samples"][0]["fd-judge.safetensors says"]
-    line = next(row for row in capsys.readouterr().out.splitlines() if "takes them for" in row)
+    line = next(row for row in capsys.readouterr().out.splitlines() if "classes that" in row)
     for name in ("a", "b"):
         mine, data = said["classes"][name], said["classes_data"][name]
         assert f"{name} {100 * mine:.1f} ({100 * data:.1f})" in line

@@ -392,8 +392,8 @@ def network(kind: str) -> Exception:
         ("disabled", "not on this disk and can't be downloaded .DisabledRepoError: 403"),
         ("down", "not on this disk and can't be downloaded .HfHubHTTPError: 503"),
         ("offline", "somebody/tiny is not on this disk, and HF_HUB_OFFLINE forbids"),
-        ("unreachable", "not on this disk, and the Hub can't be reached: is there a network"),
-        ("slow", "not on this disk, and the Hub can't be reached: is there a network"),
+        ("unreachable", "not on this disk, and the Hub can't be reached: there is no connection"),
+        ("slow", "not on this disk, and the Hub can't be reached: there is no connection"),
         ("full", "can't be downloaded .OSError: .Errno 28. No space left on device"),
     ],
 )

@@ -35,7 +35,7 @@ def row_lines(row: Mapping[str, Any]) -> list[str]:
     """A row of results for the terminal, and a line for each classifier's verdict."""
     words = [f"{row['sampler']:<13} {row['steps']:>5} steps"]
     words += [f"{name} {value:.3f}" for name, value in numbers(row).items()]
-    words += [f"sure of {sure(verdict)}" for verdict in said(row).values()]
+    words += [f"clearly one class: {sure(verdict)}" for verdict in said(row).values()]
     return ["  ".join(words), *(_shares(name, verdict) for name, verdict in said(row).items())]
 
 
@@ -43,7 +43,7 @@ def _shares(name: str, verdict: Mapping[str, Any]) -> str:
     """How often a classifier chooses each class, in percent of samples and data."""
     pairs = zip(verdict["classes"].items(), verdict["classes_data"].values(), strict=True)
     words = [f"{kind} {100 * mine:.1f} ({100 * data:.1f})" for (kind, mine), data in pairs]
-    return f"  {name} takes them for, in % (data): {', '.join(words)}"
+    return f"  classes that {name} sees, in % (data): {', '.join(words)}"
 
 
 def bound_sentence(bound: Bound) -> str:

@@ -118,7 +118,8 @@ def sentences(repo_id: str) -> Iterator[None]:
     except Exception as error:  # errors of httpx or httpx2, a full disk, and others
         if _unreachable(error):
             raise CheckpointError(
-                f"{_where(repo_id)}, and the Hub can't be reached: is there a network?"
+                f"{_where(repo_id)}, and the Hub can't be reached: there is no connection. The "
+                "shipped models work without one."
             ) from None
         reason = f"{type(error).__name__}: {error}".partition("\n")[0]
         raise CheckpointError(f"{_where(repo_id)} and can't be downloaded ({reason}).") from None

@@ -75,7 +75,7 @@ def generate(
         model: the name of a shipped model; nothing: the one that the app starts with.
         labels: names of classes with commas between, "each" or "any"; nothing: as the model says.
         n: number of pictures.
-        seed: picture k has the seed + k.
+        seed: picture k uses seed + k.
         sampler: ddpm, ddim, dpmpp_2m, dpmpp_sde, heun or unipc; nothing: the model's own.
         steps: how many of the T steps to take; 0: as many as the model takes by itself.
         guidance: how strictly the class is followed; below 0: as the model says.
