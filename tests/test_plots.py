@@ -46,7 +46,7 @@ def test_a_smoothed_line_over_pale_dots() -> None:
     assert line is not None
     heights = [float(p.split(",")[1]) for p in (line.get("points") or "").split()]
     assert len(heights) == 120
-    assert max(heights[10:-10]) - min(heights[10:-10]) < 0.15 * (228 - 44 - 32)
+    assert max(heights[10:-10]) - min(heights[10:-10]) < 0.15 * (228 - 46 - 34)
     many = line_plot({"": (range(10_000), [1.0] * 10_000)}, "step", "loss", smooth=True)
     assert many.count("<circle") <= 240
 

@@ -12,7 +12,8 @@ from collections.abc import Iterable, Mapping, Sequence
 
 COLOURS = ("#0d9488", "#94a3b8", "#d97706")
 STACKED = (*COLOURS, "#4f46e5", "#be185d", "#65a30d", "#0369a1", "#a16207")  # for `stack_plot`
-WIDTH, HEIGHT, LEFT, RIGHT, BOTTOM, TOP = 400, 228, 62, 24, 44, 32  # readable on a phone
+WIDTH, HEIGHT, LEFT, RIGHT, BOTTOM, TOP = 340, 228, 66, 24, 46, 34
+TEXT = 14  # units of a plot's text: on a phone, one is about a pixel
 DOTS = 240  # the most dots of a smoothed line; with more points, neighbours are averaged
 SMOOTH = 12  # a smoothed line averages over a window of 1/12 of all points
 
@@ -59,7 +60,7 @@ def line_plot(
     whole = all(a == round(a) for a, _ in every)
     parts = [_text(WIDTH / 2, HEIGHT - 8, x_label, "middle"), _text(8, 15, y_label)]
     for a in _ticks(low_x, high_x, whole):
-        parts.append(_text(place(a, low_y)[0], HEIGHT - 26, f"{a:,.6g}", "middle"))
+        parts.append(_text(place(a, low_y)[0], HEIGHT - 26, f"{a:,.10g}", "middle"))
     for b in (low_y, (low_y + high_y) / 2, high_y) if log else _ticks(low_y, high_y):
         y = place(low_x, b)[1]
         parts.append(f'<path d="M{LEFT} {y:.1f}H{WIDTH - RIGHT}" stroke-opacity=".2"/>')
@@ -74,7 +75,7 @@ def line_plot(
         line = " ".join("{:.1f},{:.1f}".format(*place(a, b)) for a, b in points)
         parts.append(f'<polyline points="{line}" fill="none" stroke="{colour}" stroke-width="2"/>')
         if len(drawn) > 1:
-            parts += _legend(k, name, WIDTH - RIGHT - 110 * (len(drawn) - k), 15)
+            parts += _legend(k, name, WIDTH - RIGHT - 92 * (len(drawn) - k), 15)
     return _svg(HEIGHT, parts)
 
 
@@ -90,19 +91,19 @@ def bar_plot(names: Sequence[str], shares: Mapping[str, Sequence[float]]) -> str
     """
     if not names or not shares:
         raise ValueError("There is no bar to draw.")
-    left, top, bar = 100, 30, 11
+    left, top, bar = 100, 30, 15
     row = bar * len(shares) + 9
     most = max(max(values) for values in shares.values()) or 1.0
     parts = []
     for k, (label, values) in enumerate(shares.items()):
-        parts += _legend(k, label, left + 120 * k, 18)
+        parts += _legend(k, label, 8 + 110 * k, 18)
         for i, (share, _) in enumerate(zip(values, names, strict=True)):
-            y, length = top + row * i + bar * k, (WIDTH - left - 52) * share / most
+            y, length = top + row * i + bar * k, (WIDTH - left - 62) * share / most
             parts.append(
                 f'<rect class="bar" x="{left}" y="{y}" width="{length:.1f}" height="{bar - 1}" '
                 f'fill="{COLOURS[k]}" stroke="none"/>'
             )
-            parts.append(_text(left + length + 5, y + 9, f"{100 * share:.1f} %", size=10))
+            parts.append(_text(left + length + 5, y + 12, f"{100 * share:.1f} %"))
     for i, name in enumerate(names):
         parts.append(_text(left - 8, top + row * i + bar * len(shares) / 2 + 4, name, "end"))
     return _svg(top + row * len(names) + 4, parts)
@@ -121,7 +122,7 @@ def stack_plot(ts: Sequence[int], shares: Mapping[str, Sequence[float]], label: 
     """
     if not ts or not shares:
         raise ValueError("There is no column to draw.")
-    top = TOP + 18 * ((len(shares) - 1) // 4)
+    top = TOP + 20 * ((len(shares) - 1) // 3)
     wide, tall = (WIDTH - LEFT - RIGHT) / len(ts), HEIGHT - BOTTOM - TOP
     parts = []
     for i in range(len(ts)):
@@ -133,7 +134,7 @@ def stack_plot(ts: Sequence[int], shares: Mapping[str, Sequence[float]], label: 
                 f'height="{tall * values[i]:.2f}" fill="{STACKED[k]}" stroke="none"/>'
             )
     for k, name in enumerate(shares):
-        parts += _legend(k, name, LEFT + 84 * (k % 4), 15 + 18 * (k // 4), STACKED[k])
+        parts += _legend(k, name, LEFT + 88 * (k % 3), 15 + 20 * (k // 3), STACKED[k])
     for share in (0, 0.5, 1):
         y = top + tall * (1 - share)
         parts.append(_text(LEFT - 8, y + 4, f"{100 * share:.0f} %", "end"))
@@ -157,12 +158,12 @@ def plane_plot(
         arrows: sets of (x, y, dx, dy), by name. A dot marks where an arrow begins.
         reach: the plot goes from -reach to reach.
     """
-    side = HEIGHT - 8
+    side, top = HEIGHT - 8, 4 + 20 * len(arrows or {})
     left = (WIDTH - side) / 2
 
     def place(x: float, y: float) -> tuple[float, float]:
         a, b = (min(max(v, -reach), reach) / reach for v in (x, y))
-        return left + side * (1 + a) / 2, 4 + side * (1 - b) / 2
+        return left + side * (1 + a) / 2, top + side * (1 - b) / 2
 
     def drawn(way: Sequence[Sequence[float]], colour: str, width: float) -> str:
         line = " ".join("{:.1f},{:.1f}".format(*place(*p)) for p in way)
@@ -178,8 +179,8 @@ def plane_plot(
     for k, (name, field) in enumerate((arrows or {}).items()):
         parts += [drawn([(x, y), (x + a, y + b)], COLOURS[2 * k], 1.4) for x, y, a, b in field]
         parts += [dot(p, COLOURS[2 * k], 1.2) for p in field]
-        parts += _legend(2 * k, name, 8, 20 + 20 * k)
-    return _svg(HEIGHT, parts)
+        parts += _legend(2 * k, name, 8, 16 + 20 * k)
+    return _svg(top + side + 4, parts)
 
 
 def as_file(svg: str) -> str:
@@ -192,13 +193,13 @@ def as_file(svg: str) -> str:
 
 def _svg(height: float, parts: Iterable[str]) -> str:
     start = f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {height}" '
-    start += 'font-size="12" fill="none" stroke="currentColor">'
+    start += f'font-size="{TEXT}" fill="none" stroke="currentColor">'
     return "\n".join([start, *parts, "</svg>\n"])
 
 
-def _text(x: float, y: float, words: str, anchor: str = "start", size: int = 12) -> str:
+def _text(x: float, y: float, words: str, anchor: str = "start") -> str:
     return (
-        f'<text x="{x:.1f}" y="{y:.1f}" text-anchor="{anchor}" font-size="{size}" '
+        f'<text x="{x:.1f}" y="{y:.1f}" text-anchor="{anchor}" '
         f'fill="currentColor" stroke="none">{html.escape(words)}</text>'
     )
 
