@@ -27,7 +27,7 @@ from ddpm_demo.experiments.tools import Tools, alike, interval, wilson
 from ddpm_demo.inference.branches import play
 from ddpm_demo.inference.generate import generate
 from ddpm_demo.inference.spec import defaults
-from ddpm_demo.media import convert
+from ddpm_demo.media import convert, plots
 from ddpm_demo.models.checkpoint import Checkpoint, save_checkpoint
 from ddpm_demo.models.load import load_checkpoint
 
@@ -112,7 +112,7 @@ def test_continuations_begin_at_their_step_and_have_fresh_noise(
         assert len(set(others)) == 17  # none of them is the run itself
     xml = next(panel for panel in report.panels if isinstance(panel, Plot)).svg
     heights = [float(h) for h in re.findall(r'width="[\d.]+" height="([\d.]+)"', xml)]
-    assert sum(heights) / len(ts) == pytest.approx(228 - 44 - 32, abs=0.1)
+    assert sum(heights) / len(ts) == pytest.approx(plots.HEIGHT - plots.BOTTOM - plots.TOP, abs=0.1)
 
 
 def test_guidance_is_the_formula_and_w_1_is_the_conditional_network(
