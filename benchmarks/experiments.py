@@ -15,10 +15,10 @@ import time
 from pathlib import Path
 
 from ddpm_demo.config.setting import one_of
-from ddpm_demo.devices import keep_memory
 from ddpm_demo.experiments import EXPERIMENTS, Experiment
 from ddpm_demo.experiments.report import Hidden, Panel, Plot, Report, Sheet
 from ddpm_demo.experiments.tools import Tools
+from ddpm_demo.machine.devices import keep_memory
 
 FIRST, ALL = 3.0, 60.0  # the limits in seconds
 WATCHED = "learn"  # this experiment takes as long as its setting says

@@ -24,13 +24,13 @@ from torch.utils.flop_counter import FlopCounterMode
 from tqdm import tqdm
 
 from ddpm_demo.config import ModelConfig
-from ddpm_demo.devices import keep_memory, pick
 from ddpm_demo.evaluation import frechet, references
 from ddpm_demo.evaluation.classifier import judge_of
 from ddpm_demo.evaluation.samples import Samples
-from ddpm_demo.files import cache_folder
 from ddpm_demo.inference import timing as budget
 from ddpm_demo.inference.generate import defaults
+from ddpm_demo.machine.devices import keep_memory, pick
+from ddpm_demo.machine.files import cache_folder
 from ddpm_demo.models.checkpoint import Checkpoint
 from ddpm_demo.models.load import load_checkpoint
 from ddpm_demo.models.zoo import available

@@ -23,9 +23,9 @@ import torch
 from diffusers import UNet2DModel
 
 from ddpm_demo.config import ModelConfig, SampleConfig
-from ddpm_demo.devices import bf16_pays, keep_memory
 from ddpm_demo.evaluation.classifier import load_classifier
 from ddpm_demo.inference.generate import defaults, generate
+from ddpm_demo.machine.devices import bf16_pays, keep_memory
 from ddpm_demo.media.convert import to_uint8
 from ddpm_demo.models.load import load_checkpoint
 from ddpm_demo.models.zoo import available

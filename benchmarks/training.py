@@ -25,7 +25,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from ddpm_demo.config import DiffusionConfig, ModelConfig, TrainConfig
 from ddpm_demo.data import Images
-from ddpm_demo.devices import bf16_pays, keep_memory
+from ddpm_demo.machine.devices import bf16_pays, keep_memory
 from ddpm_demo.nn.unet import UNet
 from ddpm_demo.training.trainer import Machine, Trainer
 

@@ -9,8 +9,8 @@ import pytest
 import torch
 
 from ddpm_demo import cli, config
-from ddpm_demo.catalog import SAMPLERS, Sampler, register
 from ddpm_demo.config import SampleConfig
+from ddpm_demo.config.samplers import SAMPLERS, Sampler, register
 from ddpm_demo.diffusion.walk import Move, Moved, Step, walk
 from ddpm_demo.inference.generate import generate
 from ddpm_demo.inference.timing import estimate, plan
@@ -73,7 +73,7 @@ def test_it_is_among_evaluate_s(outside: Sampler) -> None:
 
 
 def test_the_catalog_needs_no_torch() -> None:
-    code = "import sys, ddpm_demo.config, ddpm_demo.catalog; sys.exit('torch' in sys.modules)"
+    code = "import sys, ddpm_demo.config.samplers; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code]).returncode == 0
 
 

@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 import torch
 
-from ddpm_demo.catalog import SAMPLERS
 from ddpm_demo.config import SampleConfig
+from ddpm_demo.config.samplers import SAMPLERS
 from ddpm_demo.diffusion.denoiser import Denoiser
 from ddpm_demo.inference.batching import BatchedDenoiser, Batcher
 from ddpm_demo.inference.branches import go_on, play

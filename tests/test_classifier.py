@@ -10,9 +10,9 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import save_file
 
+from ddpm_demo.cli import fit_classifier as f
 from ddpm_demo.data import DATASETS, Images
 from ddpm_demo.evaluation import classifier as k
-from ddpm_demo.evaluation import fit_classifier as f
 from ddpm_demo.evaluation.features import reference
 from ddpm_demo.evaluation.frechet import require_enough
 from ddpm_demo.models.checkpoint import CheckpointError, load_tensors, save_tensors

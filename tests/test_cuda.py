@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from ddpm_demo.catalog import SAMPLERS
 from ddpm_demo.config import SampleConfig, TrainConfig
+from ddpm_demo.config.samplers import SAMPLERS
 from ddpm_demo.data import Images
 from ddpm_demo.diffusion.noise import KINDS
 from ddpm_demo.inference.batching import BatchedDenoiser, Batcher

@@ -4,7 +4,7 @@ import threading
 
 import torch
 
-from ddpm_demo.devices import claim_cores, keep_memory
+from ddpm_demo.machine.devices import claim_cores, keep_memory
 
 
 def test_one_thread_has_the_cores_and_later_ones_have_one() -> None:

@@ -31,8 +31,8 @@ from ddpm_demo.evaluation.classifier import (
 from ddpm_demo.evaluation.features import Summary, summarise
 from ddpm_demo.evaluation.frechet import distance
 from ddpm_demo.evaluation.metrics import METRICS, Metric
-from ddpm_demo.files import cache_folder
 from ddpm_demo.inference.generate import defaults
+from ddpm_demo.machine.files import cache_folder
 from ddpm_demo.media.plots import bar_plot, line_plot
 from ddpm_demo.models.checkpoint import Checkpoint
 from ddpm_demo.models.load import load_checkpoint
@@ -47,7 +47,7 @@ def here(zoo: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     folder = zoo.parent / "here"
     (folder / "pictures").mkdir(parents=True)
     monkeypatch.chdir(folder)
-    monkeypatch.setattr("ddpm_demo.files.cache_folder", lambda name, _: folder / name)
+    monkeypatch.setattr("ddpm_demo.machine.files.cache_folder", lambda name, _: folder / name)
     torch.manual_seed(0)
     channels = load_checkpoint("tiny").model.config.channels
     judge = Classifier(
@@ -428,7 +428,7 @@ def test_a_cache_that_cannot_be_written_is_refused_before_the_work(
 ) -> None:
     """A file in the way stands for a read-only home: this also holds for root."""
     (here / "file").touch()
-    monkeypatch.setattr("ddpm_demo.files.cache_folder", lambda *_: here / "file" / "in")
+    monkeypatch.setattr("ddpm_demo.machine.files.cache_folder", lambda *_: here / "file" / "in")
     monkeypatch.setattr(e, "Samples", None)
     assert run(f"{LINE} {line}") == 2
     (said,) = capsys.readouterr().err.strip().splitlines()
@@ -439,7 +439,7 @@ def test_a_cache_that_cannot_be_written_is_refused_before_the_work(
 def test_without_a_home_the_cache_is_asked_for(
     here: Path, capsys: Capture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("ddpm_demo.files.cache_folder", cache_folder)
+    monkeypatch.setattr("ddpm_demo.machine.files.cache_folder", cache_folder)
     monkeypatch.setenv("HOME", "")
     assert run(f"{LINE} -n 40 --steps 2") == 2
     assert "no place for samples: name one (--cache)" in capsys.readouterr().err

@@ -20,7 +20,7 @@ from ddpm_demo.cli import main
 from ddpm_demo.cli.options import dataset_name, model_name
 from ddpm_demo.config import TrainConfig
 from ddpm_demo.data import folder as folders
-from ddpm_demo.files import cache_folder, expand
+from ddpm_demo.machine.files import cache_folder, expand
 from ddpm_demo.media.open import ImageError, open_image
 from ddpm_demo.models.checkpoint import Checkpoint, save_checkpoint
 from ddpm_demo.models.diffusers_format import export_diffusers

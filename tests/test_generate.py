@@ -7,8 +7,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from ddpm_demo.catalog import SAMPLERS
 from ddpm_demo.config import NOISES, SampleConfig
+from ddpm_demo.config.samplers import SAMPLERS
 from ddpm_demo.diffusion.denoiser import Denoiser
 from ddpm_demo.diffusion.noise import Noise
 from ddpm_demo.inference.generate import defaults, generate, metadata

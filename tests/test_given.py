@@ -11,8 +11,8 @@ import pytest
 import torch
 from PIL import Image
 
-from ddpm_demo.catalog import SAMPLERS
 from ddpm_demo.config import SampleConfig
+from ddpm_demo.config.samplers import SAMPLERS
 from ddpm_demo.diffusion.denoiser import Denoiser
 from ddpm_demo.diffusion.noise import Noise
 from ddpm_demo.diffusion.schedule import Schedule

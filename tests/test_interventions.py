@@ -12,8 +12,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from ddpm_demo.catalog import SAMPLERS
 from ddpm_demo.config import SCHEDULES, SPACINGS, DiffusionConfig, SampleConfig
+from ddpm_demo.config.samplers import SAMPLERS
 from ddpm_demo.diffusion.denoiser import Denoiser, Prediction
 from ddpm_demo.diffusion.interventions import (
     Edit,

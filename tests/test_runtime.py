@@ -12,9 +12,9 @@ import gradio as gr
 import pytest
 import torch
 
-from ddpm_demo import devices
 from ddpm_demo.diffusion.denoiser import Denoiser
 from ddpm_demo.inference.batching import BatchedDenoiser
+from ddpm_demo.machine import devices
 from ddpm_demo.models.checkpoint import Checkpoint, CheckpointError
 from ddpm_demo.ui.server import runtime, settings
 from ddpm_demo.ui.server.errors import friendly

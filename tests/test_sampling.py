@@ -18,8 +18,8 @@ from diffusers import DDIMScheduler, DDPMScheduler
 from diffusers.schedulers import scheduling_ddpm
 from torch import Tensor
 
-from ddpm_demo.catalog import SAMPLERS
 from ddpm_demo.config import NOISES, PREDICTIONS, SCHEDULES, DiffusionConfig
+from ddpm_demo.config.samplers import SAMPLERS
 from ddpm_demo.diffusion.denoiser import Denoiser, Prediction
 from ddpm_demo.diffusion.noise import Noise
 from ddpm_demo.diffusion.samplers.ddim import ddim

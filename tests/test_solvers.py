@@ -10,8 +10,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from ddpm_demo.catalog import SAMPLERS
 from ddpm_demo.config import SPACINGS, DiffusionConfig
+from ddpm_demo.config.samplers import SAMPLERS
 from ddpm_demo.diffusion.denoiser import Denoiser, Prediction, split
 from ddpm_demo.diffusion.noise import Noise
 from ddpm_demo.diffusion.samplers.ddim import ddim

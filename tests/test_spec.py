@@ -8,7 +8,6 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ddpm_demo.catalog import SAMPLERS
 from ddpm_demo.cli import parser
 from ddpm_demo.cli.sampling import asked
 from ddpm_demo.config import (
@@ -18,6 +17,7 @@ from ddpm_demo.config import (
     ModelConfig,
     SampleConfig,
 )
+from ddpm_demo.config.samplers import SAMPLERS
 from ddpm_demo.inference.spec import RunSpec, defaults
 from ddpm_demo.models.facts import Facts
 

@@ -9,8 +9,8 @@ from typing import Any
 from ddpm_demo import data as d
 from ddpm_demo.api.model import Model, load
 from ddpm_demo.config import DiffusionConfig, ModelConfig, TrainConfig
-from ddpm_demo.devices import pick
-from ddpm_demo.files import expand
+from ddpm_demo.machine.devices import pick
+from ddpm_demo.machine.files import expand
 from ddpm_demo.models.checkpoint import Checkpoint
 from ddpm_demo.training.finetune import finetune as _finetune
 from ddpm_demo.training.finetune import settings as _finetune_settings

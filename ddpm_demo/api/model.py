@@ -13,19 +13,19 @@ from torch import Tensor
 from ddpm_demo.api.pictures import Pictures
 from ddpm_demo.config import SampleConfig
 from ddpm_demo.config.setting import one_of
-from ddpm_demo.devices import pick
 from ddpm_demo.diffusion.schedule import Schedule
 from ddpm_demo.diffusion.walk import Step
 from ddpm_demo.evaluation import frechet, references
 from ddpm_demo.evaluation.classifier import judge_of
 from ddpm_demo.evaluation.features import summarise
 from ddpm_demo.evaluation.samples import pages
-from ddpm_demo.files import expand
 from ddpm_demo.inference import given
 from ddpm_demo.inference.branches import play
 from ddpm_demo.inference.generate import generate
 from ddpm_demo.inference.labels import parse_classes, require_guided
 from ddpm_demo.inference.spec import RunSpec, defaults
+from ddpm_demo.machine.devices import pick
+from ddpm_demo.machine.files import expand
 from ddpm_demo.media.open import open_image
 from ddpm_demo.models.checkpoint import Checkpoint
 from ddpm_demo.models.load import load_checkpoint

@@ -16,7 +16,7 @@ from ddpm_demo.diffusion.forward import jump
 from ddpm_demo.diffusion.noise import Noise
 from ddpm_demo.diffusion.schedule import Schedule
 from ddpm_demo.diffusion.walk import Step
-from ddpm_demo.files import expand, write_atomically
+from ddpm_demo.machine.files import expand, write_atomically
 from ddpm_demo.media import convert, encode
 from ddpm_demo.media.open import open_image
 

@@ -23,7 +23,7 @@ from ddpm_demo.cli.noising import noise_arguments
 from ddpm_demo.cli.sampling import sample_arguments
 from ddpm_demo.cli.training import train_arguments
 from ddpm_demo.cli.zoo import export_arguments, models_arguments, ship_arguments
-from ddpm_demo.files import require_temporary_folder
+from ddpm_demo.machine.files import require_temporary_folder
 
 EXAMPLES = """examples:
   python -m ddpm_demo sample --model mnist --sampler ddim --steps 50 -n 64 --seed 0 --out grid.png

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ddpm_demo.config.setting import one_of, require
-from ddpm_demo.files import require_writable
+from ddpm_demo.machine.files import require_writable
 
 if TYPE_CHECKING:
     import torch

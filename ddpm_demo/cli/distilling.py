@@ -48,7 +48,7 @@ def distill_arguments(p: argparse.ArgumentParser) -> None:
 
 
 def _distill(o: argparse.Namespace) -> None:
-    from ddpm_demo.devices import bf16_pays, keep_memory, pick
+    from ddpm_demo.machine.devices import bf16_pays, keep_memory, pick
     from ddpm_demo.models.load import load_checkpoint
     from ddpm_demo.training import distill as d
     from ddpm_demo.training import trajectories as tr

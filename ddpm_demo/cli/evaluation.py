@@ -9,8 +9,6 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 from ddpm_demo import config as c
-from ddpm_demo import files
-from ddpm_demo.catalog import SAMPLERS
 from ddpm_demo.cli import screen
 from ddpm_demo.cli.common import (
     class_argument,
@@ -19,8 +17,10 @@ from ddpm_demo.cli.common import (
 )
 from ddpm_demo.cli.evaluation_plan import Plan, make_plan
 from ddpm_demo.cli.options import add_settings, count, dataset_name, model_name, numbers, path
+from ddpm_demo.config.samplers import SAMPLERS
 from ddpm_demo.data import shown
 from ddpm_demo.evaluation.metrics import DATA_KEPT, METRICS, written
+from ddpm_demo.machine import files
 
 if TYPE_CHECKING:
     from ddpm_demo.evaluation.bounds import Bound
@@ -73,8 +73,8 @@ def evaluate_arguments(p: argparse.ArgumentParser) -> None:
 
 def _evaluate(o: argparse.Namespace) -> None:
     """Run the command. Results are written before they are shown, so that none are lost."""
-    from ddpm_demo.devices import keep_memory
     from ddpm_demo.evaluation import report
+    from ddpm_demo.machine.devices import keep_memory
 
     keep_memory()
     plan = make_plan(o)

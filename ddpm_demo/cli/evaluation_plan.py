@@ -10,10 +10,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ddpm_demo import config as c
-from ddpm_demo import files
 from ddpm_demo.cli.common import own_device, say_skipped, suffix
 from ddpm_demo.config.setting import number, require
 from ddpm_demo.evaluation.metrics import Asked
+from ddpm_demo.machine import files
 
 if TYPE_CHECKING:
     from ddpm_demo.data import Images
@@ -59,8 +59,8 @@ class Plan:
 
 def make_plan(o: argparse.Namespace) -> Plan:
     """Check all arguments, and raise errors before any work begins."""
-    from ddpm_demo.devices import pick
     from ddpm_demo.evaluation.metrics import make_extractors, parse_metrics
+    from ddpm_demo.machine.devices import pick
     from ddpm_demo.models.load import load_checkpoint
 
     if o.out:

@@ -39,10 +39,10 @@ def _experiment(o: argparse.Namespace) -> None:
     row: Experiment = o.row
     asked = row.ask({name: getattr(o, name) for name in settings(row.settings)})
 
-    from ddpm_demo.devices import keep_memory, pick
     from ddpm_demo.experiments.slide import as_gif, as_json, command, film_of, slide
     from ddpm_demo.experiments.tools import Tools
-    from ddpm_demo.files import write_atomically
+    from ddpm_demo.machine.devices import keep_memory, pick
+    from ddpm_demo.machine.files import write_atomically
     from ddpm_demo.media import encode
     from ddpm_demo.models.load import load_checkpoint
 

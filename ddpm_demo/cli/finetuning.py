@@ -102,7 +102,7 @@ def _settings(
 
 
 def _finetune(o: argparse.Namespace) -> None:
-    from ddpm_demo.devices import keep_memory, pick
+    from ddpm_demo.machine.devices import keep_memory, pick
     from ddpm_demo.media.convert import to_uint8
     from ddpm_demo.models.load import load_checkpoint
     from ddpm_demo.publishing import push as publish

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from ddpm_demo.config.setting import Setting, settings
-from ddpm_demo.files import expand
+from ddpm_demo.machine.files import expand
 
 COUNTS = 10**12  # settings that may be this large can be written as 5e6 or 300k
 

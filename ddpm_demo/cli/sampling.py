@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ddpm_demo import config as c
-from ddpm_demo.catalog import SAMPLERS
 from ddpm_demo.cli.common import (
     FILM_FRAMES,
     class_argument,
@@ -22,6 +21,7 @@ from ddpm_demo.cli.common import (
     suffix,
 )
 from ddpm_demo.cli.options import add_settings, model_name, path
+from ddpm_demo.config.samplers import SAMPLERS
 from ddpm_demo.config.setting import number, require
 
 if TYPE_CHECKING:
@@ -133,7 +133,7 @@ def player_of(o: argparse.Namespace, checkpoint: Checkpoint, spec: RunSpec) -> P
 
 
 def _sample(o: argparse.Namespace) -> None:
-    from ddpm_demo.devices import keep_memory, pick
+    from ddpm_demo.machine.devices import keep_memory, pick
     from ddpm_demo.media import convert
     from ddpm_demo.models.load import load_checkpoint
 
@@ -178,8 +178,8 @@ def _counted(steps: Iterator[Step], bar: Any) -> Iterator[Step]:
 
 def _write_page(o: argparse.Namespace, checkpoint: Checkpoint, spec: RunSpec, play: Player) -> None:
     """Write the run as a web page that opens from disk."""
-    from ddpm_demo.files import write_atomically
     from ddpm_demo.inference.updates import code, updates
+    from ddpm_demo.machine.files import write_atomically
     from ddpm_demo.media.web_page import run_page
 
     require(o.n <= 64, "n", o.n, "at most 64 for a web page")
@@ -224,7 +224,7 @@ def _write(
     """
     import numpy as np
 
-    from ddpm_demo.files import write_atomically
+    from ddpm_demo.machine.files import write_atomically
     from ddpm_demo.media import convert, encode
 
     pictures, kind = np.concatenate(parts), o.out.suffix.lower()

@@ -107,7 +107,7 @@ def network(o: argparse.Namespace, size: int, channels: int, classes: int) -> c.
 def _train(o: argparse.Namespace) -> None:
     import torch
 
-    from ddpm_demo.devices import keep_memory, pick
+    from ddpm_demo.machine.devices import keep_memory, pick
     from ddpm_demo.models.load import load_checkpoint
     from ddpm_demo.training.run_folder import RunFolder
     from ddpm_demo.training.train import train, with_classes

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any, TypeVar
 
-from ddpm_demo.catalog import SAMPLERS
+from ddpm_demo.config.samplers import SAMPLERS
 from ddpm_demo.config.setting import check, number, one_of, require, setting, whole_numbers
 
 SCHEDULES = ("linear", "cosine", "scaled_linear")

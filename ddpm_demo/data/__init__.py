@@ -22,7 +22,7 @@ from ddpm_demo.data.folder import folder_state, read_folder
 from ddpm_demo.data.images import NO_LABEL as NO_LABEL
 from ddpm_demo.data.images import DataError as DataError
 from ddpm_demo.data.images import Images as Images
-from ddpm_demo.files import cache_folder, expand
+from ddpm_demo.machine.files import cache_folder, expand
 
 if TYPE_CHECKING:
     from torch import Tensor

@@ -1,7 +1,7 @@
 """Small classifiers of MNIST, Fashion-MNIST and CIFAR-10 that judge samples.
 
 The network is a narrow ResNet-9. It has few features, so a few hundred pictures are enough for the
-Fréchet distance between them (see `frechet.py`). `fit_classifier.py` trains it.
+Fréchet distance between them (see `frechet.py`). `cli.fit_classifier` trains it.
 """
 
 from __future__ import annotations

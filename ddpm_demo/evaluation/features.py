@@ -21,7 +21,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ddpm_demo.files import write_atomically
+from ddpm_demo.machine.files import write_atomically
 
 SURE = 0.9  # a probability above this counts as sure
 

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from ddpm_demo.config.setting import require
 from ddpm_demo.evaluation.features import MetricError, Summary
-from ddpm_demo.files import expand
+from ddpm_demo.machine.files import expand
 
 SPLITS = 10  # the number of splits for the Inception score
 NEIGHBOURS = 3  # the number of neighbours for precision and recall

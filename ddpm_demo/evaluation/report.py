@@ -9,7 +9,7 @@ from typing import Any
 
 from ddpm_demo.data import shown
 from ddpm_demo.evaluation.bounds import Bound
-from ddpm_demo.files import write_atomically
+from ddpm_demo.machine.files import write_atomically
 from ddpm_demo.media.plots import as_file, line_plot
 
 SECTION = "## Evaluation"

@@ -16,8 +16,8 @@ from torch import Tensor
 
 from ddpm_demo.config import SampleConfig
 from ddpm_demo.evaluation.features import Extractor, Summary
-from ddpm_demo.files import write_atomically
 from ddpm_demo.inference.generate import generate
+from ddpm_demo.machine.files import write_atomically
 from ddpm_demo.media import convert
 from ddpm_demo.models.checkpoint import Checkpoint, digest
 

@@ -10,8 +10,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ddpm_demo.catalog import SAMPLERS
 from ddpm_demo.config import ModelConfig, SampleConfig
+from ddpm_demo.config.samplers import SAMPLERS
 from ddpm_demo.diffusion.denoiser import Denoise
 from ddpm_demo.diffusion.noise import Noise
 from ddpm_demo.diffusion.samplers.ddim import invert

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ddpm_demo.catalog import SAMPLERS
+from ddpm_demo.config.samplers import SAMPLERS
 from ddpm_demo.diffusion.denoiser import Denoise, Prediction, split
 from ddpm_demo.diffusion.noise import Noise
 from ddpm_demo.diffusion.schedule import Schedule

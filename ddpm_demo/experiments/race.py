@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 import torch
 
-from ddpm_demo.catalog import SAMPLERS, Sampler
 from ddpm_demo.config import SampleConfig
+from ddpm_demo.config.samplers import SAMPLERS, Sampler
 from ddpm_demo.experiments.asked import Race
 from ddpm_demo.experiments.report import Panel, Report, Sheet, Table, Words
 from ddpm_demo.experiments.tools import Tools, alike, interval, spoken

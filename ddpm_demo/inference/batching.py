@@ -38,8 +38,8 @@ import torch
 from torch import Tensor
 
 from ddpm_demo.config import DiffusionConfig
-from ddpm_demo.devices import claim_cores
 from ddpm_demo.diffusion.denoiser import Denoiser
+from ddpm_demo.machine.devices import claim_cores
 from ddpm_demo.nn.unet import UNet
 
 MOST = 64  # the most pictures in a batch that several runs share

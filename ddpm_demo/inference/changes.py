@@ -34,8 +34,8 @@ from typing import Any
 import numpy as np
 import torch
 
-from ddpm_demo.catalog import SAMPLERS
 from ddpm_demo.config import SEED_MAX, T_MAX, SampleConfig
+from ddpm_demo.config.samplers import SAMPLERS
 from ddpm_demo.config.setting import number, one_of, require
 from ddpm_demo.diffusion.interventions import (
     DRAWING,

@@ -7,8 +7,8 @@ from typing import NamedTuple
 
 import torch
 
-from ddpm_demo.catalog import SAMPLERS
 from ddpm_demo.config import SampleConfig
+from ddpm_demo.config.samplers import SAMPLERS
 from ddpm_demo.config.setting import require
 from ddpm_demo.diffusion.denoiser import Denoiser
 from ddpm_demo.diffusion.noise import Noise

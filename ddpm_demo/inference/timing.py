@@ -9,8 +9,8 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from ddpm_demo.catalog import SAMPLERS
 from ddpm_demo.config import SPACINGS, T_MAX, SampleConfig, from_dict
+from ddpm_demo.config.samplers import SAMPLERS
 from ddpm_demo.config.setting import number, one_of
 from ddpm_demo.diffusion.denoiser import Denoiser
 from ddpm_demo.diffusion.noise import Noise

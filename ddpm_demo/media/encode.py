@@ -20,7 +20,7 @@ from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
 from ddpm_demo.config.setting import number, one_of, require
-from ddpm_demo.files import write_atomically
+from ddpm_demo.machine.files import write_atomically
 from ddpm_demo.media.convert import enlarge
 
 if TYPE_CHECKING:

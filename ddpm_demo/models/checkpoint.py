@@ -22,7 +22,7 @@ from safetensors.torch import save
 from torch import Tensor, nn
 
 from ddpm_demo.config import DiffusionConfig, ModelConfig, from_dict
-from ddpm_demo.files import write_atomically
+from ddpm_demo.machine.files import write_atomically
 from ddpm_demo.models.facts import KEY, Facts
 from ddpm_demo.nn.prepared import Prepared
 from ddpm_demo.nn.unet import UNet

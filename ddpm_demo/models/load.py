@@ -8,7 +8,7 @@ from pathlib import Path
 
 import torch
 
-from ddpm_demo.files import expand
+from ddpm_demo.machine.files import expand
 from ddpm_demo.models import hub
 from ddpm_demo.models.checkpoint import Checkpoint, CheckpointError, model_files, read_checkpoint
 from ddpm_demo.models.diffusers_format import is_diffusers, load_diffusers, local_weights

@@ -11,7 +11,7 @@ from typing import Any
 from safetensors import safe_open
 
 from ddpm_demo.config import DiffusionConfig, ModelConfig, from_dict
-from ddpm_demo.files import expand
+from ddpm_demo.machine.files import expand
 from ddpm_demo.models.facts import KEY, Facts
 
 VARIABLE = "DDPM_DEMO_MODELS"  # an environment variable

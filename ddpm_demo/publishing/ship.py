@@ -14,8 +14,8 @@ from numpy.typing import NDArray
 
 from ddpm_demo.config import SampleConfig, from_dict
 from ddpm_demo.config.setting import require
-from ddpm_demo.files import require_writable, write_atomically
 from ddpm_demo.inference.generate import defaults, generate, metadata, timesteps_of
+from ddpm_demo.machine.files import require_writable, write_atomically
 from ddpm_demo.media import convert, encode
 from ddpm_demo.media.plots import as_file, line_plot
 from ddpm_demo.models.checkpoint import Checkpoint, load_tensors, model_files, save_checkpoint

@@ -25,7 +25,7 @@ from torch import Tensor
 
 from ddpm_demo.config.setting import require
 from ddpm_demo.data import is_folder, place_of, shown
-from ddpm_demo.files import require_writable, write_atomically
+from ddpm_demo.machine.files import require_writable, write_atomically
 from ddpm_demo.media import convert, encode
 
 SCALE = 4  # how much a preview enlarges each pixel

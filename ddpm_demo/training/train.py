@@ -16,8 +16,8 @@ from torch import Tensor
 from ddpm_demo.config import DiffusionConfig, ModelConfig, TrainConfig
 from ddpm_demo.config.setting import require
 from ddpm_demo.data import NO_LABEL, Images
-from ddpm_demo.devices import bf16_pays
 from ddpm_demo.diffusion.denoiser import Denoiser
+from ddpm_demo.machine.devices import bf16_pays
 from ddpm_demo.models.checkpoint import Checkpoint, digest
 from ddpm_demo.nn.unet import UNet
 from ddpm_demo.training.run_folder import RunFolder

@@ -13,7 +13,7 @@ from contextlib import suppress
 from importlib.util import find_spec
 from typing import TYPE_CHECKING
 
-from ddpm_demo.files import expand, require_temporary_folder
+from ddpm_demo.machine.files import expand, require_temporary_folder
 from ddpm_demo.models.zoo import models_folder
 from ddpm_demo.ui.lessons.format import read_lessons
 from ddpm_demo.ui.server import settings

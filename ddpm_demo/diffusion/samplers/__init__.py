@@ -14,6 +14,6 @@ A sampler takes
     noise: a `Noise`; samplers that add noise draw from it.
     its own options, and `interventions`, which it passes on to `walk`.
 
-It defines a `move` and returns `walk` with it. Its row in `ddpm_demo.catalog` makes the program
-offer it.
+It defines a `move` and returns `walk` with it. Its row in `config.samplers` makes the program offer
+it.
 """

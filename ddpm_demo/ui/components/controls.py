@@ -10,8 +10,8 @@ from typing import Any
 
 import gradio as gr
 
-from ddpm_demo.catalog import SAMPLERS
 from ddpm_demo.config import SEED_MAX, SampleConfig
+from ddpm_demo.config.samplers import SAMPLERS
 from ddpm_demo.config.setting import settings
 from ddpm_demo.inference.labels import ANY, EACH, class_words
 from ddpm_demo.models.facts import Facts

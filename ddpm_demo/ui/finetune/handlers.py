@@ -12,9 +12,9 @@ import numpy as np
 from PIL import Image, ImageSequence
 
 from ddpm_demo.config.setting import one_of
-from ddpm_demo.devices import here
 from ddpm_demo.inference import timing
 from ddpm_demo.inference.timing import spoken
+from ddpm_demo.machine.devices import here
 from ddpm_demo.media import convert
 from ddpm_demo.models.zoo import facts, models_folder
 from ddpm_demo.training import finetune as core

@@ -12,8 +12,8 @@ import torch
 from ddpm_demo.config import TrainConfig
 from ddpm_demo.config.setting import number, one_of
 from ddpm_demo.data import Images
-from ddpm_demo.devices import here, pick
 from ddpm_demo.evaluation.classifier import load_classifier
+from ddpm_demo.machine.devices import here, pick
 from ddpm_demo.models.checkpoint import Checkpoint, CheckpointError
 from ddpm_demo.training import finetune as core
 from ddpm_demo.ui.components.model_choice import Selected

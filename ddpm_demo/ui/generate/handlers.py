@@ -9,8 +9,8 @@ from typing import Any
 
 import gradio as gr
 
-from ddpm_demo.catalog import SAMPLERS
 from ddpm_demo.config import SampleConfig
+from ddpm_demo.config.samplers import SAMPLERS
 from ddpm_demo.config.setting import number, one_of
 from ddpm_demo.diffusion.timesteps import parse_timesteps
 from ddpm_demo.diffusion.walk import Step

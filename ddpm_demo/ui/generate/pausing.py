@@ -9,8 +9,8 @@ from typing import Any
 import gradio as gr
 from torch import Tensor
 
-from ddpm_demo.catalog import SAMPLERS
 from ddpm_demo.config import T_MAX, SampleConfig
+from ddpm_demo.config.samplers import SAMPLERS
 from ddpm_demo.config.setting import number, one_of, require
 from ddpm_demo.diffusion.walk import State
 from ddpm_demo.inference import given

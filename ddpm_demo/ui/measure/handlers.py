@@ -11,7 +11,7 @@ import gradio as gr
 import numpy as np
 import torch
 
-from ddpm_demo.catalog import SAMPLERS
+from ddpm_demo.config.samplers import SAMPLERS
 from ddpm_demo.config.setting import require
 from ddpm_demo.data import Images
 from ddpm_demo.evaluation.bounds import Bound, BoundConfig, model_bound

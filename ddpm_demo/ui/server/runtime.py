@@ -50,7 +50,7 @@ def start(first: str | None = None) -> None:
     try:
         import torch
 
-        from ddpm_demo.devices import keep_memory
+        from ddpm_demo.machine.devices import keep_memory
 
         keep_memory()
         batcher()
@@ -98,7 +98,7 @@ def denoiser(*args: Any, **options: Any) -> Denoiser:
 
 @functools.cache
 def _picked() -> torch.device:
-    from ddpm_demo.devices import pick
+    from ddpm_demo.machine.devices import pick
 
     return pick()
 
@@ -123,7 +123,7 @@ def has_gpu() -> bool:
 
 def bf16() -> bool:
     """True if networks run in bfloat16: DDPM_DEMO_BF16 asks for it, and it is faster here."""
-    from ddpm_demo.devices import bf16_pays
+    from ddpm_demo.machine.devices import bf16_pays
 
     return bool(os.environ.get("DDPM_DEMO_BF16")) and bf16_pays(device())
 
@@ -160,7 +160,7 @@ def timed(name: str, config: SampleConfig, steps: Iterator[Step]) -> Iterator[St
     """The steps of a run. How long they take corrects `seconds`, which may have been measured while
     something else had the cores. On ZeroGPU it corrects nothing: each run is a process of its own.
     """
-    from ddpm_demo.catalog import SAMPLERS
+    from ddpm_demo.config.samplers import SAMPLERS
     from ddpm_demo.inference import timing
 
     took = []

@@ -1,6 +1,6 @@
 """Train a small classifier that judges samples.
 
-python -m ddpm_demo.evaluation.fit_classifier --dataset mnist --out mnist.safetensors
+python -m ddpm_demo.cli.fit_classifier --dataset mnist --out mnist.safetensors
 """
 
 from __future__ import annotations
@@ -20,7 +20,6 @@ from torch import Tensor
 from ddpm_demo import data as d
 from ddpm_demo.config import SEED_MAX
 from ddpm_demo.config.setting import number, require
-from ddpm_demo.devices import bf16_pays, pick
 from ddpm_demo.evaluation.classifier import (
     Classifier,
     ClassifierConfig,
@@ -28,7 +27,8 @@ from ddpm_demo.evaluation.classifier import (
     save_classifier,
 )
 from ddpm_demo.evaluation.features import SURE
-from ddpm_demo.files import expand, write_atomically
+from ddpm_demo.machine.devices import bf16_pays, pick
+from ddpm_demo.machine.files import expand, write_atomically
 from ddpm_demo.models.checkpoint import count_parameters
 from ddpm_demo.training.trainer import DivergedError, Shuffle, generator
 
@@ -175,7 +175,7 @@ def card(name: str, model: Classifier) -> str:
     rows = "\n".join(f"| {k} | {100 * v:.1f} % |" for k, v in result["by_class"].items())
     parameters = count_parameters(model)
     recipe = info["recipe"]
-    words = ["python -m ddpm_demo.evaluation.fit_classifier", f"--dataset {info['dataset']}"]
+    words = ["python -m ddpm_demo.cli.fit_classifier", f"--dataset {info['dataset']}"]
     words += [f"--{k.replace('_', '-')} {v:g}" for k, v in recipe.items()]
     command = " ".join([*words, f"--out {name}.safetensors"])
     return f"""# {name}
@@ -202,7 +202,7 @@ Distances in its features are no FID, and compare only with others in the featur
 def _parser() -> argparse.ArgumentParser:
     default = Recipe()
     p = argparse.ArgumentParser(
-        prog="python -m ddpm_demo.evaluation.fit_classifier", description=main.__doc__
+        prog="python -m ddpm_demo.cli.fit_classifier", description=main.__doc__
     )
     judges = {name: row.judge for name, row in d.DATASETS.items() if row.judge}
     p.add_argument("--dataset", choices=[*judges], default="mnist")
