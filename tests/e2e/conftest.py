@@ -6,6 +6,7 @@ Without a browser these tests are skipped, loudly; REQUIRE_BROWSER=1 makes that 
 import os
 import shutil
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import pytest
@@ -77,15 +78,41 @@ def page(browser: Any) -> Iterator[Any]:
     assert not [text for text in wrong if len(opened) < 2 or LEFT not in text]
 
 
-@pytest.fixture(scope="module")
-def serve() -> Iterator[Callable[..., str]]:
-    """Launches a gr.Blocks as the app is launched, on a free port; returns its address."""
+@contextmanager
+def serving() -> Iterator[Callable[..., str]]:
+    """Launches any gr.Blocks as the app is launched, on a free port; gives its address."""
     running = []
 
     def launch(demo: Any, **options: Any) -> str:
         running.append(demo)
-        return demo.launch(server_name="127.0.0.1", **LAUNCH, **options)[1]
+        return str(demo.launch(server_name="127.0.0.1", **LAUNCH, **options)[1])
 
     yield launch
     for demo in running:
         demo.close(verbose=False)
+
+
+def launch_app(launch: Callable[..., str]) -> str:
+    """The whole page, as it is when it is built now; its address."""
+    from ddpm_demo.ui import app
+
+    return launch(app.build_app(), **{k: v for k, v in app.LAUNCH.items() if k not in LAUNCH})
+
+
+@pytest.fixture(scope="module")
+def serve() -> Iterator[Callable[..., str]]:
+    with serving() as launch:
+        yield launch
+
+
+@pytest.fixture(scope="module")
+def serve_app(serve: Callable[..., str]) -> Callable[[], str]:
+    """Launches the app of a file that has changed something in it."""
+    return lambda: launch_app(serve)
+
+
+@pytest.fixture(scope="package")
+def app_url() -> Iterator[str]:
+    """The address of the app with the shipped models; several files share it."""
+    with serving() as launch:
+        yield launch_app(launch)

@@ -15,14 +15,6 @@ PIXELS = "() => document.querySelector('#player canvas').toDataURL()"
 FRAMES = "+(document.querySelector('#player [data-frames]')?.dataset.frames || 0)"
 
 
-@pytest.fixture(scope="module")
-def url(serve: Any) -> str:
-    from ddpm_demo.ui.app import LAUNCH, build_app
-
-    fixed = ("ssr_mode", "run_history")  # `serve` sets these
-    return str(serve(build_app(), **{k: v for k, v in LAUNCH.items() if k not in fixed}))
-
-
 def set_number(page: Any, elem_id: str, value: int) -> None:
     box = page.locator(f"#{elem_id} input[type=number]")
     box.fill(str(value))
@@ -41,8 +33,10 @@ def saved(page: Any, kind: str) -> bytes:
     return download.value.path().read_bytes()
 
 
-def test_one_click_denoises_live_and_the_run_can_be_scrubbed_and_saved(page: Any, url: str) -> None:
-    page.goto(url)
+def test_one_click_denoises_live_and_the_run_can_be_scrubbed_and_saved(
+    page: Any, app_url: str
+) -> None:
+    page.goto(app_url)
     page.locator("#go").click()  # nothing but the defaults
     page.wait_for_function(f"() => {FRAMES} > 0")
     first = page.evaluate(PIXELS)
@@ -69,8 +63,8 @@ def test_one_click_denoises_live_and_the_run_can_be_scrubbed_and_saved(page: Any
     assert (grid.text["model"], grid.text["steps"], grid.text["seed"]) == ("cifar10", "20", "0")
 
 
-def test_the_same_seed_gives_the_same_pictures(page: Any, url: str) -> None:
-    page.goto(url)
+def test_the_same_seed_gives_the_same_pictures(page: Any, app_url: str) -> None:
+    page.goto(app_url)
 
     def pictures() -> np.ndarray:
         page.reload()
@@ -81,8 +75,8 @@ def test_the_same_seed_gives_the_same_pictures(page: Any, url: str) -> None:
     assert np.array_equal(pictures(), pictures())
 
 
-def test_stop_ends_the_run(page: Any, url: str) -> None:
-    page.goto(url)
+def test_stop_ends_the_run(page: Any, app_url: str) -> None:
+    page.goto(app_url)
     generate(page, steps=900)
     page.wait_for_function(f"() => {FRAMES} > 1")
     page.locator("#stop").click()
@@ -95,8 +89,8 @@ def test_stop_ends_the_run(page: Any, url: str) -> None:
     page.locator("#player").get_by_text("step 3 / 3").first.wait_for()
 
 
-def test_one_button_says_whether_a_run_is_on(page: Any, url: str) -> None:
-    page.goto(url)
+def test_one_button_says_whether_a_run_is_on(page: Any, app_url: str) -> None:
+    page.goto(app_url)
     assert not page.locator("#stop").is_visible()
     generate(page, steps=500)
     page.locator("#stop").get_by_text("Stop", exact=True).wait_for()
@@ -109,8 +103,8 @@ def test_one_button_says_whether_a_run_is_on(page: Any, url: str) -> None:
     page.locator("#go").wait_for()  # also after a run that came to its end
 
 
-def test_several_classes_take_turns_and_any_stands_alone(page: Any, url: str) -> None:
-    page.goto(url)
+def test_several_classes_take_turns_and_any_stands_alone(page: Any, app_url: str) -> None:
+    page.goto(app_url)
     chosen = page.locator("#label .token")
     chosen.get_by_text("each in turn").first.wait_for()
     for name in ("ship", "frog"):
@@ -126,8 +120,8 @@ def test_several_classes_take_turns_and_any_stands_alone(page: Any, url: str) ->
     page.wait_for_function("() => document.querySelector('#guidance input[type=number]').disabled")
 
 
-def test_a_wrong_value_is_one_sentence_and_the_app_goes_on(page: Any, url: str) -> None:
-    page.goto(url)
+def test_a_wrong_value_is_one_sentence_and_the_app_goes_on(page: Any, app_url: str) -> None:
+    page.goto(app_url)
     set_number(page, "seed", -5)
     generate(page, steps=3, n=1)
     page.get_by_text(
@@ -138,11 +132,11 @@ def test_a_wrong_value_is_one_sentence_and_the_app_goes_on(page: Any, url: str) 
     page.locator("#player").get_by_text("step 3 / 3").first.wait_for()
 
 
-def test_a_photo_dissolves(page: Any, url: str, tmp_path: Any) -> None:
+def test_a_photo_dissolves(page: Any, app_url: str, tmp_path: Any) -> None:
     photo = tmp_path / "photo.jpg"
     ramp = np.linspace(0, 255, 300 * 200 * 3).reshape(300, 200, 3).astype(np.uint8)
     Image.fromarray(ramp).save(photo)
-    page.goto(url)
+    page.goto(app_url)
     page.get_by_role("tab", name="Forward noising").click()
     page.locator("#forward-picture input[type=file]").set_input_files(photo)
     canvas = "() => document.querySelector('#noiser figure.linear canvas').toDataURL()"
@@ -154,9 +148,9 @@ def test_a_photo_dissolves(page: Any, url: str, tmp_path: Any) -> None:
     page.wait_for_function(f"clean => ({canvas})() !== clean", arg=clean)
 
 
-def test_phone_width_has_no_sideways_scrolling(page: Any, url: str) -> None:
+def test_phone_width_has_no_sideways_scrolling(page: Any, app_url: str) -> None:
     page.set_viewport_size({"width": 390, "height": 844})
-    page.goto(url)
+    page.goto(app_url)
     page.locator("#go").wait_for()
     assert page.locator(".overflow-menu:visible").count() == 0  # no tab hides in it
     for tab in ("Generate", "Forward noising"):
@@ -180,17 +174,19 @@ def test_phone_width_has_no_sideways_scrolling(page: Any, url: str) -> None:
         [{"a": 1}, ["b"], {}, []],
     ],
 )
-def test_absurd_raw_calls_get_one_sentence(url: str, controls: list[Any]) -> None:
+def test_absurd_raw_calls_get_one_sentence(app_url: str, controls: list[Any]) -> None:
     import httpx
 
-    config = httpx.get(f"{url}config").json()
+    config = httpx.get(f"{app_url}config").json()
     go = next(c["id"] for c in config["components"] if c["props"].get("elem_id") == "go")
     run = next(d["id"] for d in config["dependencies"] if [go, "click"] in d["targets"])
     data = [None, *controls, 0, "trailing", "beta_tilde", 0.0, True, ["any"], 1.0, 1000]
     body = {"data": data, "fn_index": run, "session_hash": "raw", "trigger_id": None}
-    joined = httpx.post(f"{url}gradio_api/queue/join", json=body)
+    joined = httpx.post(f"{app_url}gradio_api/queue/join", json=body)
     assert joined.status_code == 200
-    with httpx.stream("GET", f"{url}gradio_api/queue/data?session_hash=raw", timeout=30) as lines:
+    with httpx.stream(
+        "GET", f"{app_url}gradio_api/queue/data?session_hash=raw", timeout=30
+    ) as lines:
         for line in lines.iter_lines():
             message = json.loads(line.removeprefix("data:")) if line.startswith("data:") else {}
             if message.get("msg") == "process_completed":

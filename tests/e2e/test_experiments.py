@@ -23,8 +23,7 @@ DONE = "Done."
 
 
 @pytest.fixture(scope="module")
-def url(tmp_path_factory: Any, serve: Callable[..., str]) -> Iterator[str]:
-    from ddpm_demo.ui import app
+def url(tmp_path_factory: Any, serve_app: Callable[[], str]) -> Iterator[str]:
     from ddpm_demo.ui.server import runtime
 
     place = Path(tmp_path_factory.mktemp("experiments"))
@@ -46,8 +45,7 @@ def url(tmp_path_factory: Any, serve: Callable[..., str]) -> Iterator[str]:
     for module, name, value in ((race, "LONG", 8), (guiding, "STEPS", 5), (between, "STEPS", 4)):
         patch.setattr(module, name, value)
     patch.setattr(between, "BACK", (2, 4))
-    fixed = ("ssr_mode", "run_history")
-    yield serve(app.build_app(), **{k: v for k, v in app.LAUNCH.items() if k not in fixed})
+    yield serve_app()
     patch.undo()
 
 

@@ -56,16 +56,14 @@ def place(tmp_path_factory: Any) -> Path:
 
 
 @pytest.fixture(scope="module")
-def url(place: Path, serve: Callable[..., str]) -> Iterator[str]:
-    from ddpm_demo.ui import app
+def url(place: Path, serve_app: Callable[[], str]) -> Iterator[str]:
     from ddpm_demo.ui.server import runtime
 
     patch = pytest.MonkeyPatch()
     patch.setenv("DDPM_DEMO_MODELS", str(place / "zoo"))
     fresh = runtime.Models(lambda name: load_checkpoint(name), 10**9)
     patch.setattr(runtime, "model", fresh)
-    fixed = ("ssr_mode", "run_history")
-    yield serve(app.build_app(), **{k: v for k, v in app.LAUNCH.items() if k not in fixed})
+    yield serve_app()
     patch.undo()
 
 

@@ -27,9 +27,8 @@ def published(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def url(published: Path, serve: Callable[..., str]) -> Iterator[str]:
+def url(published: Path, serve_app: Callable[[], str]) -> Iterator[str]:
     """The app with one shipped model, and with the first of the listed repos in its cache."""
-    from ddpm_demo.ui import app
     from ddpm_demo.ui.server import runtime
 
     def snapshot_download(repo_id: str, **_options: Any) -> str:
@@ -48,9 +47,7 @@ def url(published: Path, serve: Callable[..., str]) -> Iterator[str]:
     patch.setattr(runtime, "_seconds", {"google/ddpm-cifar10-32": {1: 0.02, 4: 0.05, 16: 0.1}})
     patch.setattr(hub, "snapshot_download", snapshot_download)
     patch.setattr(hub, "HfApi", offline)
-    fixed = ("ssr_mode", "run_history")
-    build = app.build_app()
-    yield serve(build, **{k: v for k, v in app.LAUNCH.items() if k not in fixed})
+    yield serve_app()
     patch.undo()
 
 

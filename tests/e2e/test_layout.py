@@ -60,14 +60,6 @@ BOXES = """([stage, names]) => {
 }"""
 
 
-@pytest.fixture(scope="module")
-def url(serve: Any) -> str:
-    from ddpm_demo.ui.app import LAUNCH, build_app
-
-    fixed = ("ssr_mode", "run_history")  # `serve` sets these
-    return str(serve(build_app(), **{k: v for k, v in LAUNCH.items() if k not in fixed}))
-
-
 @pytest.fixture
 def told(tiny: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     """The app's first run is there, here of a tiny network."""
@@ -79,9 +71,9 @@ def told(tiny: Any, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture
-def opened(page: Any, url: str, told: None) -> Any:
+def opened(page: Any, app_url: str, told: None) -> Any:
     """A page that shows the app's first run."""
-    page.goto(url)
+    page.goto(app_url)
     page.locator("#player [data-run=over]").wait_for(state="attached")
     yield page
     page.set_viewport_size({"width": 1280, "height": 800})
@@ -154,9 +146,9 @@ def test_the_stage_alone(opened: Any) -> None:
 
 
 @pytest.mark.usefixtures("told")
-def test_a_phone_that_opens_the_page_has_all_on_one_screen(page: Any, url: str) -> None:
+def test_a_phone_that_opens_the_page_has_all_on_one_screen(page: Any, app_url: str) -> None:
     page.set_viewport_size({"width": 390, "height": 844})
-    page.goto(url)
+    page.goto(app_url)
     page.locator("#player [data-run=over]").wait_for(state="attached")
     page.wait_for_function("() => document.querySelector('#player canvas').height !== 150")
     page.evaluate(SETTLED)
@@ -202,8 +194,8 @@ def axe(tmp_path_factory: pytest.TempPathFactory) -> str:
 
 @pytest.mark.usefixtures("told")
 @pytest.mark.parametrize("theme", ["light", "dark"])
-def test_nobody_is_kept_out(page: Any, url: str, axe: str, theme: str) -> None:
-    page.goto(f"{url}?__theme={theme}&model=mnist&steps=900")
+def test_nobody_is_kept_out(page: Any, app_url: str, axe: str, theme: str) -> None:
+    page.goto(f"{app_url}?__theme={theme}&model=mnist&steps=900")
     page.locator("html[data-link]").wait_for(state="attached")
     page.evaluate(axe)
     found = {"before": page.evaluate(FOUND)}

@@ -1,21 +1,17 @@
 """A lesson in a real browser: what is hidden, what an answer shows, what is kept."""
 
-from collections.abc import Callable
 from typing import Any
 
 import pytest
 
-from ddpm_demo.ui.app import LAUNCH, build_app
-
 pytestmark = pytest.mark.e2e
 
 
-def test_a_lesson_is_walked_through(browser: Any, serve: Callable[..., str]) -> None:
+def test_a_lesson_is_walked_through(browser: Any, app_url: str) -> None:
     from playwright.sync_api import expect
 
-    options = {k: v for k, v in LAUNCH.items() if k not in ("run_history", "ssr_mode")}
     page = browser.new_page()  # loading it anew breaks off streams, of which Gradio complains
-    page.goto(serve(build_app(), **options))
+    page.goto(app_url)
     page.get_by_role("button", name="Lessons", exact=True).click()
     page.get_by_role("button", name="What the network sees").click()
     card = page.get_by_role("complementary", name="Lessons")
@@ -48,13 +44,12 @@ def test_a_lesson_is_walked_through(browser: Any, serve: Callable[..., str]) -> 
     page.close()
 
 
-def test_a_card_runs_an_experiment(browser: Any, serve: Callable[..., str]) -> None:
+def test_a_card_runs_an_experiment(browser: Any, app_url: str) -> None:
     from playwright.sync_api import expect
 
-    options = {k: v for k, v in LAUNCH.items() if k not in ("run_history", "ssr_mode")}
     page, loaded = browser.new_page(), []
     page.on("domcontentloaded", lambda page: loaded.append(page.url))
-    page.goto(f"{serve(build_app(), **options)}?lesson=find-the-bug&card=1")
+    page.goto(f"{app_url}?lesson=find-the-bug&card=1")
     card = page.get_by_role("complementary", name="Lessons")
     card.get_by_role("heading", name="Grain").wait_for()
     tab = page.get_by_role("tab", name="Experiments")

@@ -12,14 +12,6 @@ RUN = "model=mnist&sampler=ddim&steps=3&n=4&seed=7&class=3,5&t=500&panes=x_t,eps
 PARENT = "https://huggingface.co/spaces/you/demo"
 
 
-@pytest.fixture(scope="module")
-def url(serve: Any) -> str:
-    from ddpm_demo.ui.app import LAUNCH, build_app
-
-    fixed = ("ssr_mode", "run_history")  # `serve` sets these
-    return str(serve(build_app(), **{k: v for k, v in LAUNCH.items() if k not in fixed}))
-
-
 def shown(page: Any) -> list[str]:
     """Model, steps, seed and number of pictures, as the controls say."""
     boxes = [page.locator(f"#{name} input").first for name in ("model", "steps", "seed", "n")]
@@ -33,8 +25,8 @@ def has(page: Any, *parts: str) -> None:
     )
 
 
-def test_a_link_makes_its_run_and_a_reload_keeps_it(page: Any, url: str) -> None:
-    page.goto(f"{url}?{RUN}&run=1&seed=-1&x=<img+src=y+onerror=alert(1)>&seed=7&guidance=99")
+def test_a_link_makes_its_run_and_a_reload_keeps_it(page: Any, app_url: str) -> None:
+    page.goto(f"{app_url}?{RUN}&run=1&seed=-1&x=<img+src=y+onerror=alert(1)>&seed=7&guidance=99")
     page.locator(READ).wait_for(state="attached")
     line = page.locator("#link-line").inner_text()
     assert "Nothing is called 'x'. guidance is 99.0" in line
@@ -67,8 +59,8 @@ def test_a_link_makes_its_run_and_a_reload_keeps_it(page: Any, url: str) -> None
     assert link.endswith("run=1")
 
 
-def test_a_link_opens_forward_noising(page: Any, url: str) -> None:
-    page.goto(f"{url}?tab=forward&T=500&t=100&schedule=cosine&picture=cat")
+def test_a_link_opens_forward_noising(page: Any, app_url: str) -> None:
+    page.goto(f"{app_url}?tab=forward&T=500&t=100&schedule=cosine&picture=cat")
     page.locator("#noiser [data-shown='100']").wait_for()
     page.locator(READ).wait_for(state="attached")
     formula = page.locator("#noiser figure.cosine .formula").inner_text()
@@ -86,7 +78,7 @@ def test_a_link_opens_forward_noising(page: Any, url: str) -> None:
     has(page, "tab=forward", "t=300", "noise=laplace")  # the other tab was kept, too
     page.locator("#noiser [data-shown='300']").wait_for()
 
-    page.goto(f"{url}?x={30_000 * 'y'}")
+    page.goto(f"{app_url}?x={30_000 * 'y'}")
     page.locator("#link-line").get_by_text("more than 4,096 characters").wait_for()
     page.wait_for_function("() => !location.search")
 
@@ -100,9 +92,9 @@ OTHERS = {
 
 
 @pytest.mark.parametrize("link", OTHERS)
-def test_a_link_and_a_reload_set_up_each_tab(browser: Any, url: str, link: str) -> None:
+def test_a_link_and_a_reload_set_up_each_tab(browser: Any, app_url: str, link: str) -> None:
     page = browser.new_page()  # loading it anew breaks off streams, of which Gradio complains
-    page.goto(f"{url}?{link}")
+    page.goto(f"{app_url}?{link}")
     asked = dict(pair.split("=", 1) for pair in link.split("&"))
     box, value = OTHERS[link]
     for again in (False, True):
@@ -122,12 +114,12 @@ def test_a_link_and_a_reload_set_up_each_tab(browser: Any, url: str, link: str) 
     page.close()
 
 
-def test_a_frame_tells_the_page_around_it(browser: Any, url: str) -> None:
+def test_a_frame_tells_the_page_around_it(browser: Any, app_url: str) -> None:
     """As on a Space, whose own address holds the link."""
     from playwright.sync_api import expect
 
     page = browser.new_page()
-    inside = f'<iframe src="{url}?seed=5" width=1200 height=700></iframe>'
+    inside = f'<iframe src="{app_url}?seed=5" width=1200 height=700></iframe>'
     script = "<script>heard = []; onmessage = (event) => heard.push(event.data)</script>"
     page.route(PARENT, lambda route: route.fulfill(body=script + inside, content_type="text/html"))
     page.goto(PARENT)

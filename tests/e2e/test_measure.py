@@ -52,16 +52,14 @@ def zoo(tmp_path_factory: Any) -> Iterator[Path]:
 
 
 @pytest.fixture(scope="module")
-def url(zoo: Path, serve: Callable[..., str]) -> Iterator[str]:
-    from ddpm_demo.ui import app
+def url(zoo: Path, serve_app: Callable[[], str]) -> Iterator[str]:
     from ddpm_demo.ui.server import runtime
 
     patch = pytest.MonkeyPatch()
     fresh = runtime.Models(load_checkpoint, 10**9)
     patch.setattr(runtime, "model", fresh)
     patch.setattr(runtime, "_seconds", {})
-    fixed = ("ssr_mode", "run_history")
-    yield serve(app.build_app(), **{k: v for k, v in app.LAUNCH.items() if k not in fixed})
+    yield serve_app()
     patch.undo()
 
 

@@ -1,6 +1,7 @@
 """Visitors who must wait, and a server that goes away: what their pages say, and how it goes on."""
 
 import os
+import shutil
 import signal
 import socket
 import subprocess
@@ -13,6 +14,8 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import pytest
+
+from ddpm_demo.models.zoo import models_folder
 
 from .test_app import FRAMES, generate, saved, set_number
 
@@ -35,10 +38,9 @@ def gates() -> Gates:
 
 
 @pytest.fixture(scope="module")
-def url(serve: Any, gates: Gates) -> Iterator[str]:
+def url(serve_app: Callable[[], str], gates: Gates) -> Iterator[str]:
     """The app for one run at a time. Runs are held after their first frame, and what goes on in
     Fine-tune is held at its beginning and then fails."""
-    from ddpm_demo.ui.app import LAUNCH, build_app
     from ddpm_demo.ui.finetune import handlers as tuning
     from ddpm_demo.ui.generate import handlers as tab
     from ddpm_demo.ui.server import settings
@@ -60,8 +62,7 @@ def url(serve: Any, gates: Gates) -> Iterator[str]:
         patch.setattr(settings, "RUNS", 1)
         patch.setattr(tab, "play", held)
         patch.setattr(tuning, "plan", fail)
-        fixed = ("ssr_mode", "run_history")  # `serve` sets these
-        yield str(serve(build_app(), **{k: v for k, v in LAUNCH.items() if k not in fixed}))
+        yield serve_app()
 
 
 @pytest.fixture
@@ -183,9 +184,11 @@ def test_stop_takes_a_fine_tuning_out_of_the_queue(visit: Any, gates: Gates) -> 
 
 
 class Server:
-    """The app in a process of its own, on a port that stays the same."""
+    """The app in a process of its own, on a port that stays the same, with one small model."""
 
-    def __init__(self) -> None:
+    def __init__(self, zoo: Path) -> None:
+        self.zoo = zoo
+        shutil.copytree(models_folder() / "mnist", zoo / "mnist")
         with socket.socket() as free:
             free.bind(("127.0.0.1", 0))
             self.port = free.getsockname()[1]
@@ -196,7 +199,7 @@ class Server:
         self.process = subprocess.Popen(
             [sys.executable, "app.py", "--port", str(self.port)],
             cwd=ROOT,
-            env=os.environ | {"GRADIO_ANALYTICS_ENABLED": "False"},
+            env=os.environ | {"DDPM_DEMO_MODELS": str(self.zoo)},
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
         )
@@ -216,8 +219,8 @@ class Server:
 
 
 @pytest.fixture
-def server() -> Iterator[Server]:
-    server = Server()
+def server(tmp_path: Path) -> Iterator[Server]:
+    server = Server(tmp_path)
     yield server
     server.kill()
 

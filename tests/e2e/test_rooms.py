@@ -6,7 +6,6 @@ from typing import Any
 
 import pytest
 
-from ddpm_demo.ui.app import LAUNCH, build_app
 from ddpm_demo.ui.server import network, settings
 
 pytestmark = pytest.mark.e2e
@@ -14,12 +13,11 @@ OPEN = "Open a room for phones"
 
 
 @pytest.fixture
-def address(serve: Callable[..., str], monkeypatch: pytest.MonkeyPatch) -> str:
+def address(serve_app: Callable[[], str], monkeypatch: pytest.MonkeyPatch) -> str:
     # Phones of the test are on this machine, so its loopback has to stand for its address.
     monkeypatch.setattr(settings, "host", "0.0.0.0")
     monkeypatch.setattr(network, "_own_addresses", lambda: ["127.0.0.1"])
-    options = {k: v for k, v in LAUNCH.items() if k not in ("run_history", "ssr_mode")}
-    return serve(build_app(), **options)
+    return serve_app()
 
 
 @pytest.fixture
