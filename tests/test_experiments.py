@@ -1,5 +1,6 @@
 """Experiments: what they show, measure and save, on tiny networks."""
 
+import itertools
 import json
 import re
 import subprocess
@@ -22,7 +23,7 @@ from ddpm_demo.evaluation.classifier import Classifier, ClassifierConfig
 from ddpm_demo.experiments import EXPERIMENTS, deciding
 from ddpm_demo.experiments.asked import BUG_NAMES, Break, Decide, Guess, Guide, Race
 from ddpm_demo.experiments.bugs import BUGS, recorded
-from ddpm_demo.experiments.report import Hidden, Plot, Report, Sheet
+from ddpm_demo.experiments.report import Hidden, Plot, Report, Sheet, Words
 from ddpm_demo.experiments.tools import Tools, alike, interval, wilson
 from ddpm_demo.inference.branches import play
 from ddpm_demo.inference.generate import generate
@@ -110,6 +111,11 @@ def test_continuations_begin_at_their_step_and_have_fresh_noise(
         assert row["same"] == int(((ends.mean((1, 2, 3)) > 127.5) == bright).sum())
         others = [end.tobytes() for end in (*ends, convert.to_uint8(steps[-1].x_t)[0])]
         assert len(set(others)) == 17  # none of them is the run itself
+    said = next(panel for panel in report.panels if isinstance(panel, Words)).text
+    ends = [(row["t"], *row["interval"]) for row in report.numbers["shares"]]
+    for (a, low, high), (b, least, most) in itertools.pairwise(ends):
+        apart = high < least or most < low
+        assert any(f"t = {a} and t = {b}" in line for line in said) != apart
     xml = next(panel for panel in report.panels if isinstance(panel, Plot)).svg
     heights = [float(h) for h in re.findall(r'width="[\d.]+" height="([\d.]+)"', xml)]
     assert sum(heights) / len(ts) == pytest.approx(plots.HEIGHT - plots.BOTTOM - plots.TOP, abs=0.1)
@@ -130,8 +136,10 @@ def test_guidance_is_the_formula_and_w_1_is_the_conditional_network(
     t = torch.full((4,), steps[0].t)
     without = denoise(steps[0].x_t, t).eps
     denoise.y = torch.full((4,), 1)
-    gap = (denoise(steps[0].x_t, t).eps - without).square().mean().sqrt()
-    assert report.numbers["length"][steps[0].t] == pytest.approx(float(gap), rel=1e-4)
+    gaps = (denoise(steps[0].x_t, t).eps - without).square().mean((1, 2, 3)).sqrt()
+    mean, half = report.numbers["length"][steps[0].t]
+    assert mean == pytest.approx(float(gaps.mean()), rel=1e-4)
+    assert half == pytest.approx(3.182 * float(gaps.std()) / 2, rel=0.03)  # t of 3 degrees, 95 %
     row, third = report.panels[0], report.panels[3]
     assert isinstance(row, Sheet)
     assert isinstance(third, Sheet)

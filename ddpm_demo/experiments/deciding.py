@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -18,7 +19,7 @@ from ddpm_demo.diffusion.walk import State
 from ddpm_demo.evaluation.classifier import Classifier, judge_of
 from ddpm_demo.experiments.asked import Decide
 from ddpm_demo.experiments.report import Hidden, Panel, Plot, Report, Sheet, Table, Words
-from ddpm_demo.experiments.tools import Tools, wilson
+from ddpm_demo.experiments.tools import Tools, unseen, wilson
 from ddpm_demo.inference.branches import go_on
 from ddpm_demo.inference.generate import defaults
 from ddpm_demo.media import convert
@@ -183,8 +184,14 @@ def _table(course: Course) -> Table:
 
 def _words(course: Course) -> Words:
     """The result of the table in words."""
-    name = course.judge.config.classes[course.final]
-    sure = [t for t, same in course.shares() if same >= 0.9 * N]
+    name, shares = course.judge.config.classes[course.final], course.shares()
+    bounds = [(t, *wilson(same, N)) for t, same in shares]
+    alike = [
+        f"t = {a} and t = {b}"
+        for (a, low, high), (b, least, most) in pairwise(bounds)
+        if low <= most and least <= high
+    ]
+    sure = [t for t, same in shares if same >= 0.9 * N]
     said = (
         f"From t = {max(sure)} on, at least nine in ten continuations end as {name}: there it is "
         "decided, for this picture, as far as 16 continuations can tell."
@@ -194,6 +201,7 @@ def _words(course: Course) -> Words:
     return Words(
         (
             said,
+            *((f"Between {', '.join(alike)}: {unseen(N)}.",) if alike else ()),
             "What is still open after that is how it looks: open the pictures below, and compare "
             "the continuations of a high t with those of a low one.",
         )

@@ -6,7 +6,7 @@ conditioning. Guidance on an interval of t is by Kynkäänniemi et al. 2024.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -22,7 +22,7 @@ from ddpm_demo.diffusion.schedule import Schedule
 from ddpm_demo.diffusion.walk import At, Intervention
 from ddpm_demo.experiments.asked import Guide
 from ddpm_demo.experiments.report import Panel, Plot, Report, Sheet, Table, Words
-from ddpm_demo.experiments.tools import Tools
+from ddpm_demo.experiments.tools import Tools, interval
 from ddpm_demo.inference.generate import defaults
 from ddpm_demo.inference.labels import parse_classes
 from ddpm_demo.media import convert
@@ -116,8 +116,7 @@ def run(asked: Guide, tools: Tools) -> Iterator[Report]:
     ]
     if asked.w not in SCALES:
         runs.append(("answers", asked.w, (answers,)))
-    interval = GuidanceInterval(asked.low, asked.high)
-    runs.append((course.interval, STRONG, (interval,)))
+    runs.append((course.interval, STRONG, (GuidanceInterval(asked.low, asked.high),)))
     for k, (name, w, hooks) in enumerate(runs):
         for part in course.run(name, w, *hooks):
             yield Report((k + part) / (len(runs) + 0.01), f"A run: {name}", _panels(course))
@@ -162,14 +161,28 @@ def _opened(course: _Course) -> tuple[Panel, ...]:
     columns = tuple(f"t = {t}" for t in at)
     title = f"What the network answers in the run of w = {course.asked.w:g}, first picture"
     sheet = Sheet(title, rows, words, columns, wide=1)
-    lengths = [_length(seen[t][1] - seen[t][0]) for t in ts]
-    note = f"Root mean square over the pixels of n = {N} pictures; that of ε is 1."
-    plot = line_plot({"with − without": (ts, lengths)}, "t", "")
+    found = _lengths(course)
+    lines = {
+        "mean": (ts, [mean for mean, _ in found.values()]),
+        "from": (ts, [mean - half for mean, half in found.values()]),
+        "to": (ts, [mean + half for mean, half in found.values()]),
+    }
+    note = (
+        "Root mean square over the pixels; that of ε is 1. "
+        f"Mean of n = {N} pictures, with its 95 % interval."
+    )
+    plot = line_plot(lines, "t", "")
     return (sheet, Plot("How far the two answers are apart", plot, note))
 
 
-def _length(x: Tensor) -> float:
-    return float(x.square().mean().sqrt())
+def _length(x: Tensor) -> tuple[float, float]:
+    """Of the root mean squares of pictures (B, C, H, W): their mean, and half of its interval."""
+    return interval(x.square().mean((1, 2, 3)).sqrt().tolist())
+
+
+def _lengths(course: _Course) -> dict[int, tuple[float, float]]:
+    """By t, how far the two answers are apart."""
+    return {t: _length(b - a) for t, (a, b, _) in course.answers.seen.items()}
 
 
 def _pixel(course: _Course) -> list[tuple[int, list[float]]]:
@@ -193,15 +206,12 @@ def _table(course: _Course) -> Table:
 
 
 def _numbers(course: _Course) -> dict[str, Any]:
-    seen = course.answers.seen
-    lengths: Sequence[float] = [_length(b - a) for a, b, _ in seen.values()]
-    far = {
-        name: _length(torch.from_numpy(end / 127.5 - course.ends["w = 1"] / 127.5))
-        for name, end in course.ends.items()
-    }
+    one = course.ends["w = 1"] / 127.5
+    others = {name: end / 127.5 - one for name, end in course.ends.items() if name != "w = 1"}
+    far = {name: _length(torch.from_numpy(gap)) for name, gap in others.items()}
     return {
         "w": course.asked.w,
-        "length": dict(zip(seen, lengths, strict=True)),
+        "length": _lengths(course),
         "pixel": _pixel(course),
         "distance from w = 1": far,
         "n": N,
