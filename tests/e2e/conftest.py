@@ -15,7 +15,10 @@ os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")  # before gradio is i
 
 NAMES = ("chromium", "chromium-browser", "google-chrome")
 FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-background-networking", "--no-first-run"]
-FLAGS += ["--disable-features=LocalNetworkAccessChecks"]  # a frame of another site shows the app
+OFF = ["LocalNetworkAccessChecks"]  # a frame of another site shows the app
+OFF += ["AimEnabled", "NetworkTimeServiceQuerying", "OptimizationHints", "PreconnectToSearch"]
+OFF += ["OmniboxAimPopup", "WebUIOmniboxAimPopup", "WebUIOmniboxPopup"]  # a process for each page
+FLAGS += [f"--disable-features={','.join(OFF)}"]  # in place of Playwright's own list
 LEFT = "Connection errored out"  # what Gradio's client says of a request whose page is left
 LAUNCH = {"prevent_thread_lock": True, "quiet": True, "ssr_mode": False, "run_history": False}
 
