@@ -125,23 +125,23 @@ def test_the_card_is_made_again_from_the_shipped_files(
 @pytest.mark.parametrize(
     ("words", "says"),
     [
-        ("ship", "RUN is None; allowed is a folder"),
-        ("ship run", "FOLDER is None"),
-        ("ship run x", "--commit is None"),
-        ("ship run x --commit a", "--limits is None"),
+        ("ship", "RUN must be a folder"),
+        ("ship run", "FOLDER must be"),
+        ("ship run x", "--commit must be"),
+        ("ship run x --commit a", "--limits must be"),
         ("ship run x --commit a --limits b --sample {", "--sample is not JSON"),
-        ("ship run x --commit a --limits b --sample []", "--sample is '[]'"),
+        ("ship run x --commit a --limits b --sample []", "--sample must be"),
         ('ship run x --commit a --limits b --sample {"stepps":3}', "no stepps"),
         (
             "ship run x --commit a --limits b --samplers rows.json",
-            "row of samplers is {",
+            "Row of samplers must be one that has",
         ),
         (
             "ship nowhere x --commit a --limits b",
-            "RUN is 'nowhere'; allowed is the folder",
+            "RUN must be the folder",
         ),
-        ("ship run file --commit a --limits b", "FOLDER is 'file'"),
-        ("ship --all", "log of the model is '"),
+        ("ship run file --commit a --limits b", "FOLDER must be"),
+        ("ship --all", "Log of the model must be"),
     ],
 )
 def test_what_cannot_be_shipped_is_one_sentence(

@@ -158,7 +158,7 @@ def test_masks_are_written_and_read():
     ],
 )
 def test_bad_changes_are_refused_in_a_sentence(text):
-    with pytest.raises(ValueError, match="allowed is"):
+    with pytest.raises(ValueError, match="must be"):
         read([text], Now.first(config_of()))
 
 

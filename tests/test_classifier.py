@@ -215,7 +215,7 @@ def test_files_that_are_no_classifiers(tmp_path):
     k.save_classifier(path, made())
     state, about = load_tensors(path)
     save_tensors(path, state, about | {"version": 9})
-    refused("version is 9; allowed is 1")
+    refused("Its version must be 1, not 9")
     save_tensors(path, state, about | {"classifier": about["classifier"] | {"widths": [8, 8]}})
     refused("four whole numbers")
     save_tensors(path, state | {"head.bias": torch.full((3,), torch.nan).half()}, about)
@@ -226,7 +226,9 @@ def test_files_that_are_no_classifiers(tmp_path):
 
 
 def test_pictures_of_another_shape_are_refused():
-    with pytest.raises(ValueError, match=r"shape of the pictures is \(3, 8, 8\).*\(1, 8, 8\)"):
+    with pytest.raises(
+        ValueError, match=r"Shape of the pictures must be \(1, 8, 8\), .*, not \(3, 8, 8\)"
+    ):
         made().extract(torch.zeros(2, 3, 8, 8, dtype=torch.uint8))
 
 
@@ -243,7 +245,7 @@ def test_pictures_of_another_shape_are_refused():
     ],
 )
 def test_wrong_configurations_are_refused(kind, bad):
-    with pytest.raises(ValueError, match="allowed is"):
+    with pytest.raises(ValueError, match="must be"):
         kind(**bad)
 
 
@@ -305,8 +307,8 @@ def test_command_line(tmp_path, monkeypatch, capsys):
 @pytest.mark.parametrize(
     ("arguments", "code", "said"),
     [
-        (["--out", "x.pt"], 2, "suffix of --out is '.pt'"),
-        (["--out", "x.safetensors", "--lr", "0"], 2, "lr is 0.0; allowed is above 0"),
+        (["--out", "x.pt"], 2, "Suffix of --out must be"),
+        (["--out", "x.safetensors", "--lr", "0"], 2, "lr must be a number above 0"),
         (["--out", "x.safetensors", "--data-dir", "/dev/null/no"], 2, "can't be downloaded"),
     ],
 )

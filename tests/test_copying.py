@@ -80,7 +80,7 @@ def test_it_gives_back_training_pictures_through_any_sampler() -> None:
         *_, end = generate(checkpoint, run)
         made = torch.from_numpy(convert.to_uint8(end.x_t)).permute(0, 3, 1, 2)
         assert float(nearest(made, pool, 1).distance.max()) < 0.02
-    for name, said in (("exact:cats:5", "is 'cats'; allowed is mnist"), ("exact:mnist:0", "is 0")):
+    for name, said in (("exact:cats:5", "must be mnist, not 'cats'"), ("exact:mnist:0", "not 0")):
         with pytest.raises(ValueError, match=said):
             load_checkpoint(name)
 

@@ -327,7 +327,7 @@ def test_no_folder(tmp_path: Path) -> None:
 def test_a_bad_size(size: int, tmp_path: Path) -> None:
     picture(0).save(tmp_path / "a.png")
     with pytest.raises(
-        ValueError, match=f"size is {size}; allowed is a whole number from 8 to 1,0"
+        ValueError, match=f"Size must be a whole number from 8 to 1,024, not {size}"
     ):
         load(f"folder:{tmp_path}", size=size)
 
@@ -504,7 +504,9 @@ def test_data_in_a_folder_that_can_only_be_read(
 
 
 def test_an_unknown_data_set() -> None:
-    with pytest.raises(DataError, match=r"dataset is 'imagenet'; allowed is mnist, .*, folder:P"):
+    with pytest.raises(
+        DataError, match=r"Dataset must be mnist, .* or folder:PATH, not 'imagenet'"
+    ):
         load("imagenet")
 
 
@@ -521,9 +523,9 @@ def test_only() -> None:
     assert torch.equal(dogs.pixels, images().pixels[[1, 3, 5]])
     assert dogs.labels.tolist() == [1, 1, 1]
     assert dogs.classes == ("cat", "dog", "elk")
-    with pytest.raises(ValueError, match=r"class is 'cow'; allowed is cat, dog, elk\."):
+    with pytest.raises(ValueError, match=r"Class must be cat, dog or elk, not 'cow'\."):
         images().only("cow")
-    with pytest.raises(ValueError, match="allowed is none, as the data has no classes"):
+    with pytest.raises(ValueError, match=r"must be left out, not '.*': the data has no classes"):
         images(()).only("cow")
 
 
@@ -533,7 +535,7 @@ def test_a_part_has_as_many_of_each_class() -> None:
     assert images().part("3").tolist() == [0, 1, 2]
     assert images().part("3:6").tolist() == [4, 3, 5]
     for words in ("0", "7", "3:3", "-1", "4:2", "x", "", "1:2:3", "9" * 5000):
-        with pytest.raises(ValueError, match="allowed is a number from 1 to 6, or FROM:TO"):
+        with pytest.raises(ValueError, match="Pictures must be a number from 1 to 6, or FROM:TO"):
             images().part(words)
 
 

@@ -187,17 +187,17 @@ def test_two_tabs_of_one_visitor(clean: Server) -> None:
 def test_a_checkpoint_is_overwritten_and_deleted_while_it_is_used(clean: Server) -> None:
     file = clean.zoo / "other" / "model.safetensors"
     run = Tab(clean).generate(model="other", steps=300, n=4)
-    assert any(frames([message]) for message in run)
+    begun = next(message for message in run if frames([message]))
     whole = file.read_bytes()
     with file.open("r+b") as garbage:  # in place, as a copy that breaks off does it
         garbage.write(bytes(1000))
         garbage.truncate(len(whole) // 2)
-    assert frames(list(run))[-1]["step"] == 300
+    assert frames([begun, *run])[-1]["step"] == 300
     again = Tab(clean).generate(model="other", steps=5, n=2)  # what is loaded stays
     assert frames(list(again))[-1]["step"] == 5
     file.unlink()
     *_, last = Tab(clean).generate(model="other", steps=5, n=2)
-    assert error(last) == "model is &#x27;other&#x27;; allowed is one of first, unread."
+    assert error(last) == "Model must be first or unread, not &#x27;other&#x27;."
 
 
 def test_a_broken_checkpoint_is_said_and_read_again_when_it_is_whole(clean: Server) -> None:

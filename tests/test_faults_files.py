@@ -227,7 +227,7 @@ def test_a_label_that_is_no_class_is_refused(label: int, tiny: Tiny) -> None:
     """3 is the network's own number for "none" where there are three classes."""
     images = d.Images(torch.zeros(4, 1, 8, 8, dtype=torch.uint8), torch.tensor([0, 1, label, -1]))
     base, config = tiny(num_classes=3), TrainConfig(images=4, batch_size=2)
-    with pytest.raises(ValueError, match=r"labels is .*; allowed is from -1, for none, to 2"):
+    with pytest.raises(ValueError, match=r"Labels must be from -1 \(none\) to 2"):
         next(train(base, base.diffusion, config, images))
 
 

@@ -305,12 +305,12 @@ def test_guidance_without_classes_is_refused(
 ) -> None:
     save_checkpoint(tmp_path / "net", tiny())
     monkeypatch.chdir(tmp_path)
-    said = "guidance is 3.0; allowed is 1, as the model has no classes."
+    said = "Guidance must be 1, not 3.0: the model has no classes."
     for words in ("sample -n 1 --out a.png", "evaluate --metrics bpd --dataset mnist"):
         assert main([*words.split(), "--model", "./net", "--guidance", "3"]) == 2
         assert said in capsys.readouterr().err
     model = dd.load("./net")
-    with pytest.raises(ValueError, match="guidance is 3; allowed is 1, as the model has no"):
+    with pytest.raises(ValueError, match="Guidance must be 1, not 3: the model has no"):
         model.sample(n=1, steps=1, guidance=3)
     assert model.config(guidance=1).guidance == 1
     query = "seed=4&steps=4&guidance=3"

@@ -87,9 +87,9 @@ def test_a_picture_is_its_seed_s(sampler: str, tiny: Tiny) -> None:
 @pytest.mark.parametrize(
     ("classes", "settings", "says"),
     [
-        (0, {"steps": 21}, "steps is 21; allowed is a whole number from 1 to 20."),
-        (0, {"labels": (0,)}, "label is 0; allowed is none, as the model has no classes."),
-        (3, {"labels": (0, 3)}, "label is 3; allowed is a class of the model, 0 to 2."),
+        (0, {"steps": 21}, "Steps must be a whole number from 1 to 20, not 21."),
+        (0, {"labels": (0,)}, "Label must be left out, not 0: the model has no classes."),
+        (3, {"labels": (0, 3)}, "Label must be a class of the model, 0 to 2, not 3."),
     ],
 )
 def test_refused_by_the_call(classes: int, settings: dict[str, Any], says: str, tiny: Tiny) -> None:

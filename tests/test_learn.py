@@ -148,7 +148,7 @@ def test_a_shipped_model_s_log_is_played(zoo: Path) -> None:
     assert isinstance(losses, Plot)
     assert isinstance(by_t, Plot)
     assert by_t.title == "Loss by t"
-    with pytest.raises(ValueError, match="model is 'classy'; allowed is one of tiny"):
+    with pytest.raises(ValueError, match="Model must be tiny"):
         list(EXPERIMENTS["recorded"](Recorded("classy"), Tools()))
 
 

@@ -141,22 +141,22 @@ def test_a_model_of_ones_own_is_measured(models: Path, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("name", "at", "value", "message"),
     [
-        ("nobody", 0, ["fd"], "model is 'nobody'"),
-        ("mnist", 0, [], "metrics is []"),
-        ("mnist", 0, ["fid"], "metric is 'fid'; allowed is one of fd, bpd"),
-        ("mnist", 0, "fd", "metrics is 'fd'"),
-        ("mnist", 1, 2 * DIM - 1, "number of pictures is 9; allowed is 10 or more, twice the 5"),
-        ("mnist", 1, asked.N_MOST + 1, "number of pictures is 2001"),
-        ("mnist", 1, None, "number of pictures is None"),
-        ("mnist", 2, "best", "sampler is 'best'"),
-        ("mnist", 3, 21, "steps is 21; allowed is a whole number from 1 to 20"),
-        ("mnist", 4, "ship", "class is 'ship'"),
-        ("mnist", 5, 21, "guidance is 21"),
-        ("mnist", 6, "ship", "class of the data is 'ship'; allowed is one of all classes, kind 0"),
-        ("folder", 0, ["fd"], "data of the model is 'folder:"),
-        ("folder", 0, ["bpd", "fd"], "data of the model is 'folder:"),
-        ("laplace", 0, ["bpd"], "noise of the model is 'laplace'"),
-        ("large", 0, ["fd"], "channels and size of the model is (1, 16)"),
+        ("nobody", 0, ["fd"], "Model must be"),
+        ("mnist", 0, [], "Metrics must be one or more of them, not []"),
+        ("mnist", 0, ["fid"], "Metric must be fd or bpd, not 'fid'"),
+        ("mnist", 0, "fd", "Metrics must be"),
+        ("mnist", 1, 2 * DIM - 1, "Number of pictures must be 10 or more, not 9: twice the 5"),
+        ("mnist", 1, asked.N_MOST + 1, "Number of pictures must be"),
+        ("mnist", 1, None, "Number of pictures must be"),
+        ("mnist", 2, "best", "Sampler must be"),
+        ("mnist", 3, 21, "Steps must be a whole number from 1 to 20"),
+        ("mnist", 4, "ship", "Class must be"),
+        ("mnist", 5, 21, "Guidance must be"),
+        ("mnist", 6, "ship", "Class of the data must be all classes, kind 0"),
+        ("folder", 0, ["fd"], "Data of the model must be"),
+        ("folder", 0, ["bpd", "fd"], "Data of the model must be"),
+        ("laplace", 0, ["bpd"], "Noise of the model must be"),
+        ("large", 0, ["fd"], "Channels and size of the model must be"),
     ],
 )
 def test_bad_values_get_one_sentence(
@@ -172,7 +172,7 @@ def test_bad_values_get_one_sentence(
 
 
 @pytest.mark.parametrize(
-    ("at", "value", "message"), [(7, 0, "test pictures is 0"), (8, 21, "terms is 21")]
+    ("at", "value", "message"), [(7, 0, "Test pictures must be"), (8, 21, "Terms must be")]
 )
 def test_bad_values_of_the_bound(models: Path, at: int, value: int, message: str) -> None:
     controls: list[Any] = [*USUAL]
@@ -274,7 +274,7 @@ def test_samples_and_terms_share_the_passes_of_visitors_and_let_them_go_first(
 
 def test_pictures_of_a_huge_model_are_not_loaded(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(d, "load", None)
-    with pytest.raises(ValueError, match="size of the model is 1024"):
+    with pytest.raises(ValueError, match="Size of the model must be"):
         work.data_of("cifar10", 1024, 3)
 
 

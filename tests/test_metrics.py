@@ -143,9 +143,9 @@ def test_too_few_pictures_are_refused_with_the_reason():
     enough, few = summary(2 * DIM, 0), summary(2 * DIM - 1, 1)
     distance(enough, enough)
     for pair in ((few, enough), (enough, few)):
-        with pytest.raises(ValueError, match=r"pictures is 11; allowed is 12 or more.* 6 features"):
+        with pytest.raises(ValueError, match=r"pictures must be 12 or more.* 6 features"):
             distance(*pair)
-    with pytest.raises(ValueError, match="allowed is 4,096 or more"):
+    with pytest.raises(ValueError, match="must be 4,096 or more"):
         require_enough(4095, 2048)
 
 
@@ -314,11 +314,11 @@ def test_precision_and_recall_are_not_swapped(fidelity):
 
 
 def test_too_few_for_scores(fidelity):
-    with pytest.raises(ValueError, match="pictures is 99; allowed is 100 or more in 10 splits"):
+    with pytest.raises(ValueError, match="pictures must be 100 or more for 10 splits, not 99"):
         inception_score(summary(200, 0, keep=99))
-    with pytest.raises(ValueError, match="pictures is 3; allowed is 4 or more"):
+    with pytest.raises(ValueError, match="pictures must be 4 or more, not 3"):
         precision_recall(summary(200, 0, keep=3), summary(200, 0, keep=50))
-    with pytest.raises(ValueError, match="extractor is 'vgg'"):
+    with pytest.raises(ValueError, match="Extractor must be"):
         Inception(extractor="vgg")
 
 

@@ -55,5 +55,5 @@ def test_like_takes_shape_and_dtype() -> None:
 def test_refused() -> None:
     with pytest.raises(ValueError, match="2 seeds, but the batch has 3 pictures"):
         Noise("gaussian", [0, 1]).draw((3, 1, 4, 4))
-    with pytest.raises(ValueError, match="noise is 'cauchy'; allowed is one of gaussian, laplace"):
+    with pytest.raises(ValueError, match="Noise must be gaussian or laplace, not 'cauchy'"):
         Noise("cauchy", [0])

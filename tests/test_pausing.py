@@ -175,7 +175,7 @@ def test_a_pixel_of_a_run_that_is_kept(selected):
     assert pixels({"run": run["id"], "step": 5, "picture": 2}) == GONE
     assert pixels({"run": "x", "step": 1, "picture": 2}) == GONE
     for bad in (None, [], {}, {"run": 1, "step": "1", "picture": 0}, {"step": -1, "picture": 0}):
-        assert "allowed is" in pixels(bad)["error"]
+        assert "must be" in pixels(bad)["error"]
 
 
 def test_a_hook_that_raises_ends_its_own_run_with_a_sentence(selected, monkeypatch):
@@ -244,7 +244,7 @@ def test_texts_of_a_form():
         "draw=dark:9::AAAA"
     ]
     assert change_text("keep=", "2", False, 9, drawn, []) == ["keep=2:9:AAAA"]
-    with pytest.raises(ValueError, match="drawing is 'empty'"):
+    with pytest.raises(ValueError, match="Drawing must be"):
         change_text("keep=", "2", False, 9, at, [])
     assert breakpoints(" 700,400 3") == [700, 400, 3]
 

@@ -87,7 +87,7 @@ def test_a_visitors_own_points_are_the_data(monkeypatch: pytest.MonkeyPatch) -> 
     "points", ["1,2", "1,2;3,x;0,0", "0,0;1,1;9,0", "0,0,0;1,1;1,2", "nan,0;1,1;0,1"]
 )
 def test_what_is_no_list_of_points_is_refused(points: str) -> None:
-    with pytest.raises(ValueError, match=r"allowed is 3 to 200 points"):
+    with pytest.raises(ValueError, match=r"must be 3 to 200 points"):
         Plane(points=points)
 
 

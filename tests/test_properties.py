@@ -80,7 +80,7 @@ def test_a_falling_list_goes_before_steps(times: tuple[int, ...], T: int) -> Non
     falls = list(times) == sorted(set(times), reverse=True) and bool(times)
     ok = falls and times[0] <= 4000 and times[-1] >= 1
     if not ok:
-        with pytest.raises(ValueError, match="timesteps is"):
+        with pytest.raises(ValueError, match="Timesteps must be a falling list"):
             SampleConfig(timesteps=times)
         return
     run, schedule = SampleConfig(timesteps=times, steps=3), Schedule.linear(T)
@@ -88,7 +88,7 @@ def test_a_falling_list_goes_before_steps(times: tuple[int, ...], T: int) -> Non
     if times[0] <= T:
         assert schedule.chosen(run) == list(times)
     else:
-        with pytest.raises(ValueError, match="first of the timesteps is"):
+        with pytest.raises(ValueError, match="First of the timesteps must be"):
             schedule.chosen(run)
 
 
@@ -99,7 +99,7 @@ def test_a_falling_list_goes_before_steps(times: tuple[int, ...], T: int) -> Non
 def test_any_text_is_a_list_of_classes_or_refused(text: str, n: int) -> None:
     classes = ["a", "b", "a b", "3"][:n]
     labels, refused = attempt(parse_classes, text, classes)
-    assert (labels is None) == (text == "any" or refused.startswith("class is "))
+    assert (labels is None) == (text == "any" or refused.startswith("Class must be "))
     if labels is not None:
         assert len(set(labels)) == len(labels) > 0
         assert all(0 <= k < n for k in labels)

@@ -141,7 +141,7 @@ def test_whatever_goes_wrong_is_one_line(
 def test_without_a_login_or_a_name(
     hub: type[Hub], file: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    with pytest.raises(ValueError, match="repository is ''; allowed is such as YOU/cifar10-ship"):
+    with pytest.raises(ValueError, match="Repository must be a name such as YOU/cifar10-ship"):
         publish.push(file, " ")
     monkeypatch.setattr("huggingface_hub.get_token", lambda: None)
     with pytest.raises(ValueError, match=r"No Hugging Face login here: run `hf auth login`, or"):

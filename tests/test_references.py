@@ -64,9 +64,9 @@ def test_other_weights_have_none(judge: Classifier, data: d.Images, folder: Path
     for wrong, split in ((judge, "train"), (Classifier(judge.config, judge.info).eval(), "test")):
         with pytest.raises(MetricError, match=r"python -m ddpm_demo\.evaluation\.references mnist"):
             references.read(wrong, split)
-    with pytest.raises(ValueError, match="split is 'all'; allowed is one of train, test"):
+    with pytest.raises(ValueError, match="Split must be train or test, not 'all'"):
         references.read(judge, "all")
-    with pytest.raises(ValueError, match="class is 3; allowed is a whole number from 0 to 2"):
+    with pytest.raises(ValueError, match="Class must be a whole number from 0 to 2"):
         references.read(judge, "test", 3)
 
 
@@ -79,7 +79,7 @@ def test_by_name(judge: Classifier, data: d.Images, folder: Path) -> None:
     assert torch.equal(whole.mean, references.read(judge, "test").mean)
     assert torch.equal(one.mean, references.read(judge, "test", 1).mean)
     assert references.shipped(judge, "cifar10", "test") is None
-    with pytest.raises(ValueError, match="class is 'none'; allowed is one of"):
+    with pytest.raises(ValueError, match=r"Class must be .*, not 'none'"):
         references.shipped(judge, "mnist", "test", "none")
 
 

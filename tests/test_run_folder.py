@@ -111,7 +111,7 @@ def test_a_place_to_write_is_tried_before_any_work(
     (tmp_path / "file").write_text("")
     line = f"train --dataset folder:{pictures} --images 4 --out"
     assert main([*line.split(), str(tmp_path / "file" / "run")]) == 2
-    assert "allowed is a folder" in capsys.readouterr().err
+    assert "must be a folder, not" in capsys.readouterr().err
 
     def refused(*_: Any, **__: Any) -> None:
         raise OSError(30, os.strerror(30))
@@ -173,11 +173,11 @@ def test_what_is_said_overrides_the_process_of_init(
     assert "sample" not in other.info  # t = 19 of 20 is another t of 30
     assert other.model.config == base.model.config
     for words, says in (
-        ("--width 16", "with --init is 'width'"),
-        ("--paper", "with --init is 'paper'"),
-        ("--size 16", "--size with --init is 16; allowed is 8"),
-        ("--grey", "--grey with --init"),
-        ("--class-conditional", "allowed is data that has classes"),
+        ("--width 16", "Width must be left out with --init: the network is the base's."),
+        ("--paper", "Paper must be left out with --init"),
+        ("--size 16", "--size with --init must be 8, not 16"),
+        ("--grey", "--grey must be left out with --init"),
+        ("--class-conditional", "--class-conditional must be left out: the data has no classes"),
     ):
         capsys.readouterr()
         assert command(f"{init} {words}", tmp_path / "no", pictures) == 2

@@ -405,9 +405,9 @@ def test_bad_timesteps_are_refused(name: str, timesteps: list[int]) -> None:
 
 def test_bad_options_are_refused() -> None:
     x_T, noise = torch.zeros(1, 1, 4, 4), Noise("gaussian", [0])
-    with pytest.raises(ValueError, match=r"eta is 1\.5; allowed is from 0 to 1"):
+    with pytest.raises(ValueError, match=r"Eta must be a number from 0 to 1, not 1\.5"):
         ddim(fake(), x_T, [1], noise=noise, eta=1.5)
-    with pytest.raises(ValueError, match="variance is 'learned'; allowed is one of beta_tilde, be"):
+    with pytest.raises(ValueError, match="Variance must be beta_tilde or beta, not 'learned'"):
         ddpm(fake(), x_T, [1], noise=noise, variance="learned")
 
 

@@ -75,7 +75,7 @@ def test_a_port_that_is_taken(host: str, capsys: pytest.CaptureFixture[str]) -> 
 @pytest.mark.parametrize("port", [-1, 0, 65_536, 10**30])
 def test_a_port_that_is_none(port: int, capsys: pytest.CaptureFixture[str]) -> None:
     said = refused(capsys, "--port", str(port))
-    assert said == f"--port is {port}; allowed is a whole number from 1 to 65,535."
+    assert said == f"--port must be a whole number from 1 to 65,535, not {port}."
 
 
 def test_a_port_for_administrators(
@@ -86,7 +86,7 @@ def test_a_port_for_administrators(
 
     monkeypatch.setattr("socket.socket.bind", bind)
     said = refused(capsys, "--port", "80")
-    assert said == "--port is 80, which needs an administrator's rights; allowed is 1,024 or more."
+    assert said == "--port must be 1,024 or more, not 80, which needs an administrator's rights."
 
 
 @pytest.mark.parametrize(

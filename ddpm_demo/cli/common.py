@@ -56,7 +56,7 @@ def suffix(path: Path, *allowed: str) -> str:
     """
     kind = path.suffix.lower()
     one_of("suffix of --out", kind, allowed)
-    require(not path.is_dir(), "--out", str(path), "a file, and this is a folder")
+    require(not path.is_dir(), "--out", str(path), "a file", "this is a folder")
     require(path.parent.is_dir(), "folder of --out", str(path.parent), "one that exists")
     require_writable(path.parent, "--out")
     return kind
@@ -93,7 +93,8 @@ def sheet(n: int, size: int, scale: int, most: int = FILM_BYTES) -> int:
         3 * height * width <= most,
         "size of --out",
         f"{width} x {height}",
-        f"at most {most // 3:,} pixels: choose a smaller -n or --scale",
+        f"at most {most // 3:,} pixels",
+        "choose a smaller -n or --scale",
     )
     return 3 * height * width
 

@@ -108,7 +108,7 @@ def _source(o: argparse.Namespace, checkpoint: Checkpoint, drawn: c.SampleConfig
     from ddpm_demo.evaluation.references import Source
 
     dataset = o.dataset or checkpoint.info.get("dataset") or ""
-    require(bool(dataset), "dataset", dataset, "the name of the data to compare with: --dataset")
+    require(bool(dataset), "--dataset", None, "the name of the data to compare with")
     labels, classes = drawn.labels or (), checkpoint.classes
     only = o.data_class or (classes[labels[0]] if classes and len(labels) == 1 else None)
     load = functools.cache(lambda: _load(o, checkpoint, dataset, only, o.split == "train"))

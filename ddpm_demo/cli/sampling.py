@@ -22,7 +22,7 @@ from ddpm_demo.cli.common import (
 )
 from ddpm_demo.cli.options import add_settings, model_name, path
 from ddpm_demo.config.samplers import SAMPLERS
-from ddpm_demo.config.setting import number, require
+from ddpm_demo.config.setting import counted, number, require
 
 if TYPE_CHECKING:
     import numpy as np
@@ -101,14 +101,13 @@ def specified(o: argparse.Namespace, checkpoint: Checkpoint) -> RunSpec:
 
     run, model = asked(o, checkpoint), checkpoint.model.config
     if o.picture is None:
-        require(
-            o.mask is None, "--mask", str(o.mask), "only with --from, the picture that it is of"
-        )
-    require(o.resample is None or bool(o.mask), "--resample", o.resample, "only with --mask")
+        require(o.mask is None, "--mask", None, "given with --from, the picture that it is of")
+    require(o.resample is None or bool(o.mask), "--resample", None, "given with --mask")
     if o.picture is None:
         return RunSpec(checkpoint.name, run)
-    require(bool(o.start or o.mask), "--from", str(o.picture), "only with --start, --mask or both")
-    require(not o.timesteps, "--timesteps", o.timesteps, "--start and --steps instead, with --from")
+    require(bool(o.start or o.mask), "--from", None, "given with --start, --mask or both")
+    instead = "--start and --steps say the same"
+    require(not o.timesteps, "--timesteps", None, "left out with --from", instead)
     changes, picture = [], given.write(given.fitted(open_image(o.picture), model))
     if o.start:
         number("start", o.start, 1, checkpoint.diffusion.T, whole=True)
@@ -185,7 +184,7 @@ def _write_page(o: argparse.Namespace, checkpoint: Checkpoint, spec: RunSpec, pl
     require(o.n <= 64, "n", o.n, "at most 64 for a web page")
     run = spec.sample
     label = SAMPLERS[run.sampler].label
-    title = f"{checkpoint.name} · {label} · {run.steps} steps · seed {run.seed}"
+    title = f"{checkpoint.name} · {label} · {counted(run.steps, 'step')} · seed {run.seed}"
     lines = updates(checkpoint, run, spec.interventions)
     look = {"title": title, "meta": spec.to_metadata(checkpoint.classes), "updates": lines}
     with progress_bar(total=_walks(o, run), unit="step") as bar:

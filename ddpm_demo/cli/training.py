@@ -149,9 +149,10 @@ def _fits(o: argparse.Namespace, init: Checkpoint) -> None:
     """Raise `ValueError` if the arguments ask for another network than that of --init."""
     model = init.model.config
     said = [k for k in (*NETWORK, "paper") if getattr(o, k) not in (None, False)]
-    require(not said, "with --init", ", ".join(said), "no option of the network: it is the base's")
+    require(not said, ", ".join(said), None, "left out with --init", "the network is the base's")
     require(o.size in (None, model.size), "--size with --init", o.size, f"{model.size}")
-    require(not o.grey or model.channels == 1, "--grey with --init", True, "for a grey base")
+    fits = not o.grey or model.channels == 1
+    require(fits, "--grey", None, "left out with --init", "the base is in colour")
 
 
 def _pictures(
@@ -175,7 +176,7 @@ def _pictures(
 def _classes(o: argparse.Namespace, images: Images) -> int:
     classes = len(images.classes) if o.class_conditional else 0
     ok = not o.class_conditional or classes > 0
-    require(ok, "class-conditional", True, "data that has classes")
+    require(ok, "--class-conditional", None, "left out", "the data has no classes")
     return classes
 
 

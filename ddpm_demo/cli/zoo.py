@@ -85,7 +85,7 @@ def _ship(o: argparse.Namespace) -> None:
     from ddpm_demo.training.trainer import EMA, RAW, wide
 
     if o.all:
-        require(o.run is None, "RUN", str(o.run), "none with --all")
+        require(o.run is None, "RUN", None, "left out with --all")
         for name in available():
             make_card(models_folder() / name)
             print(models_folder() / name)

@@ -86,7 +86,7 @@ class ModelConfig:
         number("norm_eps", self.norm_eps, 0, 1, above=True)
         if self.norm == "group":
             bad = [w for w in self.widths if w % self.groups]
-            require(not bad, "groups", self.groups, f"a divisor of every width, {self.widths}")
+            require(not bad, "groups", self.groups, f"a divisor of each of {self.widths}")
         if self.head_dim is not None:
             number("head_dim", self.head_dim, 1, 16_384, whole=True)
             require(
@@ -98,7 +98,8 @@ class ModelConfig:
         if self.time_dim is not None:
             number("time_dim", self.time_dim, 1, 65_536, whole=True)
         number("freq_shift", self.freq_shift, 0, 1)
-        require(self.mid_attention in (True, False), "mid_attention", self.mid_attention, "a bool")
+        ok = self.mid_attention in (True, False)
+        require(ok, "mid_attention", self.mid_attention, "True or False")
         one_of("downsample", self.downsample, ("conv", "resnet"))
         one_of("upsample", self.upsample, ("conv", "resnet"))
         require(self.down_padding in (0, 1), "down_padding", self.down_padding, "0 or 1")

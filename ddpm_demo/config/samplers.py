@@ -68,7 +68,7 @@ for _row in (
     Sampler(
         name="ddpm",
         label="DDPM",
-        does="Draws x_s from the posterior around the predicted picture: fresh noise at each step.",
+        does="Draws the next picture around the predicted one, with fresh noise at each step.",
         source=f"{_ROOM}.ddpm:ddpm",
         options=("variance",),
         adds_noise=True,
@@ -76,7 +76,7 @@ for _row in (
     Sampler(
         name="ddim",
         label="DDIM",
-        does="Keeps the predicted picture and the predicted noise, and mixes them anew for s.",
+        does="Mixes the predicted picture and the predicted noise anew for the next t.",
         source=f"{_ROOM}.ddim:ddim",
         options=("eta",),
         adds_noise=True,
@@ -84,27 +84,27 @@ for _row in (
     Sampler(
         name="dpmpp_2m",
         label="DPM-Solver++",
-        does="As DDIM, with the predicted picture continued along a line from the last step's.",
+        does="As DDIM, and looks ahead: it also uses the prediction of the step before.",
         source=f"{_ROOM}.dpmpp:dpmpp_2m",
     ),
     Sampler(
         name="dpmpp_2m_sde",
         label="SDE-DPM-Solver++",
-        does="As DDPM, with the predicted picture continued along a line from the last step's.",
+        does="As DPM-Solver++, with fresh noise at each step.",
         source=f"{_ROOM}.dpmpp:dpmpp_2m_sde",
         adds_noise=True,
     ),
     Sampler(
         name="heun",
         label="Heun",
-        does="Tries the step, asks the network again at its end, and takes the mean direction.",
+        does="Tries the step, asks the network again at its end, and takes the mean of both.",
         source=f"{_ROOM}.heun:heun",
         extra_calls=1,
     ),
     Sampler(
         name="unipc",
         label="UniPC",
-        does="As DPM-Solver++, and corrects each step once the network has seen where it ended.",
+        does="As DPM-Solver++, and corrects each step once the network has seen its end.",
         source=f"{_ROOM}.unipc:unipc",
     ),
 ):

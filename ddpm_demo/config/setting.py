@@ -1,13 +1,13 @@
 """Describes and checks the settings of dataclasses.
 
 The command line, the app, links and checkpoints read the descriptions (`settings`). A value that is
-not allowed raises `ValueError`, with one sentence that names the value and what is allowed.
+not allowed raises `ValueError`, with one sentence that says what is allowed and names the value.
 """
 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,22 +15,30 @@ SHOWN = 200  # the most characters of a bad value in a message
 
 
 class SettingError(ValueError):
-    """A setting has a value that is not allowed. The message is one sentence."""
+    """A setting has a value that is not allowed.
 
-    def __init__(self, name: str, value: object, allowed: str) -> None:
-        super().__init__(name, value, allowed)
-        self.name, self.value, self.allowed = name, value, allowed
+    The message is one sentence: "NAME must be ALLOWED, not VALUE: WHY." None and an empty text mean
+    that a value is missing; they are not named.
+    """
+
+    def __init__(self, name: str, value: object, allowed: object, why: str = "") -> None:
+        super().__init__(name, value, allowed, why)
+        self.name, self.value, self.allowed, self.why = name, value, allowed, why
 
     def __str__(self) -> str:
-        said = repr(self.value)
-        shown = said if len(said) <= SHOWN else f"{said[: SHOWN - 1]}…"
-        return f"{self.name} is {shown}; allowed is {self.allowed}."
+        word = self.name.split(" ")[0]
+        plain = word.isalpha() and len(word) > 2  # t and T, or lr, stay as they are
+        name = self.name[0].upper() + self.name[1:] if plain else self.name
+        value = repr(self.value)
+        shown = value if len(value) <= SHOWN else f"{value[: SHOWN - 1]}…"
+        said = "" if value in ("None", "''") else f", not {shown}"
+        return f"{name} must be {self.allowed}{said}{self.why and f': {self.why}'}."
 
 
-def require(ok: bool, name: str, value: object, allowed: str) -> None:
+def require(ok: bool, name: str, value: object, allowed: object, why: str = "") -> None:
     """Raise `SettingError` unless `ok`."""
     if not ok:
-        raise SettingError(name, value, allowed)
+        raise SettingError(name, value, allowed, why)
 
 
 def number(
@@ -44,12 +52,24 @@ def number(
     """
     kinds = (int,) if whole else (int, float)
     ok = isinstance(value, kinds) and not isinstance(value, bool) and low <= value <= high
-    what = ("a whole number " if whole else "") + ("above" if above else "from")
-    require(ok and not (above and value == low), name, value, f"{what} {low:,} to {high:,}")
+    kind = "a whole number" if whole else "a number"
+    ends = f"above {low:,} and up to {high:,}" if above else f"from {low:,} to {high:,}"
+    require(ok and not (above and value == low), name, value, f"{kind} {ends}")
+
+
+def either(words: Iterable[str]) -> str:
+    """The words as a list: "a, b or c". Without any, the setting has to be left out."""
+    *others, last = [*words] or ["left out"]
+    return f"{', '.join(others)} or {last}" if others else last
+
+
+def counted(number: int, word: str) -> str:
+    """A number of things in words: "1 step", "20 steps"."""
+    return f"{number:,} {word}{'s' * (number != 1)}"
 
 
 def one_of(name: str, value: object, allowed: Sequence[str]) -> None:
-    require(value in allowed, name, value, "one of " + ", ".join(allowed))
+    require(value in allowed, name, value, either(allowed))
 
 
 def whole_numbers(values: object, low: int, high: int) -> bool:

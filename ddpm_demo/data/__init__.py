@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from filelock import FileLock
 
-from ddpm_demo.config.setting import number
+from ddpm_demo.config.setting import SettingError, either, number
 from ddpm_demo.data.folder import folder_state, read_folder
 from ddpm_demo.data.images import NO_LABEL as NO_LABEL
 from ddpm_demo.data.images import DataError as DataError
@@ -118,7 +118,7 @@ def known(dataset: object) -> bool:
 
 def named(extra: str = f"{FOLDER}PATH") -> str:
     """The names of all data sets, for help and messages."""
-    return ", ".join([*DATASETS, *[extra] * bool(extra)])
+    return either([*DATASETS, *[extra] * bool(extra)])
 
 
 def shown(dataset: str) -> str:
@@ -189,7 +189,7 @@ def load(
     if is_folder(dataset):
         return read_folder(place_of(dataset), train, size or 32, channels or 3, progress)
     if dataset not in DATASETS:
-        raise DataError(f"dataset is {dataset!r}; allowed is {named()}.")
+        raise DataError(str(SettingError("dataset", dataset, named())))
     folder = data_dir() if folder is None else expand(folder)
     if folder.exists() and not folder.is_dir():
         raise DataError(f"{folder} is a file; --data-dir or {VARIABLE} names a folder.")

@@ -6,7 +6,7 @@ import hashlib
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from ddpm_demo.config.setting import require
+from ddpm_demo.config.setting import either, require
 
 if TYPE_CHECKING:
     import torch
@@ -106,7 +106,8 @@ class Images:
             name in self.classes,
             "class",
             name,
-            ", ".join(self.classes) or "none, as the data has no classes",
+            either(self.classes),
+            "" if self.classes else "the data has no classes",
         )
         keep = self.labels == self.classes.index(name)
         return replace(self, pixels=self.pixels[keep], labels=self.labels[keep])

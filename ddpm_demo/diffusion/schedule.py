@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from ddpm_demo.config import SPACINGS, DiffusionConfig, SampleConfig
-from ddpm_demo.config.setting import number, one_of
+from ddpm_demo.config.setting import SettingError, number, one_of
 
 # The least alpha_bar. Sensible betas never reach it, and its root is still above 0 in float32.
 FLOOR = 1e-60
@@ -37,7 +37,7 @@ class Schedule:
         beta = beta.to(torch.float64)
         wrong = beta[~((beta > 0) & (beta < 1))]
         if len(wrong):
-            raise ValueError(f"beta is {wrong[0].item()}; allowed is above 0 and below 1.")
+            raise SettingError("beta", wrong[0].item(), "above 0 and below 1")
         self.beta = torch.cat([beta.new_zeros(1), beta])
         self.alpha = 1 - self.beta
         self.alpha_bar = self.alpha.cumprod(0).clamp(min=FLOOR)
@@ -122,7 +122,7 @@ class Schedule:
         """
         t = torch.as_tensor(t).cpu()
         if bool(((t < 0) | (t > self.T)).any()):
-            raise ValueError(f"t is {t.tolist()}; allowed is 0 to {self.T}.")
+            raise SettingError("t", t.tolist(), f"from 0 to {self.T}")
         value = table[t].reshape(-1, *[1] * (x.ndim - 1))
         # MPS has no float64. The result is rounded to float32 anyway.
         return value.float().to(x.device) if x.device.type == "mps" else value.to(x.device)

@@ -125,8 +125,8 @@ class BoundConfig:
 def require_gaussian(checkpoint: Checkpoint) -> None:
     """Raise `ValueError` for a model with other noise, because the bound compares Gaussians."""
     noise = checkpoint.diffusion.noise
-    allowed = "gaussian, as bits/dim compares Gaussians in closed form"
-    require(noise == "gaussian", "noise of the model", noise, allowed)
+    why = "bits/dim compares Gaussians in closed form"
+    require(noise == "gaussian", "noise of the model", noise, "gaussian", why)
 
 
 def model_bound(

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from ddpm_demo import data
 from ddpm_demo.config import from_dict
-from ddpm_demo.config.setting import number, require, whole_numbers
+from ddpm_demo.config.setting import SettingError, number, require, whole_numbers
 from ddpm_demo.models.checkpoint import (
     Checkpoint,
     CheckpointError,
@@ -126,7 +126,7 @@ class Classifier(nn.Module):
         if frame := data.frame_of(self.config.size, pixels.shape[-1]):
             pixels = pixels[..., frame:-frame, frame:-frame]
         seen = tuple(pixels.shape[1:])
-        require(seen == shape, "shape of the pictures", seen, f"that of the classifier, {shape}")
+        require(seen == shape, "shape of the pictures", seen, f"{shape}, as for the classifier")
         features = self.features(pixels.to(self.head.weight.device).float() / 127.5 - 1)
         return features, self.head(features)
 
@@ -156,17 +156,18 @@ def load_classifier(source: str | Path, device: torch.device | str = "cpu") -> C
     path = shipped.get(str(source), Path(source))
     if not path.is_file():
         raise CheckpointError(
-            f"There is no classifier {str(source)!r}; allowed is a .safetensors file, "
+            f"There is no classifier {str(source)!r}. It must be a .safetensors file, "
             f"or a shipped one: {', '.join(sorted(shipped)) or 'none'}."
         )
     state, about = load_tensors(path)
     try:
         if about.get("version") != VERSION:
-            raise ValueError(f"its version is {about.get('version')!r}; allowed is {VERSION}.")
+            raise SettingError("its version", about.get("version"), VERSION)
         config = from_dict(ClassifierConfig, about["classifier"])
         info = dict(about.get("info") or {})
     except (ValueError, TypeError, KeyError, AttributeError) as error:
-        raise CheckpointError(f"{path.name} is not a classifier of ours ({error!r}).") from None
+        said = error if isinstance(error, ValueError) else repr(error)
+        raise CheckpointError(f"{path.name} is not a classifier of ours: {said}") from None
     model = Classifier(config, info)
     check_parameters(path.name, weights(model), state)
     model.load_state_dict({k: v.float() for k, v in state.items()}, strict=False)
@@ -180,8 +181,8 @@ def judge_of(checkpoint: Checkpoint) -> Classifier:
         ValueError: there is none, or the model's pictures don't have the classifier's shape.
     """
     dataset, config = checkpoint.info.get("dataset"), checkpoint.model.config
-    known = f"{data.named('')}, for which there is a classifier"
-    require(dataset in data.DATASETS, "data of the model", dataset, known)
+    why = "the others have no classifier"
+    require(dataset in data.DATASETS, "data of the model", dataset, data.named(""), why)
     judge = load_classifier(str(dataset))
     wanted, shape = judge.config, (config.channels, config.size)
     framed = config.channels == wanted.channels and data.frame_of(wanted.size, config.size) > 0
@@ -189,6 +190,7 @@ def judge_of(checkpoint: Checkpoint) -> Classifier:
         framed or shape == (wanted.channels, wanted.size),
         "channels and size of the model",
         shape,
-        f"{(wanted.channels, wanted.size)}, those of the classifier of {dataset}",
+        f"{(wanted.channels, wanted.size)}",
+        f"the classifier of {dataset} has these",
     )
     return judge

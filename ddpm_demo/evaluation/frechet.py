@@ -23,7 +23,8 @@ def require_enough(n: int, dim: int) -> None:
         n >= 2 * dim,
         "number of pictures",
         n,
-        f"{2 * dim:,} or more, twice the {dim:,} features whose covariance has to be known",
+        f"{2 * dim:,} or more",
+        f"twice the {dim:,} features, whose covariance has to be known",
     )
 
 

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ddpm_demo.config.setting import require
+from ddpm_demo.config.setting import either, require
 from ddpm_demo.evaluation.features import MetricError, Summary
 from ddpm_demo.machine.files import expand
 
@@ -37,7 +37,7 @@ class Inception:
         extractor: str = "inception-v3-compat",
     ) -> None:
         known = _fidelity("registry").FEATURE_EXTRACTORS_REGISTRY
-        require(extractor in known, "extractor", extractor, ", ".join(known))
+        require(extractor in known, "extractor", extractor, either(known))
         layer = known[extractor].get_default_feature_layer_for_metric
         self.layers = layer("fid"), layer("isc")
         if extractor == "inception-v3-compat":
@@ -118,7 +118,7 @@ def inception_score(samples: Summary) -> tuple[float, float]:
         ValueError: there are fewer than 100 pictures.
     """
     n = len(samples.logits)
-    require(n >= 10 * SPLITS, "number of pictures", n, f"{10 * SPLITS} or more in {SPLITS} splits")
+    require(n >= 10 * SPLITS, "number of pictures", n, f"{10 * SPLITS} or more for {SPLITS} splits")
     score = _fidelity("metric_isc").isc_features_to_metric(samples.logits, splits=SPLITS)
     return score["inception_score_mean"], score["inception_score_std"]
 

@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from ddpm_demo.config.setting import require
+from ddpm_demo.config.setting import either, require
 
 if TYPE_CHECKING:
     import torch
@@ -63,8 +63,8 @@ class Metric:
     def check_number(self, n: int, extractor: Extractor) -> None:
         """Raise `ValueError` if there are fewer samples than the metric needs."""
         least = self.least(extractor)
-        more = f", twice the {extractor.dim:,} features" if least == 2 * extractor.dim else ""
-        require(n >= least, "number of pictures", n, f"{least:,} or more{more}")
+        why = f"twice the {extractor.dim:,} features" if least == 2 * extractor.dim else ""
+        require(n >= least, "number of pictures", n, f"{least:,} or more", why)
 
 
 @dataclass(frozen=True)
@@ -87,7 +87,7 @@ def parse_metrics(words: Sequence[str], checkpoint: Checkpoint) -> list[Asked]:
         name, dash, suffix = word.partition("-")
         metric = METRICS.get(name)
         ok = metric is not None and bool(suffix) == bool(dash) and bool(metric.suffix or not dash)
-        require(ok, "metric", word, ", ".join(map(written, METRICS)))
+        require(ok, "metric", word, either(map(written, METRICS)))
         assert metric is not None
         metric.check(checkpoint)
         if metric.usual and not suffix:

@@ -125,8 +125,14 @@ class Guide:
 
     def __post_init__(self) -> None:
         check(self)
-        require(self.w != 1, "w", self.w, "another number: at 1 the network is asked once")
-        require(self.low <= self.high, "low", self.low, f"up to {self.high}, where it begins")
+        require(self.w != 1, "w", self.w, "another number", "at 1, the network is asked once")
+        require(
+            self.low <= self.high,
+            "low",
+            self.low,
+            f"up to {self.high}",
+            "the interval begins there",
+        )
 
 
 @dataclass(frozen=True)

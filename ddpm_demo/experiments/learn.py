@@ -117,7 +117,7 @@ class _Watch:
             ValueError: there is no saved state.
         """
         there = self.files is not None and self.files.resumable()
-        require(there, "go on", True, "False: there is no run of yours to go on with")
+        require(there, "go on", True, "False", "there is no run of yours to go on with")
         assert self.files
         state, about = load_tensors(self.files.state)
         self.before = float(about["seconds"])

@@ -5,6 +5,8 @@ from __future__ import annotations
 import dataclasses
 import json
 import shlex
+from collections.abc import Iterable
+from itertools import groupby
 from typing import Any
 
 import numpy as np
@@ -83,7 +85,7 @@ def as_gif(film: Film) -> bytes:
 def slide(row: Experiment, asked: Any, report: Report) -> np.ndarray:
     """Draw the question, all panels and the command as one frame, uint8 (H, W, 3)."""
     parts = [_text([row.question], BIG)]
-    parts += [part for panel in report.panels for part in _panel(panel)]
+    parts += _laid_out(report.panels)
     parts.append(_text([command(row, asked)], SMALL, PALE))
     height = 2 * MARGIN + sum(p.height for p in parts) + GAP * (len(parts) - 1)
     page = Image.new("RGB", (WIDTH, height), "white")
@@ -94,18 +96,55 @@ def slide(row: Experiment, asked: Any, report: Report) -> np.ndarray:
     return np.array(page)
 
 
+def _laid_out(panels: Iterable[Panel]) -> list[Image.Image]:
+    """The panels, one below the other, but plots side by side."""
+    parts: list[Image.Image] = []
+    for plots, group in groupby(panels, lambda panel: isinstance(panel, Plot)):
+        drawn = [part for panel in group for part in _panel(panel)]
+        parts += _rows(drawn) if plots else drawn
+    return parts
+
+
+def _rows(parts: list[Image.Image]) -> list[Image.Image]:
+    """As many in a row as there is room for."""
+    wide = max(part.width for part in parts) + GAP
+    many = max(1, (INNER + GAP) // wide)
+    rows = []
+    for k in range(0, len(parts), many):
+        row = parts[k : k + many]
+        page = Image.new("RGB", (INNER, max(part.height for part in row)), "white")
+        for j, part in enumerate(row):
+            page.paste(part, (j * wide, 0))
+        rows.append(page)
+    return rows
+
+
+def _plot(plot: Plot) -> Image.Image:
+    """A plot below its title, above its note."""
+    drawn = Image.fromarray(draw_svg(plot.svg))
+    title = [_text([plot.title], MIDDLE, width=drawn.width)] if plot.title else []
+    note = [_text([plot.note], SMALL, PALE, drawn.width)] if plot.note else []
+    parts = [*title, drawn, *note]
+    page = Image.new("RGB", (drawn.width, sum(part.height for part in parts)), "white")
+    y = 0
+    for part in parts:
+        page.paste(part, (0, y))
+        y += part.height
+    return page
+
+
 def _panel(panel: Panel) -> list[Image.Image]:
     if isinstance(panel, Film):
         return []
+    if isinstance(panel, Plot):
+        return [_plot(panel)]
     title = [_text([panel.title], MIDDLE)] if panel.title else []
     if isinstance(panel, Sheet):
         return [*title, _sheet(panel)]
-    if isinstance(panel, Plot):
-        return [*title, Image.fromarray(draw_svg(panel.svg)), *_note(panel.note)]
     if isinstance(panel, Code):
         return [*title, _text(panel.lines, SMALL)]
     if isinstance(panel, Hidden):
-        return [part for inner in panel.panels for part in _panel(inner)]
+        return _laid_out(panel.panels)
     if isinstance(panel, Table):
         return [*title, _table(panel), *_note(panel.note)]
     assert isinstance(panel, Words)
@@ -116,10 +155,12 @@ def _note(words: str) -> list[Image.Image]:
     return [_text([words], SMALL, PALE)] if words else []
 
 
-def _text(paragraphs: tuple[str, ...] | list[str], size: int, colour: str = INK) -> Image.Image:
-    lines = [line for words in paragraphs for line in wrapped(words, INNER, size)]
+def _text(
+    paragraphs: tuple[str, ...] | list[str], size: int, colour: str = INK, width: int = INNER
+) -> Image.Image:
+    lines = [line for words in paragraphs for line in wrapped(words, width, size)]
     step = round(1.35 * size)
-    page = Image.new("RGB", (INNER, step * len(lines)), "white")
+    page = Image.new("RGB", (width, step * len(lines)), "white")
     draw = ImageDraw.Draw(page)
     for k, line in enumerate(lines):
         draw.text((0, k * step), line, colour, font(size))

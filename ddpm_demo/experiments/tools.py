@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from ddpm_demo.config import SampleConfig
+from ddpm_demo.config.setting import require
 from ddpm_demo.data import Images, data_dir, fitted, packed
 from ddpm_demo.data import load as load_data
 from ddpm_demo.diffusion.denoiser import Denoiser
@@ -73,8 +74,7 @@ def interval(values: Sequence[float]) -> tuple[float, float]:
         ValueError: there are fewer than three values.
     """
     n = len(values)
-    if n < 3:
-        raise ValueError(f"The number of values is {n}; allowed is 3 or more.")
+    require(n >= 3, "number of values", n, "3 or more")
     mean, z, nu = sum(values) / n, 1.959964, n - 1
     g1 = (z**3 + z) / 4
     g2 = (5 * z**5 + 16 * z**3 + 3 * z) / 96

@@ -65,9 +65,10 @@ def generate(
     """
     model, diffusion = checkpoint.model.config, checkpoint.diffusion
     for label in config.labels or ():
-        names = f"a class of the model, 0 to {model.num_classes - 1}"
-        allowed = names if model.num_classes else "none, as the model has no classes"
-        require(label < model.num_classes, "label", label, allowed)
+        allowed, why = f"a class of the model, 0 to {model.num_classes - 1}", ""
+        if not model.num_classes:
+            allowed, why = "left out", "the model has no classes"
+        require(label < model.num_classes, "label", label, allowed, why)
     device = next(checkpoint.model.parameters()).device
     labels = config.label_of_each()
     y = None if labels is None else torch.tensor(labels, device=device)

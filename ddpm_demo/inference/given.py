@@ -52,7 +52,8 @@ def mask_of(picture: Image.Image, model: ModelConfig) -> Tensor:
     """
     side = min(model.size, CELLS)
     mask = torch.from_numpy(np.asarray(convert.square(picture.convert("L"), side)) > 127)
-    require(bool(mask.any()), "mask", "black", "one that is white where to make the picture anew")
+    why = "the white part is made anew"
+    require(bool(mask.any()), "mask", None, "white in some part", why)
     return mask
 
 
@@ -86,7 +87,7 @@ def read(texts: Sequence[str], model: ModelConfig) -> list[Tensor]:
         except binascii.Error:
             require(False, "picture", text[:40], "the base64 of a PNG")
         size = (model.size, model.size)
-        require(image.size == size, "size of the picture", image.size, f"the model's, {size}")
+        require(image.size == size, "size of the picture", image.size, f"the model's {size}")
         found.append(fitted(image, model))
     return found
 

@@ -31,12 +31,12 @@ def parse_classes(text: str, classes: Sequence[str]) -> tuple[int, ...] | None:
     """
     if text == ANY:
         return None
-    require(bool(classes), "class", text, "any, as the model has no classes")
+    require(bool(classes), "class", text, "any", "the model has no classes")
     if text == EACH:
         return tuple(range(len(classes)))
     words = [text] if text in classes else [word.strip() for word in text.split(",")]
     labels = tuple(_label(word, classes) for word in words)
-    require(len(set(labels)) == len(labels), "class", text, "each class once")
+    require(len(set(labels)) == len(labels), "class", text, "a list with each class once")
     return labels
 
 
@@ -52,8 +52,8 @@ def require_guided(guidance: float, model: Checkpoint | Facts) -> None:
     Raises:
         ValueError: guidance is not 1, but the model was trained without classes.
     """
-    allowed = "1, as the model has no classes"
-    require(guided(model) or guidance == 1, "guidance", guidance, allowed)
+    why = "the model has no classes"
+    require(guided(model) or guidance == 1, "guidance", guidance, 1, why)
 
 
 def _label(word: str, classes: Sequence[str]) -> int:
@@ -63,7 +63,8 @@ def _label(word: str, classes: Sequence[str]) -> int:
     more = f" and {len(classes) - NAMED} more" if len(classes) > NAMED else ""
     names = ", ".join(classes[:NAMED]) + more
     numbers = f"0 to {len(classes) - 1}"
-    require(known, "class", word, f"{EACH}, {ANY}, {numbers}, {names}; several with commas")
+    allowed = f"{EACH}, {ANY}, or with commas some of {numbers}, {names}"
+    require(known, "class", word, allowed)
     return int(word)
 
 

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import parse_qsl, urlencode
 
 from ddpm_demo.config import SampleConfig, from_dict
-from ddpm_demo.config.setting import number, require, settings
+from ddpm_demo.config.setting import SettingError, number, require, settings
 from ddpm_demo.inference.labels import (
     class_words,
     guided,
@@ -63,7 +63,8 @@ class RunSpec:
     pictures: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
-        require(len(self.interventions) <= SEVERAL, "interventions", "too many", f"{SEVERAL}")
+        given = len(self.interventions)
+        require(given <= SEVERAL, "number of interventions", given, f"up to {SEVERAL}")
         for text in self.interventions:
             ok = INTERVENTION.fullmatch(text)
             require(bool(ok), "intervention", text[:SHOWN], "a name, or NAME=VALUE")
@@ -124,7 +125,7 @@ class RunSpec:
                     problems.append(f"Nothing is called {shortened(key)!r}.")
             except ValueError as error:
                 long = len(text) > SHOWN
-                said = f"{key} is {shortened(text)!r}, which is not allowed."
+                said = f"{key} can't be {shortened(text)!r}."
                 problems.append(said if long else str(error))
         most = config.start or known.diffusion.T
         try:
@@ -256,7 +257,7 @@ def _value(name: str, text: str) -> Any:
             return tuple(int(part) for part in text.split(","))
         return {"int": int, "float": float}.get(kind, str)(text)
     except ValueError:
-        raise ValueError(f"{name} is {shortened(text)!r}; allowed is a number.") from None
+        raise SettingError(name, shortened(text), "a number") from None
 
 
 def _text(value: Any) -> str:

@@ -7,7 +7,7 @@ import threading
 
 import torch
 
-from ddpm_demo.config.setting import require
+from ddpm_demo.config.setting import either, require
 
 
 def here() -> list[str]:
@@ -32,7 +32,7 @@ def pick(name: str = "auto") -> torch.device:
     kind, _, index = name.partition(":")
     count = torch.cuda.device_count() if kind == "cuda" else 1
     ok = kind in kinds and (name == kind or (index.isdecimal() and int(index) < count))
-    require(ok, "device", name, "auto or one of " + ", ".join(kinds))
+    require(ok, "device", name, either(["auto", *kinds]))
     return torch.device(name)
 
 

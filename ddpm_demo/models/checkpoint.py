@@ -22,6 +22,7 @@ from safetensors.torch import save
 from torch import Tensor, nn
 
 from ddpm_demo.config import DiffusionConfig, ModelConfig, from_dict
+from ddpm_demo.config.setting import SettingError
 from ddpm_demo.machine.files import write_atomically
 from ddpm_demo.models.facts import KEY, Facts
 from ddpm_demo.nn.prepared import Prepared
@@ -209,7 +210,7 @@ def read_checkpoint(path: Path, name: str = "", device: str | torch.device = "cp
         state, about = state | tensors, said
     try:
         if about.get("version") != VERSION:
-            raise ValueError(f"its version is {about.get('version')!r}; allowed is {VERSION}.")
+            raise SettingError("its version", about.get("version"), VERSION)
         config = from_dict(ModelConfig, about["model"])
         diffusion = from_dict(DiffusionConfig, about["diffusion"])
         info = dict(about.get("info") or {})

@@ -12,7 +12,7 @@ from collections.abc import Collection, Mapping
 from typing import Any
 
 from ddpm_demo.config import DiffusionConfig, ModelConfig, SampleConfig
-from ddpm_demo.config.setting import require
+from ddpm_demo.config.setting import either, require
 
 INDEX = "model_index.json"
 UNET, UNET_FLAT = "unet/config.json", "config.json"  # the first published models have no folders
@@ -63,7 +63,7 @@ Configs = dict[str, dict[str, Any]]  # JSON objects by the names of their files
 
 def one_of(config: Mapping[str, Any], key: str, default: Any, allowed: Collection[Any]) -> Any:
     value = config.get(key, default)
-    require(value in tuple(allowed), key, value, " or ".join(map(repr, allowed)))
+    require(value in tuple(allowed), key, value, either(map(repr, allowed)))
     return value
 
 
@@ -77,7 +77,7 @@ def _levels(config: Mapping[str, Any]) -> tuple[list[int], list[bool]]:
     def attends(key: str, plain: str, default: list[bool]) -> list[bool]:
         blocks = config.get(key, ["Attn" * a + plain for a in default])
         ok = isinstance(blocks, list) and len(blocks) == len(widths)
-        require(ok, key, blocks, f"a list of {len(widths)}, as block_out_channels has")
+        require(ok, key, blocks, f"a list of {len(widths)}", "block_out_channels has as many")
         for block in blocks:
             require(block in (plain, "Attn" + plain), key, block, f"{plain} or Attn{plain}")
         return [block != plain for block in blocks]
@@ -101,7 +101,7 @@ def model_config(config: Mapping[str, Any]) -> ModelConfig:
     known = {*SAME, *FIXED, *OTHER}
     for key, value in config.items():
         ignored = key in known or key.startswith("_") or value in (None, False)
-        require(ignored, key, value, "nothing, as the key is unknown")
+        require(ignored, key, value, "left out", "the key is unknown")
     widths, attends = _levels(config)
     same = {}
     for key, (ours, default) in SAME.items():
@@ -179,8 +179,10 @@ def published(model: ModelConfig, process: DiffusionConfig, sample: SampleConfig
         SettingError: diffusers can't run this model.
     """
     step = 2 ** (len(model.widths) - 1)
-    require(model.norm == "group", "norm", model.norm, "'group', as diffusers has no other")
-    require(process.noise == "gaussian", "noise", process.noise, "'gaussian', as in diffusers")
+    require(model.norm == "group", "norm", model.norm, "'group'", "diffusers has no other")
+    require(
+        process.noise == "gaussian", "noise", process.noise, "'gaussian'", "diffusers has no other"
+    )
     require(model.size % step == 0, "size", model.size, f"a multiple of {step} in diffusers")
     attends = [model.has_attention(i) for i in range(len(model.widths))]
     unet = {theirs: getattr(model, ours) for theirs, (ours, _) in SAME.items()} | {

@@ -12,7 +12,6 @@ import json
 import os
 import pickle
 import re
-import reprlib
 import tempfile
 import zipfile
 from collections.abc import Collection
@@ -139,8 +138,8 @@ def read_configs(folder: Path, name: str) -> tuple[ModelConfig, DiffusionConfig,
             raise CheckpointError(f"{scheduler if at else unet} is missing.")
         return model_config(_json(folder, at)), *process_config(_json(folder, where))
     except SettingError as error:
-        key, value = THEIRS.get(error.name, error.name), reprlib.repr(error.value)
-        said = f"{key} is {value}; allowed is {error.allowed}."
+        key = THEIRS.get(error.name, error.name)
+        said = SettingError(key, error.value, error.allowed, error.why)
         raise CheckpointError(f"{name} can't be used: {said}"[:400]) from None
     except CheckpointError as error:
         raise CheckpointError(f"{name} can't be used: {error}") from None

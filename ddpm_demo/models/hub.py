@@ -27,6 +27,7 @@ from huggingface_hub.errors import (
 )
 from tqdm.auto import tqdm
 
+from ddpm_demo.config.setting import SettingError
 from ddpm_demo.models.checkpoint import CheckpointError, model_files
 from ddpm_demo.models.diffusers_config import INDEX, SCHEDULER, SCHEDULER_FLAT, UNET, UNET_FLAT
 from ddpm_demo.models.diffusers_format import missing, read_configs, weight_files
@@ -191,7 +192,7 @@ def limit() -> float:
     except ValueError:
         megabytes = math.nan
     if not megabytes >= 0:
-        raise CheckpointError(f"{LIMIT_VARIABLE} is {words!r}; allowed is a number of megabytes.")
+        raise CheckpointError(str(SettingError(LIMIT_VARIABLE, words, "a number of megabytes")))
     return megabytes * 1e6
 
 

@@ -44,7 +44,7 @@ def load_checkpoint(source: str | Path, device: str | torch.device = "cpu") -> C
         names = available()
         shipped_ones = f", or a shipped model: {', '.join(names)}." if names else "."
         raise CheckpointError(
-            f"There is no model {name!r}; allowed is a .safetensors file, a folder with one"
+            f"There is no model {name!r}. It must be a .safetensors file, a folder with one"
             f"{shipped_ones}{'' if names else ' ' + how_to_get_models()}"
         )
     return read_checkpoint(path, name, device)

@@ -13,7 +13,7 @@ from ddpm_demo.models.load import load_checkpoint
 from ddpm_demo.publishing.private import public
 
 WEIGHTS = "model.safetensors"
-NAME = "such as YOU/cifar10-ship"
+NAME = "a name such as YOU/cifar10-ship"
 
 
 def login() -> str:

@@ -152,7 +152,9 @@ def read_story(folder: Path) -> Story:
         ValueError: its file is missing or can't be read.
     """
     path = folder / STORY
-    require(path.is_file(), "FOLDER", str(folder), f"one with {STORY}: `ship RUN FOLDER` makes it")
+    require(
+        path.is_file(), "FOLDER", str(folder), f"one with {STORY}", "`ship RUN FOLDER` makes it"
+    )
     try:
         return from_dict(Story, json.loads(path.read_text("utf-8")))
     except (ValueError, TypeError, AttributeError) as error:

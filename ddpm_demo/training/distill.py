@@ -78,7 +78,7 @@ def settings(teacher: Checkpoint, trajectories: int, **values: Any) -> TrainConf
     dataset = str(teacher.info.get("dataset", "none"))
     given = {k: v for k, v in values.items() if v is not None}
     config = TrainConfig(dataset=dataset, loss="l1", label_dropout=1 / tr.NULLS, **USUAL | given)
-    most = f"a whole number from 1 to {trajectories:,}, the number of trajectories"
+    most = f"a whole number from 1 to {trajectories:,} (the number of trajectories)"
     require(config.batch_size <= trajectories, "batch_size", config.batch_size, most)
     config.require_length()
     return config

@@ -51,14 +51,14 @@ def settings(base: Checkpoint, data: Images, **values: Any) -> TrainConfig:
         tuple(data.pixels.shape[1:]) == wanted,
         "shape of the pictures",
         tuple(data.pixels.shape[1:]),
-        f"that of the model, {wanted}",
+        f"{wanted}, as for the model",
     )
     require_classes(data, model.num_classes, base.classes)
     require(
         config.batch_size <= len(data),
         "batch_size",
         config.batch_size,
-        f"a whole number from 1 to {len(data):,}, the number of pictures",
+        f"a whole number from 1 to {len(data):,} (the number of pictures)",
     )
     config.require_length()
     return config

@@ -90,16 +90,17 @@ class RunFolder:
             resume or not self.state.exists(),
             "--out",
             str(self.path),
-            "a folder without a run in it, or --resume to go on with that run",
+            "a folder without a run in it",
+            "use --resume to go on with that run",
         )
         model = self.state.exists() or not any(self.path.glob("model*.safetensors"))
-        require(model, "--out", str(self.path), "a folder without a model, which would be lost")
+        require(model, "--out", str(self.path), "a folder without a model", "it would be lost")
         data = place_of(dataset).resolve() if is_folder(dataset) else None
         among = data is not None and self.path.resolve().is_relative_to(data)
-        allowed = f"one outside of {shown(dataset)}: else previews would become part of the data"
-        require(not among, "--out", str(self.path), allowed)
+        allowed, why = f"outside of {shown(dataset)}", "previews would become part of the data"
+        require(not among, "--out", str(self.path), allowed, why)
         written = all(ord(letter) < 0xD800 or ord(letter) > 0xDFFF for letter in str(self.path))
-        require(written, "--out", str(self.path), "a name in UTF-8, which weights are read by")
+        require(written, "--out", str(self.path), "a name in UTF-8", "weights are read by it")
         require_writable(self.path)
 
     def rows(self) -> list[dict[str, Any]]:

@@ -138,7 +138,7 @@ def train(
         data.pixels.shape[1] == channels,
         "channels of the data",
         data.pixels.shape[1],
-        f"those of the network, {channels}",
+        f"{channels}, as for the network",
     )
     require_classes(data, net.config.num_classes, inherited.get("classes", ()))
     device = torch.device(o.device)
@@ -195,7 +195,7 @@ def require_classes(data: Images, num_classes: int, names: Sequence[str]) -> Non
     """
     low, high = (int(end) for end in data.labels.aminmax()) if len(data) else (NO_LABEL, NO_LABEL)
     if num_classes:  # to the network, num_classes means "no class"; data must use NO_LABEL instead
-        allowed = f"from {NO_LABEL}, for none, to {num_classes - 1}"
+        allowed = f"from {NO_LABEL} (none) to {num_classes - 1}"
         require(NO_LABEL <= low <= high < num_classes, "labels", (low, high), allowed)
     if not num_classes or not data.classes:
         return
@@ -203,7 +203,7 @@ def require_classes(data: Images, num_classes: int, names: Sequence[str]) -> Non
         len(data.classes) == num_classes and list(names) in (list(data.classes), []),
         "classes of the data",
         ", ".join(data.classes),
-        f"those of the model, {', '.join(names) or num_classes}",
+        f"those of the model ({', '.join(names) or num_classes})",
     )
 
 

@@ -125,7 +125,7 @@ def test_a_wrong_value_is_one_sentence_and_the_app_goes_on(page: Any, app_url: s
     set_number(page, "seed", -5)
     generate(page, steps=3, n=1)
     page.get_by_text(
-        "seed is -5; allowed is a whole number from 0 to 4,294,967,295."
+        "Seed must be a whole number from 0 to 4,294,967,295, not -5."
     ).first.wait_for()
     set_number(page, "seed", 5)
     page.locator("#go").click()

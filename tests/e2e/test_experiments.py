@@ -128,12 +128,12 @@ def test_it_learns_and_the_model_is_kept(page: Any, url: str) -> None:
 
 def test_stop_and_bad_values(page: Any, url: str) -> None:
     page.goto(f"{url}?tab=experiments&experiment=race&calls=0")
-    page.locator("#link-line").get_by_text("calls is (0,); allowed is").wait_for()
+    page.locator("#link-line").get_by_text("whole numbers from 1 to 200, not (0,).").wait_for()
     calls = page.locator("#experiment-race-calls :is(input, textarea)").first
     calls.fill("many")
-    page.locator("#experiment-pace").get_by_text("allowed is whole numbers").wait_for()
+    page.locator("#experiment-pace").get_by_text("must be whole numbers").wait_for()
     page.locator("#experiment-run").click()
-    page.locator(".toast-body").get_by_text("allowed is whole numbers").wait_for()
+    page.locator(".toast-body").get_by_text("must be whole numbers").wait_for()
     calls.fill("5, 200")
     page.locator("#experiment-run").click()
     page.locator("#experiment-result img").first.wait_for()

@@ -269,8 +269,8 @@ def test_closing_the_tab_stops_the_work(other: Any) -> None:
 @pytest.mark.parametrize(
     ("box", "value", "message"),
     [
-        ("tune-length", 0, "steps is 0"),
-        ("tune-batch", 64, "batch_size is 64; allowed is a whole number from 1 to 30, the number"),
+        ("tune-length", 0, "Steps must be"),
+        ("tune-batch", 64, "batch_size must be a whole number from 1 to 30 (the number"),
     ],
 )
 def test_bad_values_get_one_sentence(tab: Any, box: str, value: int, message: str) -> None:

@@ -116,7 +116,7 @@ def test_stop_keeps_nothing_half_and_the_next_one_runs(tab: Any) -> None:
 
 def test_too_few_are_refused_with_the_reason(tab: Any) -> None:
     number(tab, "measure-n", 9)
-    said = "number of pictures is 9; allowed is 10 or more, twice the 5 features"
+    said = "Number of pictures must be 10 or more, not 9: twice the 5 features"
     tab.locator("#measure-pace").get_by_text(said).wait_for()
     tab.locator("#measure").click()
     tab.locator(".toast-body").get_by_text(said).wait_for()

@@ -88,8 +88,14 @@ def guidance_slider(value: float, chosen: gr.Dropdown, visible: bool, elem_id: s
 
 
 def sampler_list(value: str, elem_id: str) -> gr.Dropdown:
+    """The samplers, with what the chosen one does."""
     choices = [(row.label, row.name) for row in SAMPLERS.values()]
-    return gr.Dropdown(choices, value=value, elem_id=elem_id, **text("sampler"))
+    does = {row.name: f"The rule for the next step. {row.does}" for row in SAMPLERS.values()}
+    label = text("sampler")["label"]
+    control = gr.Dropdown(choices, value=value, label=label, info=does[value], elem_id=elem_id)
+    js = f"(name) => ({{__type__: 'update', info: ({json.dumps(does)})[name]}})"
+    control.change(None, control, control, js=js, **QUIET)
+    return control
 
 
 def steps_slider(facts: Facts, best: SampleConfig, elem_id: str) -> gr.Slider:

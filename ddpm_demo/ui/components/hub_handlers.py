@@ -37,7 +37,7 @@ def find(repo: Any, any_repo: bool) -> tuple[str, str]:
     """
     if not any_repo:
         one_of("repo", repo, tuple(LISTED))
-    allowed = "the name of a repo, such as google/ddpm-cifar10-32, or of a folder"
+    allowed = "the name of a repo such as google/ddpm-cifar10-32, or of a folder"
     require(isinstance(repo, str) and 0 < len(repo.strip()) <= 1000, "repo", repo, allowed)
     if repo in LISTED:
         return repo, repo

@@ -84,7 +84,8 @@ def _sheet(sheet: Sheet) -> str:
             about = [sheet.rows[i : i + 1], sheet.columns[j : j + 1], notes[j : j + 1]]
             cells.append(_cell(sheet, cell, [words for part in about for words in part if words]))
         rows.append(f"<tr>{name}{''.join(cells)}</tr>")
-    return f'<div class="scroll"><table>{head}{"".join(rows)}</table></div>'
+    kind = "rows" if max(map(len, sheet.cells), default=0) < 2 else "grid"
+    return f'<div class="scroll"><table class="{kind}">{head}{"".join(rows)}</table></div>'
 
 
 def _film(film: Film) -> str:

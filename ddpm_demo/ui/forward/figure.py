@@ -9,7 +9,8 @@ FIGURE = """
   <p class="formula"><i>x</i><sub class="step"></sub> = <b class="signal"></b> <i>x</i><sub>0</sub>
     + <b class="noise"></b> <i>ε</i></p>
   <p class="read"><span><i>ᾱ<sub>t</sub></i> = <b class="bar"></b></span>
-    <span>SNR <b class="snr"></b></span><span><i>β<sub>t</sub></i> = <b class="beta"></b></span></p>
+    <span><abbr title="Signal-to-noise ratio">SNR</abbr> <b class="snr"></b></span>
+    <span><i>β<sub>t</sub></i> = <b class="beta"></b></span></p>
   <div class="hist">
     <svg viewBox="0 0 100 100" preserveAspectRatio="none" role="img"
       aria-label="Histogram of the values of x_t, {view} schedule">
@@ -44,7 +45,8 @@ PLOTS = [
     },
     {
         "kind": "ratio",
-        "title": "SNR in dB: 10 log<sub>10</sub> <i>ᾱ<sub>t</sub></i> / (1 − <i>ᾱ<sub>t</sub></i>)",
+        "title": '<abbr title="Signal-to-noise ratio">SNR</abbr> in dB: 10 log<sub>10</sub> '
+        "<i>ᾱ<sub>t</sub></i> / (1 − <i>ᾱ<sub>t</sub></i>)",
         "label": "Signal-to-noise ratio over t for both schedules",
         "ticks": "<span>60</span><span>0</span><span>−60</span>",
     },

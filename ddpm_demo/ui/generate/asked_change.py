@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from ddpm_demo.config import T_MAX
-from ddpm_demo.config.setting import require
+from ddpm_demo.config.setting import either, require
 
 NOTHING = "nothing"
 KEEP = "keep="
@@ -90,14 +90,14 @@ def change_text(
     Raises:
         ValueError: a kind that isn't there.
     """
-    require(isinstance(kind, str) and kind in CHANGES, "change", kind, ", ".join(CHANGES))
+    require(isinstance(kind, str) and kind in CHANGES, "change", kind, either(CHANGES))
     if kind == NOTHING:
         return []
     if kind == "class=":
         value = _class(str(value).strip(), classes)
     text = f"{kind}{str(value).strip() if kind.endswith('=') else ''}:{t}"
     if kind == KEEP:
-        require(bool(place.mask), "drawing", "empty", "a part of a picture that you have enlarged")
+        require(bool(place.mask), "drawing", None, "a part of a picture that you have enlarged")
         return [f"{text}:{place.mask}"]
     if kind.startswith("draw="):
         one = "" if place.one is None else str(place.one)
@@ -108,11 +108,11 @@ def change_text(
 def _class(word: str, classes: Sequence[str]) -> int:
     if word == "any":
         return -1
-    require(bool(classes), "class", word, "any, as the model has no classes")
+    require(bool(classes), "class", word, "any", "the model has no classes")
     names = [name.lower() for name in classes]
     known = word.lower() in names
     number = int(word) if word.isdecimal() and len(word) < 5 else -1
-    require(known or 0 <= number < len(classes), "class", word, f"any, {', '.join(classes)}")
+    require(known or 0 <= number < len(classes), "class", word, either(["any", *classes]))
     return names.index(word.lower()) if known else number
 
 

@@ -6,6 +6,7 @@ import json
 from collections.abc import Iterable, Iterator
 from typing import Any
 
+from ddpm_demo.config.setting import counted
 from ddpm_demo.inference.spec import defaults
 from ddpm_demo.models.zoo import facts
 from ddpm_demo.ui.components import player
@@ -14,7 +15,7 @@ from ddpm_demo.ui.server.runs import runs
 from ddpm_demo.ui.server.work import give_way
 
 SEEN = (
-    "Noise in, pictures out, in {} steps of one network. "
+    "Noise in, pictures out, in {} of one network. "
     "This run was made on this machine when the app started."
 )
 EVERY_STEP = 1e6  # messages a second: nothing is sent yet, so nothing has to be left out
@@ -54,7 +55,7 @@ def make(name: str) -> None:
             _counted(steps),
             panels=player.STEP_PANELS,
             fps=EVERY_STEP,
-            title=SEEN.format(config.steps),
+            title=SEEN.format(counted(config.steps, "step")),
             meta=metadata(name, config, checkpoint.classes),
             updates=updates(checkpoint, config),
             id=runs.begin(EVERYBODY, record),

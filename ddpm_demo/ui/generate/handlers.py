@@ -11,7 +11,7 @@ import gradio as gr
 
 from ddpm_demo.config import SampleConfig
 from ddpm_demo.config.samplers import SAMPLERS
-from ddpm_demo.config.setting import number, one_of
+from ddpm_demo.config.setting import counted, number, one_of
 from ddpm_demo.diffusion.timesteps import parse_timesteps
 from ddpm_demo.diffusion.walk import Step
 from ddpm_demo.inference import given, timing
@@ -190,7 +190,7 @@ def _title(selected: Selected, spec: RunSpec) -> str:
     config, classes = spec.sample, selected.checkpoint.classes
     words = class_words(config.labels, classes)
     class_ = {"any": "", "each": "each class in turn"}.get(words, words.replace(",", ", "))
-    parts = [selected.name, class_, SAMPLERS[config.sampler].label, f"{config.steps} steps"]
+    parts = [selected.name, class_, SAMPLERS[config.sampler].label, counted(config.steps, "step")]
     if config.labels is not None and config.guidance != 1:
         parts.append(f"guidance {config.guidance:g}")
     return " · ".join(filter(None, [*parts, f"seed {config.seed}", *_changes(spec)]))
@@ -211,10 +211,8 @@ def how_long(own: Mapping[str, str], name: Any, *values: Any) -> str:
     said = f"About {timing.spoken(seconds)}"
     if seconds > most:
         return f"{said}: more than the limit of {timing.spoken(most)}."
-    counted = (
-        f"{k} {w}{'s' * (k > 1)}" for k, w in ((config.n, "picture"), (config.steps, "step"))
-    )
-    return f"{said} for {' in '.join(counted)}."
+    pictures, steps = counted(config.n, "picture"), counted(config.steps, "step")
+    return f"{said} for {pictures} in {steps}."
 
 
 def fit(own: Mapping[str, str], name: Any, seconds: Any, *values: Any) -> tuple[Any, Any, Any]:

@@ -34,7 +34,7 @@ def changes_of(text: Any) -> tuple[str, ...]:
     Raises:
         ValueError: it is no text.
     """
-    require(isinstance(text, str), "changes", text, "a text, such as z=0:400; eps=1.02:300")
+    require(isinstance(text, str), "changes", text, "a text such as z=0:400; eps=1.02:300")
     return tuple(filter(None, (part.strip() for part in text.split(";"))))
 
 

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from ddpm_demo.config import T_MAX, SampleConfig
 from ddpm_demo.config.samplers import SAMPLERS
-from ddpm_demo.config.setting import number, one_of, require
+from ddpm_demo.config.setting import SettingError, number, one_of, require
 from ddpm_demo.diffusion.walk import State
 from ddpm_demo.inference import given
 from ddpm_demo.inference.branches import go_on, play
@@ -57,7 +57,7 @@ def proceed(
         return
     stops = breakpoints(form[3])
     record, state = yield from _state_at(at, selected, spec, options)
-    require(state.t > 0, "step", "the last one", "an earlier one: move the timeline back first")
+    require(state.t > 0, "step", "the last one", "an earlier one", "move the timeline back first")
     spec = yield from _changed(way, at, selected, spec, state, form)
     options["given"] = given.read(spec.pictures, selected.checkpoint.model.config)
     more = spec.interventions[len(made) :]
@@ -106,7 +106,7 @@ def _state_at(
         if step.index >= at.step and step.state:
             return record, step.state
         yield player.starting(AGAIN)
-    raise ValueError(f"step is {at.step}; allowed is one of the run.")
+    raise SettingError("step", at.step, "one of the run")
 
 
 def _changed(

@@ -133,10 +133,10 @@ def build_generate_tab(any_repo: bool = False, links: Links | None = None) -> Mo
     asked = Asked(
         sampler=sampler, steps=steps, n=n, seed=seed, labels=labels, guidance=guidance, **rest
     )
-    _connect_runs(choice, asked, buttons, box, denoise, screen)
+    run = _connect_runs(choice, asked, buttons, box, denoise, screen)
     shown = [line, sampler, steps, asked.spacing, asked.variance, asked.clip, asked.start]
     shown += [labels, guidance, n]
-    held = _connect_controls(choice, asked, pace, time, shown)
+    held = _connect_controls(choice, asked, pace, time, shown, run)
     read = [name, *shown, seed, asked.eta, box.first[1], held]
     _connect_swap(choice, asked, swap, read)
     _add_link(links or Links(), choice, asked, read)
@@ -144,9 +144,17 @@ def build_generate_tab(any_repo: bool = False, links: Links | None = None) -> Mo
 
 
 def _connect_controls(
-    choice: ModelChoice, asked: Asked, pace: gr.HTML, time: gr.Dropdown, shown: list[Any]
+    choice: ModelChoice,
+    asked: Asked,
+    pace: gr.HTML,
+    time: gr.Dropdown,
+    shown: list[Any],
+    run: Any,
 ) -> gr.State:
     """What a model and each setting change.
+
+    Args:
+        run: the event of a run, after which its time is known better.
 
     Returns:
         the name of the model that the controls were last set for.
@@ -155,6 +163,7 @@ def _connect_controls(
     timed, fitted = _connect_settings(choice, asked, pace, time)
     chosen = _connect_model(choice, pace, asked, [*shown, held])
     chosen.then(*timed, **QUICK).then(*fitted, **QUICK)
+    run.then(*timed, **QUICK)
     return held
 
 
@@ -222,8 +231,8 @@ def _connect_runs(
     box: Pausing,
     denoise: gr.Button,
     screen: gr.HTML,
-) -> None:
-    """What begins runs, goes on with them, and ends them."""
+) -> Any:
+    """What begins runs, goes on with them, and ends them: the event of a run."""
     visitor = gr.State("", delete_callback=runs.leave)
     gr.on(None, new_visitor, None, visitor, **QUICK)
     model = [choice.own, choice.name, *asked.all()]
@@ -233,6 +242,7 @@ def _connect_runs(
     events.append(_connect_picture(denoise, inputs, buttons, screen))
     events += [*connect_pausing(box, choice, visitor, buttons, screen)]
     _connect_stop(events, buttons, box, screen)
+    return events[0]
 
 
 def _connect_picture(

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 
 from ddpm_demo.config.samplers import SAMPLERS
-from ddpm_demo.config.setting import require
+from ddpm_demo.config.setting import counted, require
 from ddpm_demo.data import Images
 from ddpm_demo.evaluation.bounds import Bound, BoundConfig, model_bound
 from ddpm_demo.evaluation.features import Summary, summarise
@@ -145,7 +145,9 @@ def _run(
         details.append(report.bound_details(bound))
     c = p.config
     made = Report(
-        f"{name}, {SAMPLERS[c.sampler].label}, {c.steps} steps{n}", figures, "\n".join(details)
+        f"{name}, {SAMPLERS[c.sampler].label}, {counted(c.steps, 'step')}{n}",
+        figures,
+        "\n".join(details),
     )
     yield say(line=f"Done: {html.escape(str(name))}.", result=made.html(before), kept=made)
 
@@ -175,7 +177,7 @@ def _reference(judged: Judged, pictures: Images | None) -> Summary:
 def _sample(p: Plan) -> Generator[Said, None, list[Summary]]:
     """Draw and show the samples; returns what each judge sees in them."""
     c, model, window = p.config, p.selected.checkpoint.model.config, p.pages[0].n
-    title = f"{p.selected.name} · {SAMPLERS[c.sampler].label}, {c.steps} steps"
+    title = f"{p.selected.name} · {SAMPLERS[c.sampler].label}, {counted(c.steps, 'step')}"
     shape = (window, model.size, model.size, model.channels)
     about: dict[str, Any] = {"unit": "picture", "title": title}
     about["meta"] = metadata(p.selected.name, c, p.selected.checkpoint.classes)

@@ -140,10 +140,10 @@ def judged_details(p: Plan, judged: Judged, summary: Summary, known: Summary) ->
     )
     which = "" if p.against is None else f" of class {html.escape(p.against)}"
     return f"""<figure>What our classifier sees in them{histogram}</figure>
-<p>The distance is Fréchet's, from {known.n:,} test pictures{which}, in the
-{judged.judge.dim} features of this project's own classifier ({judged.judge.name}). It is not FID.
-It falls with the number of samples, so compare it only with the same number. Clearly: the
-classifier gives one class more than 90 %.</p>"""
+<p>The distance is Fréchet's: it compares the mean and the spread of {judged.judge.dim} features
+with those of {known.n:,} test pictures{which}. The features are those of this project's own
+classifier ({judged.judge.name}), so it is not FID. It falls with the number of samples, so compare
+it only with the same number. Clearly: the classifier gives one class more than 90 %.</p>"""
 
 
 def bound_figure(bound: Bound) -> Figure:

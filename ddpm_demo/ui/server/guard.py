@@ -45,7 +45,7 @@ class Page(gr.Blocks):
             for part in _parts(inputs):
                 path = part.get("path") if isinstance(part, dict) else None
                 if isinstance(path, str) and path.lower().startswith(("http:", "https:")):
-                    raise ValueError("a file is given as an address; allowed are uploads.")
+                    raise ValueError("a file must be an upload, not an address.")
                 if isinstance(part, int) and abs(part) >= 2**63:  # no answer could hold it
                     raise ValueError("a number has more than 64 bits.")
             for block, value in zip(block_fn.inputs, inputs, strict=False):

@@ -9,6 +9,8 @@ from ipaddress import ip_address
 from urllib.parse import urlsplit
 from urllib.request import getproxies, getproxies_environment
 
+from ddpm_demo.config.setting import SettingError, number
+
 PORT_MAX = 65_535
 ALL = ("0.0.0.0", "::", "")  # hosts that stand for all addresses of this machine
 OWN = ("localhost", "127.0.0.1", "::1", "0.0.0.0", "::")
@@ -89,16 +91,15 @@ def require_free(host: str, port: int) -> None:
     Raises:
         ValueError: it can't. The message is one sentence that names the option.
     """
-    if not 1 <= port <= PORT_MAX:
-        raise ValueError(f"--port is {port}; allowed is a whole number from 1 to {PORT_MAX:,}.")
+    number("--port", port, 1, PORT_MAX, whole=True)
     try:
         options = socket.getaddrinfo(
             bare(host), port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
         )
     except (OSError, UnicodeError):
         raise ValueError(
-            f"--host is {host!r}, which is not an address of this machine; "
-            "allowed is one such as 127.0.0.1, or 0.0.0.0 for all of them."
+            f"--host must be an address of this machine, such as 127.0.0.1, or 0.0.0.0 for all "
+            f"of them, not {host!r}."
         ) from None
     # Whatever the host is, Gradio also tries 127.0.0.1.
     loopback = (socket.AF_INET, ("127.0.0.1", port))
@@ -115,10 +116,10 @@ def _try(family: int, address: tuple[object, ...], host: str, port: int) -> None
             tried.listen(1)
     except PermissionError:
         raise ValueError(
-            f"--port is {port}, which needs an administrator's rights; allowed is 1,024 or more."
+            f"--port must be 1,024 or more, not {port}, which needs an administrator's rights."
         ) from None
     except OverflowError:
-        raise ValueError(f"--port is {port}; allowed is up to {PORT_MAX:,}.") from None
+        raise SettingError("--port", port, f"up to {PORT_MAX:,}") from None
     except OSError as error:
         if error.errno == errno.EADDRINUSE:
             raise ValueError(

@@ -50,7 +50,7 @@ def data_of(
     """
     dataset = str(dataset)
     folder = data.is_folder(dataset)
-    require(local or not folder, "data", dataset, f"{data.named('')} for visitors")
+    require(local or not folder, "data", dataset, data.named(""), "visitors have no folders here")
     if not folder:  # anybody may have uploaded the model, with any size
         number("size of the model", size, 8, SIZE_MOST, whole=True)
     return _load(dataset, size, channels, train, data.state(dataset))
