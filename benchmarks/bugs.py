@@ -27,7 +27,6 @@ from ddpm_demo.experiments.breaking import sick_steps
 from ddpm_demo.experiments.bugs import BUGS, RECORD, Bug
 from ddpm_demo.experiments.tools import Tools
 from ddpm_demo.inference.generate import generate
-from ddpm_demo.inference.labels import tuned_to
 from ddpm_demo.models.load import load_checkpoint
 
 PAGE, BOOTSTRAPS, SEED = 32, 200, 50_000
@@ -82,7 +81,7 @@ def main() -> None:
     for name in o.bugs.split(","):
         bug = BUGS[name]
         checkpoint = load_checkpoint(bug.model)
-        judge, only = judge_of(checkpoint), tuned_to(checkpoint)
+        judge, only = judge_of(checkpoint), checkpoint.facts.tuned_to
         n = min(o.n, 64) if only else o.n
         key = f"{bug.model} {bug.changes}"
         if key not in right:

@@ -28,7 +28,6 @@ from ddpm_demo.evaluation import frechet, references
 from ddpm_demo.evaluation.classifier import judge_of
 from ddpm_demo.evaluation.samples import Samples
 from ddpm_demo.inference import timing as budget
-from ddpm_demo.inference.generate import defaults
 from ddpm_demo.machine.devices import keep_memory, pick
 from ddpm_demo.machine.files import cache_folder
 from ddpm_demo.models.checkpoint import Checkpoint
@@ -52,7 +51,7 @@ def gflop(config: ModelConfig) -> float:
 
 def distance(checkpoint: Checkpoint, n: int, steps: int | None, cache: Path) -> tuple[str, str]:
     """The sampling settings, and the distance with its floor, or "–" without a classifier."""
-    own = defaults(checkpoint)
+    own = checkpoint.best
     run = dataclasses.replace(own, n=n, steps=steps or own.steps)
     drawn = f"{run.sampler}, {run.steps}" + (f", w = {run.guidance:g}" if run.guidance != 1 else "")
     try:

@@ -24,7 +24,7 @@ from diffusers import UNet2DModel
 
 from ddpm_demo.config import ModelConfig, SampleConfig
 from ddpm_demo.evaluation.classifier import load_classifier
-from ddpm_demo.inference.generate import defaults, generate
+from ddpm_demo.inference.generate import generate
 from ddpm_demo.machine.devices import bf16_pays, keep_memory
 from ddpm_demo.media.convert import to_uint8
 from ddpm_demo.models.load import load_checkpoint
@@ -90,7 +90,7 @@ def precision(model: str, n: int, steps: int = 20) -> None:
     Print how much faster bf16 is, and how many pictures keep their class for a classifier.
     """
     checkpoint = load_checkpoint(model)
-    best = defaults(checkpoint)
+    best = checkpoint.best
     judge = load_classifier(checkpoint.info["dataset"])
     took, said = [0.0, 0.0], []
     for k in range(n // 50):

@@ -13,10 +13,8 @@ import time
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from ddpm_demo.inference.branches import go_on
-from ddpm_demo.inference.generate import generate
+from ddpm_demo.inference.generate import generate, go_on
 from ddpm_demo.inference.record import Record
-from ddpm_demo.inference.spec import defaults
 from ddpm_demo.inference.updates import updates
 from ddpm_demo.models.load import load_checkpoint
 from ddpm_demo.ui.components import player
@@ -39,7 +37,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=5)
     o = parser.parse_args()
     checkpoint = load_checkpoint(o.model)
-    config = defaults(checkpoint).but(steps=o.steps, n=16)
+    config = checkpoint.best.but(steps=o.steps, n=16)
 
     def plain() -> Iterator[Any]:
         yield from player.stream(generate(checkpoint, config), sparing=True)

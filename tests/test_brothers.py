@@ -23,7 +23,6 @@ from ddpm_demo.cli.common import suffix
 from ddpm_demo.config import SampleConfig
 from ddpm_demo.data import folder as folders
 from ddpm_demo.evaluation import inception
-from ddpm_demo.inference.generate import metadata
 from ddpm_demo.inference.spec import RunSpec
 from ddpm_demo.media import encode
 from ddpm_demo.models import hub
@@ -217,16 +216,16 @@ def test_a_proxy_that_can_not_be_used_is_said(
 def test_files_name_their_class(tiny: Tiny) -> None:
     classes = tiny(num_classes=3).classes
     run = RunSpec("m", SampleConfig(labels=(1,), guidance=1.5, steps=9, seed=4))
-    about = metadata("m", run.sample, classes)
+    about = RunSpec("m", run.sample).to_metadata(classes)
     assert about["class"] == "kind 1"
     assert file_name("gif", about) == "ddpm-m-kind-1-w1-5-ddim-9-seed4.gif"
     assert RunSpec.from_metadata(about, classes) == run
-    numbered = metadata("m", run.sample)
+    numbered = RunSpec("m", run.sample).to_metadata()
     assert numbered["class"] == "1"
     assert RunSpec.from_metadata(numbered) == RunSpec.from_metadata(numbered, classes) == run
     older = {("label" if key == "class" else key): text for key, text in numbered.items()}
     assert RunSpec.from_metadata(older) == run
-    free = metadata("m", SampleConfig(labels=None, steps=9))
+    free = RunSpec("m", SampleConfig(labels=None, steps=9)).to_metadata()
     assert file_name("gif", free) == "ddpm-m-any-ddim-9-seed0.gif"
     assert RunSpec.from_metadata(free, classes).sample.labels is None
 

@@ -13,7 +13,6 @@ from PIL import Image
 from ddpm_demo.cli import main, parser
 from ddpm_demo.cli.training import configs, network
 from ddpm_demo.config import DiffusionConfig, ModelConfig, TrainConfig
-from ddpm_demo.inference.generate import defaults
 from ddpm_demo.models.checkpoint import Checkpoint, save_checkpoint, save_tensors
 from ddpm_demo.models.load import load_checkpoint
 from ddpm_demo.nn.unet import UNet
@@ -56,7 +55,7 @@ def test_ship(run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Non
     trained = load_checkpoint(run).model.state_dict()
     for name, weight in shipped.model.state_dict().items():
         assert torch.equal(weight, trained[name].half().float()), name
-    assert defaults(load_checkpoint(folder)).start == 7
+    assert load_checkpoint(folder).best.start == 7
     assert load_checkpoint(folder).info["samplers"] == ROWS
     text = (folder / "README.md").read_text()
     for said in ("12,345", "0.50 hours", "--lr 0.0005", "--minutes 30", "abc123", "It is tiny."):

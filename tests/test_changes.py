@@ -11,9 +11,8 @@ from ddpm_demo.config import SampleConfig
 from ddpm_demo.config.samplers import SAMPLERS
 from ddpm_demo.diffusion.denoiser import Denoiser
 from ddpm_demo.inference.batching import BatchedDenoiser, Batcher
-from ddpm_demo.inference.branches import go_on, play
 from ddpm_demo.inference.changes import Now, read, read_mask, write_mask
-from ddpm_demo.inference.generate import generate
+from ddpm_demo.inference.generate import generate, go_on, play
 from ddpm_demo.inference.record import Record
 from ddpm_demo.inference.updates import updates
 

@@ -26,8 +26,7 @@ from ddpm_demo.cli import EXAMPLES, main, parser
 from ddpm_demo.config import SampleConfig
 from ddpm_demo.config.samplers import SAMPLERS
 from ddpm_demo.diffusion.denoiser import Denoiser
-from ddpm_demo.diffusion.noise import Noise
-from ddpm_demo.diffusion.schedule import Schedule
+from ddpm_demo.diffusion.schedule import Noise, Schedule
 from ddpm_demo.inference.generate import generate
 from ddpm_demo.inference.spec import RunSpec
 from ddpm_demo.media import convert

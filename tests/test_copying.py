@@ -18,7 +18,7 @@ from ddpm_demo.experiments.asked import Copying
 from ddpm_demo.experiments.nearest import nearest
 from ddpm_demo.experiments.report import Sheet, Table
 from ddpm_demo.experiments.tools import Tools
-from ddpm_demo.inference.generate import defaults, generate
+from ddpm_demo.inference.generate import generate
 from ddpm_demo.media import convert
 from ddpm_demo.models.checkpoint import Checkpoint, save_checkpoint
 from ddpm_demo.models.exact import Exact
@@ -76,7 +76,7 @@ def test_it_gives_back_training_pictures_through_any_sampler() -> None:
     checkpoint = load_checkpoint("exact:mnist:20")
     pool = packed.mnist().pixels[:20]
     for sampler in ("ddim", "ddpm", "dpmpp_2m"):
-        run = defaults(checkpoint).but(sampler=sampler, n=4, seed=3)
+        run = checkpoint.best.but(sampler=sampler, n=4, seed=3)
         *_, end = generate(checkpoint, run)
         made = torch.from_numpy(convert.to_uint8(end.x_t)).permute(0, 3, 1, 2)
         assert float(nearest(made, pool, 1).distance.max()) < 0.02
@@ -107,7 +107,7 @@ def test_neighbours_in_features_are_brute_force_among_the_nearest() -> None:
 def test_the_card_finds_what_was_copied(tiny: Callable[..., Checkpoint]) -> None:
     model = tiny()
     model.info["dataset"] = "own"
-    *_, end = generate(model, defaults(model).but(steps=20, n=24, seed=0))
+    *_, end = generate(model, model.best.but(steps=20, n=24, seed=0))
     made = torch.from_numpy(convert.to_uint8(end.x_t)).permute(0, 3, 1, 2)
     g = torch.Generator().manual_seed(0)
     other = torch.randint(0, 256, (60, 1, 8, 8), generator=g).byte()

@@ -10,11 +10,10 @@ import torch
 from ddpm_demo.cli import main
 from ddpm_demo.config import SampleConfig
 from ddpm_demo.diffusion.denoiser import Denoiser
-from ddpm_demo.diffusion.noise import Noise
 from ddpm_demo.diffusion.samplers.ddim import ddim
 from ddpm_demo.diffusion.samplers.dpmpp import dpmpp_2m
-from ddpm_demo.diffusion.schedule import Schedule
-from ddpm_demo.inference.generate import defaults, generate, timesteps_of
+from ddpm_demo.diffusion.schedule import Noise, Schedule
+from ddpm_demo.inference.generate import generate, timesteps_of
 from ddpm_demo.media.convert import cut, to_uint8
 from ddpm_demo.media.open import open_image
 from ddpm_demo.models.checkpoint import load_tensors, save_checkpoint
@@ -165,7 +164,7 @@ def test_a_student_says_how_it_is_sampled(learn, teacher, tmp_path):
     assert info["few"] == {str(n): times for n, times in plan(teacher, (2, 1)).items()}
     assert info["teacher"]["name"] == "tiny"
     assert info["trajectories"] == 40
-    own = defaults(student)
+    own = student.best
     assert (own.sampler, own.steps, own.guidance, own.clip) == ("ddim", 2, 1.0, False)
     assert timesteps_of(student, SampleConfig(steps=5)) == [100, 80, 60, 40, 20]
 
@@ -254,12 +253,12 @@ def test_a_student_is_shipped_as_its_run_says(learn, teacher, tmp_path, monkeypa
     assert cards.BESIDE not in (tmp_path / "alone" / "README.md").read_text()
     save_checkpoint(tmp_path / "tiny", teacher)  # shipped beside its student
     shipped = ship(tmp_path / "out", tmp_path / "student", story)
-    assert defaults(shipped).steps == 2
+    assert shipped.best.steps == 2
     text = (tmp_path / "student" / "README.md").read_text()
     assert "distill --model tiny --steps 2,1 --trajectories 40 --batch-size 8" in text
     assert "--iterations 4 --out runs/student" in text
     assert "distilled by this project from [`tiny`](../tiny/README.md)" in text
     assert "The first seeds: tiny, and under it this model in 2 and in 1 steps." in text
     sheet = np.asarray(open_image(tmp_path / "student" / cards.BESIDE))[:, :, :1]
-    *_, own = generate(teacher, defaults(teacher).but(n=10, seed=0))
+    *_, own = generate(teacher, teacher.best.but(n=10, seed=0))
     assert (cut(sheet, 30, 10, scale=2)[:10] == to_uint8(own.x_t)).all()

@@ -31,7 +31,6 @@ from ddpm_demo.evaluation.classifier import (
 from ddpm_demo.evaluation.features import Summary, summarise
 from ddpm_demo.evaluation.frechet import distance
 from ddpm_demo.evaluation.metrics import METRICS, Metric
-from ddpm_demo.inference.generate import defaults
 from ddpm_demo.machine.files import cache_folder
 from ddpm_demo.media.plots import bar_plot, line_plot
 from ddpm_demo.models.checkpoint import Checkpoint
@@ -166,7 +165,7 @@ def test_what_is_drawn_and_what_it_is_compared_with(
         wanted = data[split == "train"]
         wanted = wanted.only(only) if only else wanted
         judge = load_classifier("judge.safetensors")
-        config = dataclasses.replace(defaults(load_checkpoint("classy")), steps=2, n=12)
+        config = dataclasses.replace(load_checkpoint("classy").best, steps=2, n=12)
         samples = e.Samples(
             load_checkpoint("classy"),
             dataclasses.replace(config, labels=labels),

@@ -25,9 +25,7 @@ from ddpm_demo.experiments.asked import BUG_NAMES, Break, Decide, Guess, Guide, 
 from ddpm_demo.experiments.bugs import BUGS, recorded
 from ddpm_demo.experiments.report import Hidden, Plot, Report, Sheet, Words
 from ddpm_demo.experiments.tools import Tools, alike, interval, wilson
-from ddpm_demo.inference.branches import play
-from ddpm_demo.inference.generate import generate
-from ddpm_demo.inference.spec import defaults
+from ddpm_demo.inference.generate import generate, play
 from ddpm_demo.media import convert, plots
 from ddpm_demo.models.checkpoint import Checkpoint, save_checkpoint
 from ddpm_demo.models.load import load_checkpoint
@@ -96,7 +94,7 @@ def test_continuations_begin_at_their_step_and_have_fresh_noise(
     monkeypatch.setattr(deciding, "judge_of", lambda _: judge)
     checkpoint = tiny()
     report = last("decide", Decide(steps=10, seed=2), Tools(load=lambda _: checkpoint))
-    config = defaults(checkpoint).but(sampler="dpmpp_2m_sde", steps=10, n=1, seed=2, eta=1.0)
+    config = checkpoint.best.but(sampler="dpmpp_2m_sde", steps=10, n=1, seed=2, eta=1.0)
     steps = list(generate(checkpoint, config))
     sheet = report.panels[0]
     assert isinstance(sheet, Sheet)
@@ -129,7 +127,7 @@ def test_guidance_is_the_formula_and_w_1_is_the_conditional_network(
     report = last("guidance", asked, Tools(load=lambda _: checkpoint))
     for _, (without, with_, guided) in report.numbers["pixel"]:
         assert guided == pytest.approx(without + 2.5 * (with_ - without), abs=1e-5)
-    config = defaults(checkpoint).but(steps=20, n=4, seed=1, labels=(1,), guidance=2.5)
+    config = checkpoint.best.but(steps=20, n=4, seed=1, labels=(1,), guidance=2.5)
     *steps, _ = generate(checkpoint, config.but(guidance=1.0))
     assert list(report.numbers["length"]) == [step.t for step in steps]
     denoise = Denoiser(checkpoint.model, checkpoint.diffusion, clip=False)
@@ -163,13 +161,11 @@ def test_race_shows_the_runs_of_generate(tools: Tools) -> None:
     sheet = report.panels[0]
     assert isinstance(sheet, Sheet)
     assert sheet.rows[0] == "DDIM"
-    *_, end = generate(checkpoint, defaults(checkpoint).but(steps=8, n=4, seed=4))
+    *_, end = generate(checkpoint, checkpoint.best.but(steps=8, n=4, seed=4))
     eight = sheet.columns.index("8 calls")  # the shipped students of mnist have columns too
     assert np.array_equal(sheet.cells[0][eight], convert.to_uint8(end.x_t))
     runs = {(r["sampler"], r["calls"]): r["distance"] for r in report.numbers["runs"]}
-    *_, long = generate(
-        checkpoint, defaults(checkpoint).but(sampler="dpmpp_2m", steps=20, n=4, seed=4)
-    )
+    *_, long = generate(checkpoint, checkpoint.best.but(sampler="dpmpp_2m", steps=20, n=4, seed=4))
     gap = (end.x_t - long.x_t).square().mean((1, 2, 3)).sqrt().mean()
     assert runs["ddim", 8] == pytest.approx(float(gap), rel=1e-5)
     assert runs["ddpm", 8] is None

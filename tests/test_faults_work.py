@@ -20,7 +20,6 @@ from ddpm_demo.experiments import EXPERIMENTS
 from ddpm_demo.experiments.asked import Race
 from ddpm_demo.experiments.report import Report
 from ddpm_demo.experiments.slide import as_json, command
-from ddpm_demo.inference.labels import require_guided
 from ddpm_demo.inference.spec import RunSpec
 from ddpm_demo.media import encode, web_page
 from ddpm_demo.models.checkpoint import Checkpoint, save_checkpoint
@@ -314,8 +313,8 @@ def test_guidance_without_classes_is_refused(
         model.sample(n=1, steps=1, guidance=3)
     assert model.config(guidance=1).guidance == 1
     query = "seed=4&steps=4&guidance=3"
-    run, problems = RunSpec.from_query(query, lambda name: model.checkpoint, "net")
+    run, problems = RunSpec.from_query(query, lambda name: model.checkpoint.facts, "net")
     assert (run.sample.seed, run.sample.guidance, problems) == (4, 1, [said])
     nameless = tiny(num_classes=3)
     nameless.info.pop("classes", None)
-    require_guided(3, nameless)
+    nameless.facts.require_guided(3)

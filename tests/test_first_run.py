@@ -9,7 +9,6 @@ import pytest
 
 from ddpm_demo.diffusion.denoiser import Denoiser
 from ddpm_demo.inference.generate import generate
-from ddpm_demo.inference.spec import defaults
 from ddpm_demo.media.convert import to_uint8
 from ddpm_demo.models.checkpoint import Checkpoint
 from ddpm_demo.ui.generate import first_run
@@ -36,7 +35,7 @@ def test_a_page_is_told_the_whole_run_as_the_model_is_sampled(model: Checkpoint)
     assert "words" in first_run.first_run()  # a page that is early waits
     first_run.make("tiny")
     told = first_run.first_run()
-    *_, last = generate(model, defaults(model))
+    *_, last = generate(model, model.best)
     steps = [frame["step"] for frame in told["frames"]]  # quick ones may be left out
     assert (steps[0], steps[-1]) == (0, 3)
     assert runs.get(told["run"]["id"])

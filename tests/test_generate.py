@@ -10,8 +10,9 @@ from torch import Tensor
 from ddpm_demo.config import NOISES, SampleConfig
 from ddpm_demo.config.samplers import SAMPLERS
 from ddpm_demo.diffusion.denoiser import Denoiser
-from ddpm_demo.diffusion.noise import Noise
-from ddpm_demo.inference.generate import defaults, generate, metadata
+from ddpm_demo.diffusion.schedule import Noise
+from ddpm_demo.inference.generate import generate
+from ddpm_demo.inference.spec import RunSpec
 from ddpm_demo.models.checkpoint import Checkpoint
 
 Tiny = Callable[..., Checkpoint]
@@ -101,7 +102,7 @@ def test_refused_by_the_call(classes: int, settings: dict[str, Any], says: str, 
 
 def test_metadata_says_how_to_make_it_again() -> None:
     config = SampleConfig("ddpm", 77, 3, 42, "uniform", "beta", 0.0, False, (2, 0), 1.5, 15)
-    about = metadata("mnist", config)
+    about = RunSpec("mnist", config).to_metadata()
     assert about == {
         "program": "ddpm_demo",
         "model": "mnist",
@@ -129,15 +130,15 @@ def test_a_picture_of_classes_in_turn_can_be_made_again_alone(tiny: Tiny) -> Non
 
 
 def test_a_model_with_classes_draws_them_in_turn(tiny: Tiny) -> None:
-    assert defaults(tiny()).labels is None
+    assert tiny().best.labels is None
     checkpoint = tiny(num_classes=3)
-    assert defaults(checkpoint).labels == (0, 1, 2)
+    assert checkpoint.best.labels == (0, 1, 2)
     checkpoint.info["sample"] = {"labels": None}
-    assert defaults(checkpoint).labels is None
+    assert checkpoint.best.labels is None
     checkpoint.info["sample"] = {"label": 2}  # in checkpoints from before
-    assert defaults(checkpoint).labels == (2,)
+    assert checkpoint.best.labels == (2,)
     checkpoint.info |= {"sample": {"steps": 7}, "classes": []}  # of names that nobody told
-    assert (defaults(checkpoint).labels, defaults(checkpoint).steps) == (None, 7)
+    assert (checkpoint.best.labels, checkpoint.best.steps) == (None, 7)
 
 
 @pytest.mark.parametrize(
@@ -150,4 +151,4 @@ def test_a_fine_tuned_model_draws_its_class(
     checkpoint = tiny(num_classes=3)
     checkpoint.info |= {"base": "net", "train": {"only": only}}
     checkpoint.name = name
-    assert defaults(checkpoint).labels == labels
+    assert checkpoint.best.labels == labels

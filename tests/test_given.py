@@ -14,12 +14,10 @@ from PIL import Image
 from ddpm_demo.config import SampleConfig
 from ddpm_demo.config.samplers import SAMPLERS
 from ddpm_demo.diffusion.denoiser import Denoiser
-from ddpm_demo.diffusion.noise import Noise
-from ddpm_demo.diffusion.schedule import Schedule
+from ddpm_demo.diffusion.schedule import Noise, Schedule
 from ddpm_demo.inference import given
-from ddpm_demo.inference.branches import go_on, play
 from ddpm_demo.inference.changes import write_mask
-from ddpm_demo.inference.generate import generate
+from ddpm_demo.inference.generate import generate, go_on, play
 from ddpm_demo.inference.record import Record
 from ddpm_demo.inference.spec import RunSpec
 from ddpm_demo.inference.updates import updates
@@ -122,7 +120,7 @@ def test_a_spec_says_its_pictures_and_is_read_again(tiny):
         assert torch.equal(given.read([text], model)[0], picture(channels))
         spec = RunSpec("tiny", CONFIG, ("picture=5:5",), (text,))
         assert RunSpec.from_metadata(spec.to_metadata()) == spec
-        assert "with" not in spec.to_query(tiny())
+        assert "with" not in spec.to_query(tiny().facts)
     model = tiny(size=16).model.config
     for bad in ([text], ["%"], [base64.b64encode(b"no").decode()], [text] * 9, ["A" * 10**6]):
         with pytest.raises(ValueError, match="picture"):

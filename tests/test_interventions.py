@@ -24,9 +24,8 @@ from ddpm_demo.diffusion.interventions import (
     ScaleEps,
     Terms,
 )
-from ddpm_demo.diffusion.noise import Noise
 from ddpm_demo.diffusion.samplers.ddim import ddim, invert
-from ddpm_demo.diffusion.schedule import Schedule
+from ddpm_demo.diffusion.schedule import Noise, Schedule
 from ddpm_demo.diffusion.walk import At, Step, StopRun, total
 from ddpm_demo.inference.batching import BatchedDenoiser, Batcher
 from ddpm_demo.inference.generate import generate

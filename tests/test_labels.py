@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ddpm_demo.config import SampleConfig, from_dict
-from ddpm_demo.inference.labels import class_words, parse_classes
+from ddpm_demo.models.facts import class_words, parse_classes
 
 CLASSES = ("frog", "ship", "T-shirt/top", "Ankle boot", "each", "1, 2")
 NAMES = st.lists(st.text(st.characters(exclude_categories=["C"]), max_size=8), unique=True)

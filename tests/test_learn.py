@@ -13,8 +13,7 @@ import torch
 
 from ddpm_demo.config import ModelConfig, SampleConfig
 from ddpm_demo.data import Images
-from ddpm_demo.diffusion.noise import Noise
-from ddpm_demo.diffusion.schedule import Schedule
+from ddpm_demo.diffusion.schedule import Noise, Schedule
 from ddpm_demo.experiments import EXPERIMENTS, learn
 from ddpm_demo.experiments.asked import Learn, Recorded
 from ddpm_demo.experiments.report import Plot, Report, Sheet

@@ -22,7 +22,7 @@ from ddpm_demo.experiments.deciding import Course
 from ddpm_demo.experiments.nearest import nearest
 from ddpm_demo.experiments.tools import Tools
 from ddpm_demo.inference.generate import generate
-from ddpm_demo.inference.spec import RunSpec, defaults
+from ddpm_demo.inference.spec import RunSpec
 from ddpm_demo.inference.updates import updates
 from ddpm_demo.media import convert
 from ddpm_demo.models.checkpoint import Checkpoint
@@ -347,7 +347,7 @@ def room_for_them_all(card: Card) -> None:
 @claim("does-it-copy", 2)
 def the_perfect_student(card: Card) -> None:
     exact = load_checkpoint("exact:mnist:100")
-    *_, last = generate(exact, defaults(exact).but(n=4, steps=20))
+    *_, last = generate(exact, exact.best.but(n=4, steps=20))
     assert far(last.x_t).max() < 0.02
 
 

@@ -8,7 +8,7 @@ from urllib.parse import parse_qs, urlencode
 import pytest
 
 from ddpm_demo.config import SampleConfig
-from ddpm_demo.inference.spec import RunSpec, defaults
+from ddpm_demo.inference.spec import RunSpec
 from ddpm_demo.models.zoo import facts
 from ddpm_demo.ui.components.links import Links, Part, Read, whole
 from ddpm_demo.ui.finetune import link as finetune
@@ -80,7 +80,7 @@ def test_what_no_page_sends_opens_a_usual_page(links: Links, asked: Any) -> None
 
 def test_a_link_of_generate_comes_back() -> None:
     model = facts("cifar10")
-    config = defaults(model).but(labels=(8,), seed=7, steps=9, eta=0.5, sampler="ddim")
+    config = model.best.but(labels=(8,), seed=7, steps=9, eta=0.5, sampler="ddim")
     changes = ("z=0:400", "draw=flip:300::_-8")
     query = generate.query_of(RunSpec("cifar10", config, changes), model)
     given = {k: v for k, (v,) in parse_qs(query).items()}
@@ -92,7 +92,7 @@ def test_a_link_of_generate_comes_back() -> None:
     assert (sampler, steps["value"], n["value"], seed, eta) == ("ddim", 9, 16, 7, 0.5)
     assert (labels["value"], held) == (["ship"], "cifar10")
     assert generate.changes_of(f" {texts} ; ") == changes
-    assert generate.query_of(RunSpec("cifar10", defaults(model)), model) == ""
+    assert generate.query_of(RunSpec("cifar10", model.best), model) == ""
 
 
 @pytest.mark.parametrize(
@@ -240,7 +240,7 @@ def test_a_change_that_is_told_twice_keeps_what_a_link_said(
     """Gradio may tell of the model of a link twice; its settings are the link's all the same."""
 
     def find(name: str, own: Any) -> Any:
-        return SimpleNamespace(facts=facts(name), best=defaults(facts(name)))
+        return SimpleNamespace(facts=facts(name), best=facts(name).best)
 
     monkeypatch.setattr(handlers, "find", find)
     told = list(handlers.chosen({}, "mnist", 16, "mnist")) * 2
@@ -257,7 +257,7 @@ def test_a_swap_changes_one_setting(words: str) -> None:
     name = "cifar10"
     assert words in swaps.offered(name)
     model = facts(name)
-    config = defaults(model).but(seed=7, steps=9, labels=(3,))
+    config = model.best.but(seed=7, steps=9, labels=(3,))
     after = swaps.SWAPS[words](RunSpec(name, config))
     changed = [k for k, v in vars(after.sample).items() if v != getattr(config, k)]
     other = {swaps.LAPLACE: "cifar10-laplace", swaps.FEW: "cifar10-fast"}.get(words)
@@ -275,4 +275,4 @@ def test_a_model_has_the_swaps_that_it_can_have() -> None:
     assert swaps.LAPLACE not in swaps.offered("fashion-mnist")
     assert swaps.offered("mine") == []
     with pytest.raises(ValueError, match="Model of this swap must be"):
-        swaps.SWAPS[swaps.FEW](RunSpec("fashion-mnist", defaults(facts("fashion-mnist"))))
+        swaps.SWAPS[swaps.FEW](RunSpec("fashion-mnist", facts("fashion-mnist").best))

@@ -19,7 +19,7 @@ from ddpm_demo.experiments.noises import DRAW, kurtosis, noise_of_chain
 from ddpm_demo.experiments.report import Sheet
 from ddpm_demo.experiments.slide import as_gif
 from ddpm_demo.experiments.tools import Tools
-from ddpm_demo.inference.generate import defaults, generate
+from ddpm_demo.inference.generate import generate
 from ddpm_demo.media import convert
 from ddpm_demo.models.checkpoint import Checkpoint, save_checkpoint
 from ddpm_demo.models.load import load_checkpoint
@@ -178,7 +178,7 @@ def test_the_card_between_noises_begins_and_ends_with_generate_s(
     tools = Tools(load=lambda _: model, data=lambda *_, **__: data)  # type: ignore[arg-type]
     *_, report = EXPERIMENTS["between"](Between("tiny", label=1, seed=5), tools)
     film, row, grid, classes = report.panels[:4]
-    run = defaults(model).but(sampler="ddim", steps=10, n=1, labels=(1,), guidance=1.0)
+    run = model.best.but(sampler="ddim", steps=10, n=1, labels=(1,), guidance=1.0)
     for k, seed in ((0, 5), (-1, 6)):
         *_, end = generate(model, run.but(seed=seed))
         assert np.abs(row.cells[0][0][k] - convert.to_uint8(end.x_t)[0].astype(int)).max() <= 1
@@ -232,6 +232,6 @@ def test_the_same_noise_goes_through_a_model_and_its_fine_tunes(
     sheet = next(p for p in report.panels if isinstance(p, Sheet) and "other models" in p.title)
     assert sheet.rows == ("tiny", "tiny-tuned")
     for (cell,), model in zip(sheet.cells, models.values(), strict=True):
-        run = defaults(model).but(sampler="ddim", steps=10, n=4, seed=2)
+        run = model.best.but(sampler="ddim", steps=10, n=4, seed=2)
         *_, end = generate(model, run)
         assert np.abs(cell.astype(int) - convert.to_uint8(end.x_t)).max() <= 1

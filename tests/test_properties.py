@@ -24,12 +24,11 @@ from ddpm_demo.config.setting import settings
 from ddpm_demo.data import load
 from ddpm_demo.diffusion.schedule import Schedule
 from ddpm_demo.diffusion.timesteps import MOST, parse_timesteps
-from ddpm_demo.inference.labels import parse_classes
 from ddpm_demo.inference.spec import RunSpec
 from ddpm_demo.media.open import suffixes
 from ddpm_demo.models.diffusers_config import published
 from ddpm_demo.models.diffusers_format import read_configs
-from ddpm_demo.models.facts import Facts
+from ddpm_demo.models.facts import Facts, parse_classes
 from ddpm_demo.ui.experiments import link as experiments
 from ddpm_demo.ui.finetune import link as finetune
 from ddpm_demo.ui.forward import link as forward

@@ -21,10 +21,9 @@ from torch import Tensor
 from ddpm_demo.config import NOISES, PREDICTIONS, SCHEDULES, DiffusionConfig
 from ddpm_demo.config.samplers import SAMPLERS
 from ddpm_demo.diffusion.denoiser import Denoiser, Prediction
-from ddpm_demo.diffusion.noise import Noise
 from ddpm_demo.diffusion.samplers.ddim import ddim
 from ddpm_demo.diffusion.samplers.ddpm import ddpm
-from ddpm_demo.diffusion.schedule import Schedule
+from ddpm_demo.diffusion.schedule import Noise, Schedule
 from ddpm_demo.diffusion.walk import Step
 from ddpm_demo.models.checkpoint import Checkpoint
 

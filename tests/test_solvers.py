@@ -13,10 +13,9 @@ from torch import Tensor
 from ddpm_demo.config import SPACINGS, DiffusionConfig
 from ddpm_demo.config.samplers import SAMPLERS
 from ddpm_demo.diffusion.denoiser import Denoiser, Prediction, split
-from ddpm_demo.diffusion.noise import Noise
 from ddpm_demo.diffusion.samplers.ddim import ddim
 from ddpm_demo.diffusion.samplers.ddpm import ddpm
-from ddpm_demo.diffusion.schedule import Schedule
+from ddpm_demo.diffusion.schedule import Noise, Schedule
 from ddpm_demo.diffusion.walk import Step
 
 SOLVERS = ("dpmpp_2m", "dpmpp_2m_sde", "heun", "unipc")

@@ -18,7 +18,7 @@ from ddpm_demo.config import (
     SampleConfig,
 )
 from ddpm_demo.config.samplers import SAMPLERS
-from ddpm_demo.inference.spec import RunSpec, defaults
+from ddpm_demo.inference.spec import RunSpec
 from ddpm_demo.models.facts import Facts
 
 CLASSES = ["frog", "ship", "T-shirt/top", "a & b=c", "ü"]
@@ -88,7 +88,7 @@ def test_a_link_holds_no_guidance_where_there_are_no_classes() -> None:
 
 
 def test_a_link_holds_what_differs() -> None:
-    own = defaults(MODELS["classy"])
+    own = MODELS["classy"].best
     assert RunSpec("classy", own).to_query(MODELS["classy"]) == "model=classy"
     run = RunSpec("classy", dataclasses.replace(own, labels=(1,), seed=7))
     assert run.to_query(MODELS["classy"]) == "model=classy&seed=7&class=ship"

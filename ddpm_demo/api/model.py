@@ -20,10 +20,8 @@ from ddpm_demo.evaluation.classifier import judge_of
 from ddpm_demo.evaluation.features import summarise
 from ddpm_demo.evaluation.samples import pages
 from ddpm_demo.inference import given
-from ddpm_demo.inference.branches import play
-from ddpm_demo.inference.generate import generate
-from ddpm_demo.inference.labels import parse_classes, require_guided
-from ddpm_demo.inference.spec import RunSpec, defaults
+from ddpm_demo.inference.generate import generate, play
+from ddpm_demo.inference.spec import RunSpec
 from ddpm_demo.machine.devices import pick
 from ddpm_demo.machine.files import expand
 from ddpm_demo.media.open import open_image
@@ -45,7 +43,7 @@ class Model:
 
     def __init__(self, checkpoint: Checkpoint) -> None:
         self.checkpoint = checkpoint
-        self.defaults = defaults(checkpoint)
+        self.defaults = checkpoint.best
 
     def __repr__(self) -> str:
         return f"<Model {self.name}>"
@@ -76,9 +74,10 @@ class Model:
         """
         for name in settings:
             one_of("setting", name, tuple(SampleConfig.__dataclass_fields__))
-        require_guided(settings.get("guidance", 1), self.checkpoint)
+        facts = self.checkpoint.facts
+        facts.require_guided(settings.get("guidance", 1))
         if isinstance(labels, str):
-            settings["labels"] = parse_classes(labels, self.classes)
+            settings["labels"] = facts.parse_classes(labels)
         elif labels is not None:
             settings["labels"] = tuple(labels)
         return self.defaults.but(**settings)

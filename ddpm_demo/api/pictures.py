@@ -13,8 +13,7 @@ from torch import Tensor
 
 from ddpm_demo.config import DiffusionConfig
 from ddpm_demo.diffusion.forward import jump
-from ddpm_demo.diffusion.noise import Noise
-from ddpm_demo.diffusion.schedule import Schedule
+from ddpm_demo.diffusion.schedule import Noise, Schedule
 from ddpm_demo.diffusion.walk import Step
 from ddpm_demo.machine.files import expand, write_atomically
 from ddpm_demo.media import convert, encode

@@ -106,8 +106,6 @@ def _evaluate(o: argparse.Namespace) -> None:
 
 def _about(plan: Plan) -> dict[str, Any]:
     """The description of the evaluation. Results are added later."""
-    from ddpm_demo.inference.labels import class_words
-
     o, source = plan.o, plan.source
     return {
         "model": plan.checkpoint.name,
@@ -115,7 +113,7 @@ def _about(plan: Plan) -> dict[str, Any]:
         "seed": o.seed,
         "dataset": shown(source.dataset),
         "split": source.split,
-        "class": class_words(plan.grid[0].labels, plan.checkpoint.classes),
+        "class": plan.checkpoint.facts.class_words(plan.grid[0].labels),
         "data_class": source.only or "all",
         "samples": [],
     }

@@ -85,14 +85,11 @@ def make_plan(o: argparse.Namespace) -> Plan:
 
 def _grid(o: argparse.Namespace, checkpoint: Checkpoint) -> list[c.SampleConfig]:
     """A setting for each sampler and number of steps."""
-    from ddpm_demo.inference.generate import defaults
-    from ddpm_demo.inference.labels import parse_classes, require_guided
-
-    own = defaults(checkpoint).but(n=o.n, seed=o.seed)
+    own = checkpoint.best.but(n=o.n, seed=o.seed)
     if o.classes is not None:
-        own = own.but(labels=parse_classes(o.classes, checkpoint.classes))
+        own = own.but(labels=checkpoint.facts.parse_classes(o.classes))
     if o.guidance is not None:
-        require_guided(o.guidance, checkpoint)
+        checkpoint.facts.require_guided(o.guidance)
         own = own.but(guidance=o.guidance)
     for steps in o.steps or ():
         number("steps", steps, 1, own.start or checkpoint.diffusion.T, whole=True)

@@ -35,8 +35,7 @@ def _noise(o: argparse.Namespace) -> None:
     import numpy as np
 
     from ddpm_demo.diffusion.forward import chain
-    from ddpm_demo.diffusion.noise import Noise
-    from ddpm_demo.diffusion.schedule import Schedule
+    from ddpm_demo.diffusion.schedule import Noise, Schedule
     from ddpm_demo.diffusion.timesteps import default_timesteps, parse_timesteps
     from ddpm_demo.media import convert, encode
     from ddpm_demo.media.open import open_image

@@ -75,18 +75,15 @@ def sample_arguments(p: argparse.ArgumentParser) -> None:
     p.set_defaults(run_command=_sample)
 
 
-def asked(o: argparse.Namespace, model: Checkpoint | Facts) -> c.SampleConfig:
+def asked(o: argparse.Namespace, facts: Facts) -> c.SampleConfig:
     """The run that the options ask for. Everything else is the model's own setting."""
-    from ddpm_demo.inference.labels import parse_classes, require_guided
-    from ddpm_demo.inference.spec import defaults
-
-    require_guided(1 if o.guidance is None else o.guidance, model)
+    facts.require_guided(1 if o.guidance is None else o.guidance)
     chosen = {k: getattr(o, k) for k in ("n", "seed", *OWN) if getattr(o, k) is not None}
     if "timesteps" in chosen:
         chosen["timesteps"] = chosen["timesteps"] or None  # an empty list comes from "none"
     if o.classes is not None:
-        chosen["labels"] = parse_classes(o.classes, model.classes)
-    return defaults(model).but(**chosen)
+        chosen["labels"] = facts.parse_classes(o.classes)
+    return facts.best.but(**chosen)
 
 
 def specified(o: argparse.Namespace, checkpoint: Checkpoint) -> RunSpec:
@@ -96,10 +93,10 @@ def specified(o: argparse.Namespace, checkpoint: Checkpoint) -> RunSpec:
         ValueError: the options don't go together, or a picture can't be used.
     """
     from ddpm_demo.inference import given
-    from ddpm_demo.inference.spec import RunSpec, defaults
+    from ddpm_demo.inference.spec import RunSpec
     from ddpm_demo.media.open import open_image
 
-    run, model = asked(o, checkpoint), checkpoint.model.config
+    run, model = asked(o, checkpoint.facts), checkpoint.model.config
     if o.picture is None:
         require(o.mask is None, "--mask", None, "given with --from, the picture that it is of")
     require(o.resample is None or bool(o.mask), "--resample", None, "given with --mask")
@@ -111,7 +108,7 @@ def specified(o: argparse.Namespace, checkpoint: Checkpoint) -> RunSpec:
     changes, picture = [], given.write(given.fitted(open_image(o.picture), model))
     if o.start:
         number("start", o.start, 1, checkpoint.diffusion.T, whole=True)
-        whole = run.but(start=defaults(checkpoint).start)
+        whole = run.but(start=checkpoint.best.start)
         begun, change = given.begun(checkpoint, whole, [o.start], o.steps or 0)
         run = begun.but(n=o.n, labels=run.labels if o.classes else begun.labels)
         changes.append(change)
@@ -124,7 +121,7 @@ def specified(o: argparse.Namespace, checkpoint: Checkpoint) -> RunSpec:
 def player_of(o: argparse.Namespace, checkpoint: Checkpoint, spec: RunSpec) -> Player:
     """A function that plays the run with given settings, such as those of one page."""
     from ddpm_demo.inference import given
-    from ddpm_demo.inference.branches import play
+    from ddpm_demo.inference.generate import play
 
     known = given.read(spec.pictures, checkpoint.model.config)
     changes, bf16 = spec.interventions, bool(o.bf16)

@@ -7,8 +7,7 @@ from typing import NamedTuple
 
 from torch import Tensor
 
-from ddpm_demo.diffusion.noise import Noise
-from ddpm_demo.diffusion.schedule import Schedule
+from ddpm_demo.diffusion.schedule import Noise, Schedule
 
 
 class Noised(NamedTuple):

@@ -32,8 +32,7 @@ from torch.nn.functional import interpolate
 
 from ddpm_demo.config.setting import number
 from ddpm_demo.diffusion.denoiser import Prediction, split
-from ddpm_demo.diffusion.noise import Noise
-from ddpm_demo.diffusion.schedule import Schedule
+from ddpm_demo.diffusion.schedule import Noise, Schedule
 from ddpm_demo.diffusion.walk import At, Intervention, Step, Term
 
 __all__ = [

@@ -1,4 +1,4 @@
-"""The variance schedule: how much noise is in x_t at each t.
+"""The variance schedule, how much noise is in x_t at each t, and the noise itself.
 
 The forward process is q(x_t | x_{t-1}) = N(sqrt(1 - beta_t) x_{t-1}, beta_t I) (Ho et al. 2020,
 eq. 2). Its closed form is q(x_t | x_0) = N(sqrt(alpha_bar_t) x_0, (1 - alpha_bar_t) I) (eq. 4),
@@ -6,17 +6,20 @@ where alpha_t = 1 - beta_t and alpha_bar_t = prod_{s<=t} alpha_s.
 
 Steps are counted as in the paper, from t = 1 to T; t = 0 is the clean picture. So every table has
 T + 1 entries, with beta_0 = 0 and alpha_bar_0 = 1. Tables are float64.
+
+Noise has mean 0 and variance 1. Each picture has its own random generator.
 """
 
 from __future__ import annotations
 
 import math
+from collections.abc import Callable, Sequence
 from functools import cached_property
 
 import torch
 from torch import Tensor
 
-from ddpm_demo.config import SPACINGS, DiffusionConfig, SampleConfig
+from ddpm_demo.config import NOISES, SPACINGS, DiffusionConfig, SampleConfig
 from ddpm_demo.config.setting import SettingError, number, one_of
 
 # The least alpha_bar. Sensible betas never reach it, and its root is still above 0 in float32.
@@ -199,3 +202,72 @@ def _apart(up: list[int], T: int) -> list[int]:
     for i, t in enumerate(up):
         up[i] = last = min(max(t, last + 1), T - (len(up) - 1 - i))
     return up[::-1]
+
+
+def gaussian(shape: Sequence[int], generator: torch.Generator) -> Tensor:
+    """Draw N(0, 1) noise of the given shape, on the generator's device."""
+    return torch.randn(shape, generator=generator, device=generator.device)
+
+
+def laplace(shape: Sequence[int], generator: torch.Generator) -> Tensor:
+    """Draw Laplace noise of the given shape, on the generator's device.
+
+    Its scale is 1/sqrt(2), so that its variance is 1. DDPM's posterior is exact for Gaussian noise
+    only. With Laplace noise, each step has the right mean and variance, but another shape.
+    """
+    # We subtract two exponentials of rate sqrt(2). The inverse CDF could run into log(0).
+    pair = torch.empty(2, *shape, device=generator.device).exponential_(
+        math.sqrt(2), generator=generator
+    )
+    return pair[0] - pair[1]
+
+
+KINDS: dict[str, Callable[[Sequence[int], torch.Generator], Tensor]] = {
+    "gaussian": gaussian,
+    "laplace": laplace,
+}
+assert tuple(KINDS) == NOISES
+
+
+class Noise:
+    """A stream of noise for each picture. So no picture depends on the rest of its batch.
+
+    Args:
+        kind: "gaussian" or "laplace".
+        seeds: one seed for each picture of the batch. A run with seed s gives picture k the seed
+            s + k, so that each picture can also be made alone.
+
+    The generators are always on the CPU, so that a seed gives the same noise on every device.
+    """
+
+    def __init__(self, kind: str, seeds: Sequence[int]) -> None:
+        one_of("noise", kind, NOISES)
+        self.kind, self._draw = kind, KINDS[kind]
+        self.drawn = 0  # the number of calls of `draw` so far
+        self._generators = [torch.Generator().manual_seed(seed) for seed in seeds]
+
+    def __len__(self) -> int:
+        return len(self._generators)
+
+    def draw(self, shape: Sequence[int]) -> Tensor:
+        """Draw (B, C, H, W) noise in float32 on the CPU.
+
+        Raises:
+            ValueError: B is not the number of seeds.
+        """
+        if shape[0] != len(self):
+            raise ValueError(f"Noise has {len(self)} seeds, but the batch has {shape[0]} pictures.")
+        self.drawn += 1
+        return torch.stack([self._draw(shape[1:], g) for g in self._generators])
+
+    def skip(self, drawn: int, shape: Sequence[int]) -> None:
+        """Advance to the state after `drawn` draws of this shape, so that a stopped run can go on.
+
+        Does nothing if there were already as many draws: a branch may come with new noise.
+        """
+        while self.drawn < drawn:
+            self.draw(shape)
+
+    def like(self, x: Tensor) -> Tensor:
+        """Draw noise with the shape, device and dtype of x."""
+        return self.draw(x.shape).to(x)

@@ -15,8 +15,7 @@ import torch
 from torch import Tensor
 
 from ddpm_demo.diffusion.denoiser import Denoise, Prediction
-from ddpm_demo.diffusion.noise import Noise
-from ddpm_demo.diffusion.schedule import Schedule
+from ddpm_demo.diffusion.schedule import Noise, Schedule
 
 
 class NoiseSource(Protocol):

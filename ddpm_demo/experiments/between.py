@@ -13,13 +13,12 @@ from torch import Tensor
 from ddpm_demo.config import ModelConfig, SampleConfig
 from ddpm_demo.config.samplers import SAMPLERS
 from ddpm_demo.diffusion.denoiser import Denoise
-from ddpm_demo.diffusion.noise import Noise
 from ddpm_demo.diffusion.samplers.ddim import invert
+from ddpm_demo.diffusion.schedule import Noise
 from ddpm_demo.diffusion.walk import State
 from ddpm_demo.experiments.asked import Between
 from ddpm_demo.experiments.report import Film, Panel, Report, Sheet, Table, Words
 from ddpm_demo.experiments.tools import Tools, interval, spoken, unseen
-from ddpm_demo.inference.generate import defaults
 from ddpm_demo.media import convert
 from ddpm_demo.media.convert import square
 from ddpm_demo.media.open import open_image
@@ -90,7 +89,7 @@ class _Lab:
         net = self.checkpoint.model.config
         self.shape, self.classes = (net.channels, net.size, net.size), net.num_classes
         self.device = next(self.checkpoint.model.parameters()).device
-        best = defaults(self.checkpoint)
+        best = self.checkpoint.best
         steps = min(STEPS, best.start or self.checkpoint.diffusion.T)
         self.config = best.but(sampler="ddim", steps=steps, eta=0.0, seed=asked.seed, guidance=1.0)
         own = (asked.label % self.classes,) if self.classes else None
@@ -172,7 +171,7 @@ def _others(lab: _Lab) -> Iterator[tuple[Panel, ...]]:
     x = lab.noise(range(lab.asked.seed, lab.asked.seed + N))
     for name in names:
         other = _Lab(replace(lab.asked, model=name), lab.tools)
-        config = replace(other.config, labels=defaults(other.checkpoint).labels)
+        config = replace(other.config, labels=other.checkpoint.best.labels)
         for seen in other.draw(x, config):
             shown = (*cells, (convert.to_uint8(seen),))
             yield (Sheet("The same noise, and other models", shown, tuple(names), wide=N),)

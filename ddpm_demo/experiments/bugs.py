@@ -21,7 +21,6 @@ from ddpm_demo.diffusion.denoiser import Prediction, split
 from ddpm_demo.diffusion.interventions import NoiseAtEnd, Terms
 from ddpm_demo.diffusion.schedule import Schedule
 from ddpm_demo.diffusion.walk import At, Intervention, Term
-from ddpm_demo.inference.generate import defaults
 from ddpm_demo.models.checkpoint import Checkpoint
 
 RECORD = Path(__file__).with_name("recorded.json")
@@ -66,7 +65,7 @@ class Bug:
 
     def config(self, checkpoint: Checkpoint, seed: int, n: int) -> SampleConfig:
         """The right run."""
-        config = defaults(checkpoint).but(**{"seed": seed, "n": n, **self.changes})
+        config = checkpoint.best.but(**{"seed": seed, "n": n, **self.changes})
         most = config.start or checkpoint.diffusion.T
         return config.but(steps=min(config.steps, most))
 

@@ -17,7 +17,6 @@ from ddpm_demo.experiments.asked import Copying
 from ddpm_demo.experiments.nearest import Nearest, nearest
 from ddpm_demo.experiments.report import Panel, Plot, Report, Sheet, Table, Words
 from ddpm_demo.experiments.tools import Tools, interval, spoken, unseen
-from ddpm_demo.inference.generate import defaults
 from ddpm_demo.media import convert
 from ddpm_demo.media.plots import line_plot
 from ddpm_demo.models.checkpoint import Checkpoint
@@ -77,7 +76,7 @@ def _drawn(
     checkpoint: Checkpoint, n: int, asked: Copying, tools: Tools
 ) -> Iterator[tuple[float, np.ndarray]]:
     """Yield how much of a run is done, and its pictures so far."""
-    config = defaults(checkpoint).but(n=n, seed=asked.seed)
+    config = checkpoint.best.but(n=n, seed=asked.seed)
     for step in tools.generate(checkpoint, config):
         yield step.index / step.total, convert.to_uint8(step.x0_hat)
 

@@ -20,8 +20,7 @@ from ddpm_demo.evaluation.classifier import Classifier, judge_of
 from ddpm_demo.experiments.asked import Decide
 from ddpm_demo.experiments.report import Hidden, Panel, Plot, Report, Sheet, Table, Words
 from ddpm_demo.experiments.tools import Tools, unseen, wilson
-from ddpm_demo.inference.branches import go_on
-from ddpm_demo.inference.generate import defaults
+from ddpm_demo.inference.generate import go_on
 from ddpm_demo.media import convert
 from ddpm_demo.media.plots import line_plot, stack_plot
 from ddpm_demo.models.checkpoint import Checkpoint
@@ -60,7 +59,7 @@ class Course:
     @property
     def config(self) -> SampleConfig:
         """The settings of the run. Its class is "any", so that the run itself decides it."""
-        best = defaults(self.checkpoint)
+        best = self.checkpoint.best
         steps = min(self.asked.steps, best.start or self.checkpoint.diffusion.T)
         sampler, seed = self.asked.sampler, self.asked.seed
         return best.but(sampler=sampler, steps=steps, n=1, seed=seed, labels=None, eta=1.0)

@@ -18,7 +18,6 @@ from torch import Tensor
 from ddpm_demo.experiments.nearest import nearest
 from ddpm_demo.experiments.report import Report, Sheet, Table, Words
 from ddpm_demo.experiments.tools import Tools, interval, spoken, unseen
-from ddpm_demo.inference.generate import defaults
 from ddpm_demo.media import convert
 from ddpm_demo.models.zoo import available, facts
 
@@ -79,7 +78,7 @@ def run(seed: int, tools: Tools) -> Iterator[Report]:
 def _drawn(name: str, seed: int, tools: Tools) -> Tensor:
     """Draw (N, 1, H, W) uint8 pictures with a model."""
     checkpoint = tools.load(name)
-    *_, last = tools.generate(checkpoint, defaults(checkpoint).but(n=N, seed=seed))
+    *_, last = tools.generate(checkpoint, checkpoint.best.but(n=N, seed=seed))
     return torch.from_numpy(convert.to_uint8(last.x_t).transpose(0, 3, 1, 2).copy())
 
 

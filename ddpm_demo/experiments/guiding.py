@@ -23,8 +23,6 @@ from ddpm_demo.diffusion.walk import At, Intervention
 from ddpm_demo.experiments.asked import Guide
 from ddpm_demo.experiments.report import Panel, Plot, Report, Sheet, Table, Words
 from ddpm_demo.experiments.tools import Tools, interval
-from ddpm_demo.inference.generate import defaults
-from ddpm_demo.inference.labels import parse_classes
 from ddpm_demo.media import convert
 from ddpm_demo.media.plots import line_plot
 from ddpm_demo.models.checkpoint import Checkpoint
@@ -78,7 +76,7 @@ class _Course:
     @property
     def label(self) -> int:
         """The number of the class. Only one class is allowed."""
-        labels = parse_classes(self.asked.label, self.checkpoint.classes) or ()
+        labels = self.checkpoint.facts.parse_classes(self.asked.label) or ()
         require(len(labels) == 1, "label", self.asked.label, "the name of one class")
         return labels[0]
 
@@ -87,7 +85,7 @@ class _Course:
         return self.checkpoint.classes[self.label]
 
     def config(self, w: float) -> SampleConfig:
-        best = defaults(self.checkpoint)
+        best = self.checkpoint.best
         steps = min(STEPS, best.start or self.checkpoint.diffusion.T)
         labels, seed = (self.label,), self.asked.seed
         return best.but(n=N, seed=seed, steps=steps, labels=labels, guidance=w)

@@ -20,8 +20,7 @@ from ddpm_demo import data
 from ddpm_demo.config import DiffusionConfig, ModelConfig, SampleConfig, TrainConfig
 from ddpm_demo.config.setting import require
 from ddpm_demo.data import Images
-from ddpm_demo.diffusion.noise import Noise
-from ddpm_demo.diffusion.schedule import Schedule
+from ddpm_demo.diffusion.schedule import Noise, Schedule
 from ddpm_demo.evaluation.classifier import load_classifier
 from ddpm_demo.evaluation.features import SURE
 from ddpm_demo.experiments.asked import Learn

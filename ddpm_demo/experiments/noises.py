@@ -11,13 +11,12 @@ import torch
 from torch import Tensor
 
 from ddpm_demo.config import SampleConfig
-from ddpm_demo.diffusion.noise import KINDS
-from ddpm_demo.diffusion.schedule import Schedule
+from ddpm_demo.diffusion.schedule import KINDS, Schedule
 from ddpm_demo.diffusion.walk import At, Intervention, State, Term
 from ddpm_demo.experiments.asked import OTHER_NOISES, Noises
 from ddpm_demo.experiments.report import Panel, Plot, Report, Sheet, Table, Words
 from ddpm_demo.experiments.tools import Tools, unseen
-from ddpm_demo.inference.generate import defaults, timesteps_of
+from ddpm_demo.inference.generate import timesteps_of
 from ddpm_demo.media import convert
 from ddpm_demo.media.plots import line_plot
 from ddpm_demo.models.checkpoint import Checkpoint
@@ -160,7 +159,7 @@ def _drawn(
     checkpoint: Checkpoint, kind: str, asked: Noises, tools: Tools
 ) -> Iterator[tuple[float, np.ndarray]]:
     """Sample with another noise. Yields how much of the run is done, and its pictures so far."""
-    best, model = defaults(checkpoint), checkpoint.model.config
+    best, model = checkpoint.best, checkpoint.model.config
     steps = min(STEPS, best.start or checkpoint.diffusion.T)
     config: SampleConfig = best.but(sampler="ddpm", steps=steps, n=N, seed=asked.seed)
     g = torch.Generator().manual_seed(asked.seed)

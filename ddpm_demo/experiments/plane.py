@@ -12,8 +12,7 @@ from torch import Tensor, nn
 
 from ddpm_demo.config.samplers import SAMPLERS
 from ddpm_demo.diffusion.denoiser import Denoise, Prediction, split
-from ddpm_demo.diffusion.noise import Noise
-from ddpm_demo.diffusion.schedule import Schedule
+from ddpm_demo.diffusion.schedule import Noise, Schedule
 from ddpm_demo.experiments.asked import Plane
 from ddpm_demo.experiments.report import Panel, Plot, Report, Table, Words
 from ddpm_demo.experiments.tools import Tools, alike, interval, spoken

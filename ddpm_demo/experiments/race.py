@@ -14,7 +14,6 @@ from ddpm_demo.config.samplers import SAMPLERS, Sampler
 from ddpm_demo.experiments.asked import Race
 from ddpm_demo.experiments.report import Panel, Report, Sheet, Table, Words
 from ddpm_demo.experiments.tools import Tools, alike, interval, spoken
-from ddpm_demo.inference.generate import defaults
 from ddpm_demo.media import convert
 from ddpm_demo.models.checkpoint import Checkpoint
 from ddpm_demo.models.zoo import available, facts
@@ -71,7 +70,7 @@ class _Course:
         ]
 
     def config(self, sampler: Sampler, calls: int) -> SampleConfig:
-        best = defaults(self.checkpoint)
+        best = self.checkpoint.best
         steps = min(sampler.steps(calls), best.start or self.checkpoint.diffusion.T)
         return best.but(sampler=sampler.name, steps=steps, n=N, seed=self.asked.seed, eta=0.0)
 
@@ -79,7 +78,7 @@ class _Course:
         """Do a run, and yield the calls made so far at each step. Keep its last picture."""
         if name in self.few:
             student = self.tools.load(name)
-            config = defaults(student).but(steps=calls, n=N, seed=self.asked.seed)
+            config = student.best.but(steps=calls, n=N, seed=self.asked.seed)
             for step in self.tools.generate(student, config):
                 yield step.index
         else:

@@ -10,22 +10,12 @@ import re
 import shlex
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import Any
 from urllib.parse import parse_qsl, urlencode
 
-from ddpm_demo.config import SampleConfig, from_dict
+from ddpm_demo.config import SampleConfig
 from ddpm_demo.config.setting import SettingError, number, require, settings
-from ddpm_demo.inference.labels import (
-    class_words,
-    guided,
-    own_labels,
-    parse_classes,
-    require_guided,
-)
-
-if TYPE_CHECKING:
-    from ddpm_demo.models.checkpoint import Checkpoint
-    from ddpm_demo.models.facts import Facts
+from ddpm_demo.models.facts import Facts, class_words, parse_classes
 
 QUERY_MOST = 4096  # the most characters in a link
 SHOWN = 40  # the most characters of a bad value in a message
@@ -33,17 +23,6 @@ PROGRAM = "ddpm_demo"
 INTERVENTION = re.compile(r"[a-z_]+(=[\w.,:+-]{1,200})?", re.ASCII)
 SEVERAL = 8  # the most interventions in a run
 LISTS = ("with", "pictures")  # the names of the two lists in a file's metadata
-
-
-def defaults(model: Checkpoint | Facts) -> SampleConfig:
-    """A model's own sampling settings, from its checkpoint.
-
-    By default, a model with classes draws them in turn, or only the one it was fine-tuned to.
-    """
-    said = dict(model.info.get("sample") or {})
-    if not {"label", "labels"} & said.keys():
-        said["labels"] = own_labels(model)
-    return from_dict(SampleConfig, said)
 
 
 @dataclass(frozen=True)
@@ -69,7 +48,7 @@ class RunSpec:
             ok = INTERVENTION.fullmatch(text)
             require(bool(ok), "intervention", text[:SHOWN], "a name, or NAME=VALUE")
 
-    def to_query(self, model: Checkpoint | Facts) -> str:
+    def to_query(self, model: Facts) -> str:
         """Write the run as the query of a link, such as "model=cifar10&class=ship&seed=7".
 
         Links can't hold pictures. If the run is given pictures, the link has no interventions,
@@ -80,7 +59,7 @@ class RunSpec:
         """
         pairs = [("model", self.model)]
         for name, value in self._changes(model).items():
-            word = class_words(value, model.classes) if name == "labels" else _text(value)
+            word = model.class_words(value) if name == "labels" else _text(value)
             pairs.append((_option(name), word))
         if self.interventions and not self.pictures:
             pairs.append(("with", ";".join(self.interventions)))
@@ -90,7 +69,7 @@ class RunSpec:
     def from_query(
         cls,
         query: str,
-        find: Callable[[str], Checkpoint | Facts],
+        find: Callable[[str], Facts],
         model: str,
         *,
         page: Collection[str] = (),
@@ -113,7 +92,7 @@ class RunSpec:
                 name = model
                 problems.append(f"There is no model {shortened(wanted)!r} here.")
         known = known or find(model)
-        config, options = defaults(known), {_option(k): k for k in settings(SampleConfig)}
+        config, options = known.best, {_option(k): k for k in settings(SampleConfig)}
         interventions: tuple[str, ...] = ()
         for key, text in asked.items():
             try:
@@ -133,7 +112,7 @@ class RunSpec:
                 number("steps", config.steps, 1, most, whole=True)
         except ValueError as error:
             problems.append(str(error))
-            config = dataclasses.replace(config, steps=min(defaults(known).steps, most))
+            config = dataclasses.replace(config, steps=min(known.best.steps, most))
         return cls(name, config, interventions), problems
 
     def to_metadata(self, classes: Sequence[str] = ()) -> dict[str, str]:
@@ -170,7 +149,7 @@ class RunSpec:
         lists = [tuple(filter(None, about.get(name, "").split(";"))) for name in LISTS]
         return cls(about.get("model", ""), SampleConfig(**values), *lists)
 
-    def to_command(self, model: Checkpoint | Facts, out: str = "samples.png") -> str:
+    def to_command(self, model: Facts, out: str = "samples.png") -> str:
         """The command line that makes the run's pictures.
 
         Args:
@@ -189,19 +168,17 @@ class RunSpec:
             if isinstance(value, bool):
                 words.append(dashed if value else f"--no-{option}")
             else:
-                word = class_words(value, model.classes) if name == "labels" else _text(value)
+                word = model.class_words(value) if name == "labels" else _text(value)
                 words += [dashed, word]
         return shlex.join([*words, "--out", out])
 
-    def _changes(
-        self, model: Checkpoint | Facts, usual: SampleConfig | None = None
-    ) -> dict[str, Any]:
+    def _changes(self, model: Facts, usual: SampleConfig | None = None) -> dict[str, Any]:
         """The settings that differ from the model's own. n and seed are compared with `usual`."""
-        own = defaults(model)
+        own = model.best
         if usual:
             own = dataclasses.replace(own, n=usual.n, seed=usual.seed)
         mine = {name: getattr(self.sample, name) for name in settings(SampleConfig)}
-        if not guided(model):
+        if not model.guided:
             mine["guidance"] = own.guidance  # its slider is hidden, and its value has no effect
         return {name: value for name, value in mine.items() if value != getattr(own, name)}
 
@@ -222,17 +199,17 @@ def parts(query: str) -> tuple[dict[str, str], list[str]]:
     return dict(pairs), []
 
 
-def _changed(config: SampleConfig, name: str, text: str, model: Checkpoint | Facts) -> SampleConfig:
+def _changed(config: SampleConfig, name: str, text: str, model: Facts) -> SampleConfig:
     """Set one setting of `config` to a visitor's text, and check it against the model.
 
     Raises:
         ValueError: the value isn't allowed.
     """
     if name == "labels":
-        return dataclasses.replace(config, labels=parse_classes(text, model.classes))
+        return dataclasses.replace(config, labels=model.parse_classes(text))
     config = config.but(**{name: _value(name, text)})
     if name == "guidance":
-        require_guided(config.guidance, model)
+        model.require_guided(config.guidance)
     for key, t in (("start", config.start), ("timesteps", (config.timesteps or [None])[0])):
         if t is not None:
             number(key, t, 1, model.diffusion.T, whole=True)

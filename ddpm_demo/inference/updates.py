@@ -13,12 +13,10 @@ from ddpm_demo.config import SampleConfig
 from ddpm_demo.config.samplers import SAMPLERS
 from ddpm_demo.config.setting import one_of
 from ddpm_demo.diffusion.denoiser import Prediction
-from ddpm_demo.diffusion.noise import Noise
-from ddpm_demo.diffusion.schedule import Schedule
+from ddpm_demo.diffusion.schedule import Noise, Schedule
 from ddpm_demo.diffusion.walk import Intervention, Step
-from ddpm_demo.inference.branches import play
 from ddpm_demo.inference.changes import GIVEN
-from ddpm_demo.inference.generate import Start, timesteps_of
+from ddpm_demo.inference.generate import Start, play, timesteps_of
 from ddpm_demo.models.checkpoint import Checkpoint
 
 DIGITS = 9  # significant digits of a coefficient; float32 has fewer

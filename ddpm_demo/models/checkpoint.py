@@ -21,7 +21,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor, nn
 
-from ddpm_demo.config import DiffusionConfig, ModelConfig, from_dict
+from ddpm_demo.config import DiffusionConfig, ModelConfig, SampleConfig, from_dict
 from ddpm_demo.config.setting import SettingError
 from ddpm_demo.machine.files import write_atomically
 from ddpm_demo.models.facts import KEY, Facts
@@ -62,6 +62,11 @@ class Checkpoint:
     @property
     def classes(self) -> list[str]:
         return self.facts.classes
+
+    @property
+    def best(self) -> SampleConfig:
+        """The model's own sampling settings, as in `Facts`."""
+        return self.facts.best
 
     @property
     def facts(self) -> Facts:

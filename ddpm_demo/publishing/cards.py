@@ -12,9 +12,8 @@ from typing import Any
 from ddpm_demo.config import DiffusionConfig, ModelConfig, TrainConfig
 from ddpm_demo.config.setting import require
 from ddpm_demo.data import DATASETS
-from ddpm_demo.inference.generate import defaults
-from ddpm_demo.inference.labels import ANY, EACH, class_words
 from ddpm_demo.models.checkpoint import Checkpoint
+from ddpm_demo.models.facts import ANY, EACH
 
 BESIDE = "teacher.png"  # a picture for the card of a distilled model
 SHOWN = 100  # the number of samples on a card, with the seeds 0 to 99
@@ -168,10 +167,10 @@ def card(
 
 
 def _opening(name: str, checkpoint: Checkpoint, beside: bool) -> str:
-    info, shown = checkpoint.info, defaults(checkpoint)
+    info, shown = checkpoint.info, checkpoint.best
     start = f" from t = {shown.start}" if shown.start else ""
     guided = f", guidance {shown.guidance:g}" if shown.guidance != 1 else ""
-    labels = class_words(shown.labels, checkpoint.classes)
+    labels = checkpoint.facts.class_words(shown.labels)
     drawn = {ANY: "", EACH: ", the classes in turn"}.get(labels, f", class {labels}")
     origin, film = "trained by this project from scratch", ""
     if base := info.get("base"):

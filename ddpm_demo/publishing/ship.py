@@ -14,7 +14,8 @@ from numpy.typing import NDArray
 
 from ddpm_demo.config import SampleConfig, from_dict
 from ddpm_demo.config.setting import require
-from ddpm_demo.inference.generate import defaults, generate, metadata, timesteps_of
+from ddpm_demo.inference.generate import generate, timesteps_of
+from ddpm_demo.inference.spec import RunSpec
 from ddpm_demo.machine.files import require_writable, write_atomically
 from ddpm_demo.media import convert, encode
 from ddpm_demo.media.plots import as_file, line_plot
@@ -74,7 +75,7 @@ def ship(
         checkpoint.info["sample"] = dict(sample)
     if samplers is not None:
         checkpoint.info["samplers"] = check_samplers(samplers)
-    timesteps_of(checkpoint, defaults(checkpoint))  # raises before anything is written
+    timesteps_of(checkpoint, checkpoint.best)  # raises before anything is written
     if run.resolve() != folder.resolve():
         about = {"program": "ddpm_demo", "model": folder.name}
         film = source.film_bytes(about) if checkpoint.info.get("base") else None
@@ -104,11 +105,11 @@ def make_card(folder: Path) -> Checkpoint:
     shipped.name = folder.name
     require(bool(log), "log of the model", str(RunFolder(folder).log), "one that has a line")
     story = read_story(folder)
-    shown = dataclasses.replace(defaults(shipped), n=cards.SHOWN, seed=0)
+    shown = dataclasses.replace(shipped.best, n=cards.SHOWN, seed=0)
     most = cards.SHOWN
     pages = (shown.but(n=min(PAGE, most - k), seed=k) for k in range(0, most, PAGE))
     sheet = convert.grid(np.concatenate([_drawn(shipped, page) for page in pages]), PAGE, scale=2)
-    about = metadata(folder.name, shown, shipped.classes)
+    about = RunSpec(folder.name, shown).to_metadata(shipped.classes)
     encode.write(folder / "samples.png", [sheet], metadata=about)
     lines = {}
     for key, said in (("train", "training"), ("held_out", "held out (EMA)")):
@@ -138,8 +139,8 @@ def _beside(folder: Path, student: Checkpoint) -> bool:
     if not name or not model_files(folder.parent / name):
         return False
     teacher = load_checkpoint(folder.parent / name)
-    rows = [_drawn(teacher, defaults(teacher).but(n=PAGE, seed=0))]
-    own = defaults(student).but(n=PAGE, seed=0)
+    rows = [_drawn(teacher, teacher.best.but(n=PAGE, seed=0))]
+    own = student.best.but(n=PAGE, seed=0)
     rows += [_drawn(student, own.but(steps=int(steps))) for steps in student.info["few"]]
     encode.write(folder / cards.BESIDE, [convert.grid(np.concatenate(rows), PAGE, scale=2)])
     return True

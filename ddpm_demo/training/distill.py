@@ -23,9 +23,8 @@ from ddpm_demo.config.setting import number, require
 from ddpm_demo.data import Images
 from ddpm_demo.diffusion import losses
 from ddpm_demo.diffusion.denoiser import Denoiser, split
-from ddpm_demo.diffusion.noise import Noise
 from ddpm_demo.diffusion.samplers.ddim import ddim
-from ddpm_demo.diffusion.schedule import Schedule
+from ddpm_demo.diffusion.schedule import Noise, Schedule
 from ddpm_demo.machine.devices import bf16_pays
 from ddpm_demo.models.checkpoint import Checkpoint
 from ddpm_demo.training import trajectories as tr

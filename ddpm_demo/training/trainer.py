@@ -25,8 +25,7 @@ from ddpm_demo.config.setting import require
 from ddpm_demo.data import NO_LABEL, Images
 from ddpm_demo.diffusion import losses
 from ddpm_demo.diffusion.denoiser import Denoiser
-from ddpm_demo.diffusion.noise import KINDS
-from ddpm_demo.diffusion.schedule import Schedule
+from ddpm_demo.diffusion.schedule import KINDS, Schedule
 from ddpm_demo.models.checkpoint import Checkpoint
 from ddpm_demo.nn.unet import UNet
 from ddpm_demo.training.group import join, mean

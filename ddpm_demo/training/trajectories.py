@@ -15,9 +15,8 @@ from torch import Tensor
 
 from ddpm_demo.config import SampleConfig, from_dict
 from ddpm_demo.diffusion.denoiser import Denoiser
-from ddpm_demo.diffusion.noise import Noise
 from ddpm_demo.diffusion.samplers.dpmpp import dpmpp_2m
-from ddpm_demo.diffusion.schedule import Schedule
+from ddpm_demo.diffusion.schedule import Noise, Schedule
 from ddpm_demo.diffusion.walk import Step
 from ddpm_demo.models.checkpoint import (
     Checkpoint,

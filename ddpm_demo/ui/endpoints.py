@@ -17,7 +17,6 @@ from gradio.events import api
 
 from ddpm_demo.config import SampleConfig
 from ddpm_demo.config.setting import number, one_of, require
-from ddpm_demo.inference.labels import class_words
 from ddpm_demo.models.zoo import available, facts
 from ddpm_demo.ui.components.model_choice import first_model
 from ddpm_demo.ui.server import runtime, settings
@@ -36,12 +35,10 @@ def models() -> list[dict[str, Any]]:
     Returns:
         For each: name, size, channels, T, classes, and how it is sampled by default.
     """
-    from ddpm_demo.inference.spec import defaults
-
     rows = []
     for name in available():
         model = facts(name)
-        best = defaults(model)
+        best = model.best
         rows.append(
             {
                 "name": name,
@@ -52,7 +49,7 @@ def models() -> list[dict[str, Any]]:
                 "sampler": best.sampler,
                 "steps": best.steps,
                 "guidance": best.guidance,
-                "labels": class_words(best.labels, model.classes),
+                "labels": model.class_words(best.labels),
             }
         )
     return rows
@@ -151,7 +148,7 @@ def denoise(
         As /generate.
     """
     from ddpm_demo.inference import given
-    from ddpm_demo.inference.branches import play
+    from ddpm_demo.inference.generate import play
 
     opened = _opened(picture)
     selected, config = _asked(model, labels, 1, seed, (sampler, 0, -1.0))
@@ -248,7 +245,6 @@ def _asked(
         rest: sampler, steps and guidance; nothing, 0 and less than 0 stand for the model's own.
     """
     from ddpm_demo.inference import timing
-    from ddpm_demo.inference.labels import parse_classes, require_guided
     from ddpm_demo.ui.components.model_choice import find, most_pictures
     from ddpm_demo.ui.generate.handlers import most_seconds
 
@@ -260,13 +256,13 @@ def _asked(
     number("n", n, 1, most_pictures(selected.facts), whole=True)
     number("steps", steps, 0, selected.checkpoint.diffusion.T, whole=True)
     number("guidance", guidance, -1, 20)
-    require_guided(guidance if guidance >= 0 else 1, selected.checkpoint)
+    selected.facts.require_guided(guidance if guidance >= 0 else 1)
     changes: dict[str, Any] = {"n": n, "seed": seed}
     changes |= {"sampler": sampler} if sampler else {}
     changes |= {"steps": steps} if steps else {}
     changes |= {"guidance": guidance} if guidance >= 0 else {}
     if labels:
-        changes["labels"] = parse_classes(labels, selected.checkpoint.classes)
+        changes["labels"] = selected.facts.parse_classes(labels)
     config = selected.best.but(**changes)
     if not settings.ZERO:  # that has a limit of its own
         each = runtime.seconds(selected.source)

@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 
 from ddpm_demo.config import SampleConfig
-from ddpm_demo.inference.generate import generate, metadata
+from ddpm_demo.inference.generate import generate
+from ddpm_demo.inference.spec import RunSpec
 from ddpm_demo.media.convert import to_uint8
 from ddpm_demo.ui.components import player
 
@@ -21,7 +22,7 @@ def test_a_kept_run_stands_beside_the_next(page: Any, serve: Any, tiny: Any) -> 
     checkpoint = tiny()
 
     def run(k: int) -> Any:
-        said = metadata("tiny", RUNS[k])
+        said = RunSpec("tiny", RUNS[k]).to_metadata()
         steps = generate(checkpoint, RUNS[k])
         yield from player.stream(steps, panels=player.STEP_PANELS, meta=said)
 

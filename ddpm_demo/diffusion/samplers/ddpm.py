@@ -11,7 +11,7 @@ from torch import Tensor
 from ddpm_demo.config import VARIANCES
 from ddpm_demo.config.setting import one_of
 from ddpm_demo.diffusion.denoiser import Denoise
-from ddpm_demo.diffusion.noise import Noise
+from ddpm_demo.diffusion.schedule import Noise
 from ddpm_demo.diffusion.walk import Move, Moved, State, Step, Term, walk
 
 

@@ -9,8 +9,8 @@ from typing import Any
 from torch import Tensor
 
 from ddpm_demo.diffusion.denoiser import Denoise
-from ddpm_demo.diffusion.noise import Noise
 from ddpm_demo.diffusion.samplers.shared import coefficients, extrapolation, line
+from ddpm_demo.diffusion.schedule import Noise
 from ddpm_demo.diffusion.walk import Move, Moved, Seen, State, Step, Term, walk
 
 

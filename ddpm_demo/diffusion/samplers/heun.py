@@ -9,8 +9,8 @@ from typing import Any
 from torch import Tensor
 
 from ddpm_demo.diffusion.denoiser import Denoise
-from ddpm_demo.diffusion.noise import Noise
 from ddpm_demo.diffusion.samplers.shared import coefficients, half_log_snr, toward
+from ddpm_demo.diffusion.schedule import Noise
 from ddpm_demo.diffusion.walk import Move, Moved, State, Step, Term, walk
 
 # EDM starts at sigma = 80, a linear schedule near 160, but a cosine schedule at 20,000. At such a

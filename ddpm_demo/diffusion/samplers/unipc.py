@@ -9,7 +9,6 @@ from typing import Any
 from torch import Tensor
 
 from ddpm_demo.diffusion.denoiser import Denoise
-from ddpm_demo.diffusion.noise import Noise
 from ddpm_demo.diffusion.samplers.shared import (
     at_floor,
     coefficients,
@@ -18,6 +17,7 @@ from ddpm_demo.diffusion.samplers.shared import (
     line,
     toward,
 )
+from ddpm_demo.diffusion.schedule import Noise
 from ddpm_demo.diffusion.walk import Move, Moved, Seen, State, Step, walk
 
 

@@ -13,8 +13,7 @@ import gradio as gr
 from ddpm_demo.config import SEED_MAX, SampleConfig
 from ddpm_demo.config.samplers import SAMPLERS
 from ddpm_demo.config.setting import settings
-from ddpm_demo.inference.labels import ANY, EACH, class_words
-from ddpm_demo.models.facts import Facts
+from ddpm_demo.models.facts import ANY, EACH, Facts
 
 HERE = Path(__file__).parent
 QUIET: dict[str, Any] = {"show_progress": "hidden", "api_visibility": "private"}
@@ -45,11 +44,11 @@ def text(name: str, cls: type = SampleConfig) -> dict[str, Any]:
 def class_options(facts: Facts, labels: tuple[int, ...] | None) -> dict[str, Any]:
     """What the list of classes offers for a model, as options of the component."""
     classes = facts.classes
-    names = [(name, class_words((k,), classes)) for k, name in enumerate(classes)]
+    names = [(name, facts.class_words((k,))) for k, name in enumerate(classes)]
     each = [("each in turn", EACH)] if len(classes) > 1 else []
     return {
         "choices": [*each, *names, ("any (no class)", ANY)],
-        "value": class_words(labels, classes).split(",") if classes else [ANY],
+        "value": facts.class_words(labels).split(",") if classes else [ANY],
         "visible": bool(classes),
     }
 

@@ -11,7 +11,6 @@ import gradio as gr
 
 from ddpm_demo.config import SampleConfig
 from ddpm_demo.config.setting import one_of
-from ddpm_demo.inference.spec import defaults
 from ddpm_demo.models.facts import Facts
 from ddpm_demo.models.zoo import available
 
@@ -68,7 +67,7 @@ class Selected:
     @property
     def best(self) -> SampleConfig:
         """How it is sampled best."""
-        return defaults(self.checkpoint)
+        return self.checkpoint.best
 
     @property
     def facts(self) -> Facts:

@@ -7,7 +7,6 @@ from collections.abc import Iterable, Iterator
 from typing import Any
 
 from ddpm_demo.config.setting import counted
-from ddpm_demo.inference.spec import defaults
 from ddpm_demo.models.zoo import facts
 from ddpm_demo.ui.components import player
 from ddpm_demo.ui.server import runtime
@@ -40,14 +39,15 @@ def announce() -> None:
 
 def make(name: str) -> None:
     """Make the run with a model's own settings, once the model is loaded; visitors go first."""
-    from ddpm_demo.inference.generate import generate, metadata
+    from ddpm_demo.inference.generate import generate
     from ddpm_demo.inference.record import Record
+    from ddpm_demo.inference.spec import RunSpec
     from ddpm_demo.inference.updates import updates
 
     announce()
     try:
         runtime.start(name)
-        config, checkpoint = defaults(facts(name)), runtime.model(name)
+        config, checkpoint = facts(name).best, runtime.model(name)
         record = Record()
         run = generate(checkpoint, config, denoiser=runtime.denoiser)
         steps = record.watch(runtime.timed(name, config, run))
@@ -56,7 +56,7 @@ def make(name: str) -> None:
             panels=player.STEP_PANELS,
             fps=EVERY_STEP,
             title=SEEN.format(counted(config.steps, "step")),
-            meta=metadata(name, config, checkpoint.classes),
+            meta=RunSpec(name, config).to_metadata(checkpoint.classes),
             updates=updates(checkpoint, config),
             id=runs.begin(EVERYBODY, record),
         )

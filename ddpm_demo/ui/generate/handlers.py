@@ -15,9 +15,8 @@ from ddpm_demo.config.setting import counted, number, one_of
 from ddpm_demo.diffusion.timesteps import parse_timesteps
 from ddpm_demo.diffusion.walk import Step
 from ddpm_demo.inference import given, timing
-from ddpm_demo.inference.branches import play
 from ddpm_demo.inference.changes import words_of
-from ddpm_demo.inference.labels import class_words, parse_classes
+from ddpm_demo.inference.generate import play
 from ddpm_demo.inference.record import Record
 from ddpm_demo.inference.spec import RunSpec
 from ddpm_demo.inference.updates import updates
@@ -57,7 +56,7 @@ def sample_config(selected: Selected, asked: Asked) -> SampleConfig:
         variance=asked.variance,
         eta=asked.eta,
         clip=bool(asked.clip),
-        labels=parse_classes(controls.words_of(asked.labels), selected.checkpoint.classes),
+        labels=selected.facts.parse_classes(controls.words_of(asked.labels)),
         guidance=asked.guidance,
         start=start,
     )
@@ -187,8 +186,8 @@ def _unbroken(steps: Iterator[Step]) -> Iterator[Step]:
 
 
 def _title(selected: Selected, spec: RunSpec) -> str:
-    config, classes = spec.sample, selected.checkpoint.classes
-    words = class_words(config.labels, classes)
+    config = spec.sample
+    words = selected.facts.class_words(config.labels)
     class_ = {"any": "", "each": "each class in turn"}.get(words, words.replace(",", ", "))
     parts = [selected.name, class_, SAMPLERS[config.sampler].label, counted(config.steps, "step")]
     if config.labels is not None and config.guidance != 1:
@@ -256,7 +255,7 @@ def query(own: Mapping[str, str], name: Any, *values: Any) -> Any:
         spec = RunSpec(name, config, link.changes_of(texts))
     except REFUSED:
         return SKIP
-    return link.query_of(spec, selected.checkpoint)
+    return link.query_of(spec, selected.facts)
 
 
 @friendly
@@ -266,4 +265,4 @@ def swap(own: Mapping[str, str], words: Any, name: Any, *values: Any) -> Iterato
     one_of("swap", words, tuple(offered(name)))
     selected = find(name, own)
     spec = RunSpec(name, sample_config(selected, Asked(*values)))
-    yield swapped(spec, selected.checkpoint, words)
+    yield swapped(spec, selected.facts, words)

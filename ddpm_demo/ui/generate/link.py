@@ -10,7 +10,7 @@ import gradio as gr
 
 from ddpm_demo.config import SampleConfig
 from ddpm_demo.config.setting import number, require
-from ddpm_demo.inference.spec import RunSpec, defaults, query_names
+from ddpm_demo.inference.spec import RunSpec, query_names
 from ddpm_demo.models.facts import Facts
 from ddpm_demo.models.zoo import facts
 from ddpm_demo.ui.components import controls
@@ -22,7 +22,7 @@ SHOWN = ("t", "panes", "picture")  # of the player
 NAMES = (*query_names(), *SHOWN)
 
 
-def query_of(spec: RunSpec, model: Any) -> str:
+def query_of(spec: RunSpec, model: Facts) -> str:
     """The run as the address holds it: nothing, if it is the one that the app starts with."""
     query = spec.to_query(model)
     return "" if query == urlencode({"model": first_model()}) else query
@@ -55,7 +55,7 @@ def read(given: dict[str, str]) -> Read:
 def shown(model: Facts, config: SampleConfig, n: int) -> list[Any]:
     """What changes with the model: its line, sampler, steps, spacing, variance, clipping, start,
     classes, guidance, and the number of pictures."""
-    T, most, own = model.diffusion.T, most_pictures(model), defaults(model)
+    T, most, own = model.diffusion.T, most_pictures(model), model.best
     fewer = min(n, max(1, most // 4)) if most < MOST else n
     return [
         about(model),
@@ -73,7 +73,7 @@ def shown(model: Facts, config: SampleConfig, n: int) -> list[Any]:
 
 def _fitting(config: SampleConfig, model: Facts) -> tuple[SampleConfig, list[str]]:
     """A run with only what the controls can hold, and a sentence on what they can't."""
-    own, problems = defaults(model), []
+    own, problems = model.best, []
     limits = {"n": (1, most_pictures(model)), "guidance": (0, controls.GUIDANCE_MOST)}
     for name, (low, high) in limits.items():
         try:

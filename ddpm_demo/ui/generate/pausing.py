@@ -14,8 +14,8 @@ from ddpm_demo.config.samplers import SAMPLERS
 from ddpm_demo.config.setting import SettingError, number, one_of, require
 from ddpm_demo.diffusion.walk import State
 from ddpm_demo.inference import given
-from ddpm_demo.inference.branches import go_on, play
 from ddpm_demo.inference.changes import FORKS
+from ddpm_demo.inference.generate import go_on, play
 from ddpm_demo.inference.record import Record
 from ddpm_demo.inference.spec import RunSpec
 from ddpm_demo.ui.components import player

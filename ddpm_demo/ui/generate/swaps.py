@@ -8,7 +8,8 @@ from typing import Any
 from urllib.parse import parse_qsl
 
 from ddpm_demo.config.setting import require
-from ddpm_demo.inference.spec import RunSpec, defaults
+from ddpm_demo.inference.spec import RunSpec
+from ddpm_demo.models.facts import Facts
 from ddpm_demo.models.zoo import available, facts
 from ddpm_demo.ui.generate import link
 
@@ -53,7 +54,7 @@ def _by(find: Callable[[str], str | None]) -> Callable[[RunSpec], RunSpec]:
             "one that has such a model beside it",
         )
         asked, other = spec.sample, facts(str(name))
-        own = defaults(other)
+        own = other.best
         labels = asked.labels if other.classes else own.labels
         return RunSpec(str(name), own.but(n=asked.n, seed=asked.seed, labels=labels))
 
@@ -84,7 +85,7 @@ def offered(model: Any) -> list[str]:
     ]
 
 
-def swapped(spec: RunSpec, model: Any, words: str) -> list[Any]:
+def swapped(spec: RunSpec, model: Facts, words: str) -> list[Any]:
     """New values of the controls that a link gives values to, see `link.read`.
 
     Args:

@@ -8,7 +8,6 @@ from typing import Any
 import gradio as gr
 
 from ddpm_demo.config import SPACINGS, SampleConfig
-from ddpm_demo.inference.spec import defaults
 from ddpm_demo.models.facts import Facts
 from ddpm_demo.models.zoo import available, facts, how_to_get_models
 from ddpm_demo.ui.components import controls, player
@@ -105,7 +104,7 @@ def build_generate_tab(any_repo: bool = False, links: Links | None = None) -> Mo
         gr.Markdown(how_to_get_models())
         return None
     model = facts(first)
-    best, own = defaults(model), gr.State({})
+    best, own = model.best, gr.State({})
     with gr.Row(elem_classes="stage-and-controls"):
         with gr.Column(scale=3, min_width=320):
             screen = player.Player(

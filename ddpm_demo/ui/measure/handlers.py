@@ -17,7 +17,7 @@ from ddpm_demo.data import Images
 from ddpm_demo.evaluation.bounds import Bound, BoundConfig, model_bound
 from ddpm_demo.evaluation.features import Summary, summarise
 from ddpm_demo.evaluation.metrics import DATA_KEPT
-from ddpm_demo.inference.generate import metadata
+from ddpm_demo.inference.spec import RunSpec
 from ddpm_demo.inference.timing import spoken
 from ddpm_demo.ui.components import player
 from ddpm_demo.ui.components.bar import bar
@@ -180,7 +180,7 @@ def _sample(p: Plan) -> Generator[Said, None, list[Summary]]:
     title = f"{p.selected.name} · {SAMPLERS[c.sampler].label}, {counted(c.steps, 'step')}"
     shape = (window, model.size, model.size, model.channels)
     about: dict[str, Any] = {"unit": "picture", "title": title}
-    about["meta"] = metadata(p.selected.name, c, p.selected.checkpoint.classes)
+    about["meta"] = RunSpec(p.selected.name, c).to_metadata(p.selected.checkpoint.classes)
     yield say(player.header(shape, c.n, panels=PANELS, **about), bar("Sampling…", 0))
     summaries = [Summary(c.n * judged.keep) for judged in p.judged]
     seen, latest = 0, np.empty((0, *shape[1:]), np.uint8)

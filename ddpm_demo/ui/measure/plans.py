@@ -17,7 +17,6 @@ from ddpm_demo.evaluation.classifier import Classifier, judge_of
 from ddpm_demo.evaluation.features import Extractor, Summary
 from ddpm_demo.evaluation.samples import pages
 from ddpm_demo.inference import timing
-from ddpm_demo.inference.labels import parse_classes, tuned_to
 from ddpm_demo.models.checkpoint import Checkpoint
 from ddpm_demo.ui.components import controls
 from ddpm_demo.ui.components.model_choice import Selected, most_pictures
@@ -122,7 +121,7 @@ def plan(selected: Selected, asked: Asked) -> Plan:
     require(isinstance(wanted, list) and len(wanted) > 0, "metrics", wanted, "one or more of them")
     for metric in wanted:
         one_of("metric", metric, tuple(metrics()))
-    labels = parse_classes(controls.words_of(asked.labels), checkpoint.classes)
+    labels = selected.facts.parse_classes(controls.words_of(asked.labels))
     one_of("class of the data", asked.against, (ALL, *classes_of(checkpoint)))
     against = None if asked.against == ALL else asked.against
     config, images, terms = selected.best, 0, 0
@@ -151,7 +150,8 @@ def offer(selected: Selected) -> tuple[Asked, dict[str, Any]]:
     """What the controls are for a model: options of a component for each field, and those of the
     line that says which metrics it can't have."""
     checkpoint, best = selected.checkpoint, selected.best
-    missing, only, known = why_not(checkpoint), tuned_to(checkpoint), classes_of(checkpoint)
+    missing, only = why_not(checkpoint), selected.facts.tuned_to
+    known = classes_of(checkpoint)
     offered = [(text, metric) for metric, text in metrics().items() if metric not in missing]
     T, classes = checkpoint.diffusion.T, checkpoint.classes
     options = Asked(

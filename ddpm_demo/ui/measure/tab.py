@@ -8,9 +8,7 @@ from typing import Any
 import gradio as gr
 
 from ddpm_demo.config import SampleConfig
-from ddpm_demo.inference.labels import ANY, EACH
-from ddpm_demo.inference.spec import defaults
-from ddpm_demo.models.facts import Facts
+from ddpm_demo.models.facts import ANY, EACH, Facts
 from ddpm_demo.models.zoo import available, facts
 from ddpm_demo.ui.components import controls, player
 from ddpm_demo.ui.components.controls import QUICK, QUIET
@@ -125,7 +123,7 @@ def build_measure_tab(
                 elem_id="measure-metrics",
             )
             why = gr.HTML(elem_id="measure-why", padding=False, visible=False)
-            settings = _sampling(model, defaults(model)) | _bits(model)
+            settings = _sampling(model, model.best) | _bits(model)
     asked = Asked(wanted=wanted, **settings)
     shown = [screen, line, result, gr.State(None)]
     _connect_run([choice.own, name, *asked.all()], buttons, shown, local)
