@@ -210,5 +210,5 @@ def test_tools_refuse_with_a_sentence(asked: Any) -> None:
     for name, answer in zip(NAMES, asked(each), strict=True):
         assert answer.isError, name
         said = html.unescape(answer.content[0].text)
-        assert said.startswith("model is "), said
+        assert said.startswith("Model must be "), said
         assert len(said) < 400

@@ -119,7 +119,7 @@ def _control(row: Experiment, name: str, choice: ModelChoice) -> Any:
         "elem_id": f"experiment-{row.name}-{name}",
     }
     if name == "model" or name.endswith("_model"):
-        return _models(first, choice, look)
+        return _models(first, choice, look | {"info": controls.MODEL["info"]})
     if row.settings is Plane and name == "points":
         return build_cloud(look)
     if about.upload:

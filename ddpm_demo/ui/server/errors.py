@@ -14,6 +14,7 @@ import gradio as gr
 from ddpm_demo.ui.server import settings
 
 CLOSING = "The server is being stopped. What has come so far stays on this page."
+REFUSED = "This can't be done"  # the title of a sentence on a bad value
 NO_MEMORY = "The GPU has too little memory left for this: ask for less, or try again later."
 
 F = TypeVar("F", bound=Callable[..., Iterator[Any]])
@@ -38,7 +39,8 @@ def friendly(handler: F) -> F:
         except gr.Error:  # it is a sentence already
             raise
         except (ValueError, FloatingPointError, OSError) as error:
-            raise gr.Error(html.escape(str(error)), print_exception=False) from error
+            said = html.escape(str(error))
+            raise gr.Error(said, title=REFUSED, print_exception=False) from error
         except RuntimeError as error:
             if not _out_of_memory(error):
                 raise
