@@ -16,8 +16,7 @@ from pathlib import Path
 
 from ddpm_demo.config.setting import one_of
 from ddpm_demo.experiments import EXPERIMENTS, Experiment
-from ddpm_demo.experiments.report import Hidden, Panel, Plot, Report, Sheet
-from ddpm_demo.experiments.tools import Tools
+from ddpm_demo.experiments.tools import Hidden, Panel, Plot, Report, Sheet, Tools
 from ddpm_demo.machine.devices import keep_memory
 
 FIRST, ALL = 3.0, 60.0  # the limits in seconds

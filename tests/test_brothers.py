@@ -19,7 +19,7 @@ from PIL import Image
 import ddpm_demo as dd
 from ddpm_demo import data as d
 from ddpm_demo.cli import main
-from ddpm_demo.cli.common import suffix
+from ddpm_demo.cli.options import suffix
 from ddpm_demo.config import SampleConfig
 from ddpm_demo.data import folder as folders
 from ddpm_demo.evaluation import inception

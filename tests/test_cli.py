@@ -140,10 +140,10 @@ def test_a_long_film_is_thinned(monkeypatch: pytest.MonkeyPatch) -> None:
     """A film is kept in memory: of many steps, or in large frames, it has fewer of them."""
     whole = film(sample("--steps 16", "film.gif"))
     assert len(whole) == 17
-    monkeypatch.setattr("ddpm_demo.cli.common.FILM_FRAMES", 5)
+    monkeypatch.setattr("ddpm_demo.cli.options.FILM_FRAMES", 5)
     assert np.array_equal(film(sample("--steps 16", "film.gif")), whole[::4])
-    monkeypatch.setattr("ddpm_demo.cli.common.FILM_FRAMES", 300)
-    monkeypatch.setattr("ddpm_demo.cli.common.FILM_BYTES", 13 * whole[0].nbytes)
+    monkeypatch.setattr("ddpm_demo.cli.options.FILM_FRAMES", 300)
+    monkeypatch.setattr("ddpm_demo.cli.options.FILM_BYTES", 13 * whole[0].nbytes)
     few = film(sample("--steps 16", "film.gif"))
     assert 10 <= len(few) <= 13
     assert np.array_equal(few[[0, -1]], whole[[0, -1]])

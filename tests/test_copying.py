@@ -16,8 +16,7 @@ from ddpm_demo.evaluation.classifier import Classifier, ClassifierConfig
 from ddpm_demo.experiments import EXPERIMENTS, copying, few
 from ddpm_demo.experiments.asked import Copying
 from ddpm_demo.experiments.nearest import nearest
-from ddpm_demo.experiments.report import Sheet, Table
-from ddpm_demo.experiments.tools import Tools
+from ddpm_demo.experiments.tools import Sheet, Table, Tools
 from ddpm_demo.inference.generate import generate
 from ddpm_demo.media import convert
 from ddpm_demo.models.checkpoint import Checkpoint, save_checkpoint

@@ -23,8 +23,17 @@ from ddpm_demo.evaluation.classifier import Classifier, ClassifierConfig
 from ddpm_demo.experiments import EXPERIMENTS, deciding
 from ddpm_demo.experiments.asked import BUG_NAMES, Break, Decide, Guess, Guide, Race
 from ddpm_demo.experiments.bugs import BUGS, recorded
-from ddpm_demo.experiments.report import Hidden, Plot, Report, Sheet, Words
-from ddpm_demo.experiments.tools import Tools, alike, interval, wilson
+from ddpm_demo.experiments.tools import (
+    Hidden,
+    Plot,
+    Report,
+    Sheet,
+    Tools,
+    Words,
+    alike,
+    interval,
+    wilson,
+)
 from ddpm_demo.inference.generate import generate, play
 from ddpm_demo.media import convert, plots
 from ddpm_demo.models.checkpoint import Checkpoint, save_checkpoint

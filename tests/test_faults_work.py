@@ -18,8 +18,8 @@ import ddpm_demo as dd
 from ddpm_demo.cli import main
 from ddpm_demo.experiments import EXPERIMENTS
 from ddpm_demo.experiments.asked import Race
-from ddpm_demo.experiments.report import Report
 from ddpm_demo.experiments.slide import as_json, command
+from ddpm_demo.experiments.tools import Report
 from ddpm_demo.inference.spec import RunSpec
 from ddpm_demo.media import encode, web_page
 from ddpm_demo.models.checkpoint import Checkpoint, save_checkpoint

@@ -21,7 +21,7 @@ from ddpm_demo.inference.generate import generate, go_on, play
 from ddpm_demo.inference.record import Record
 from ddpm_demo.inference.spec import RunSpec
 from ddpm_demo.inference.updates import updates
-from ddpm_demo.ui.components.model_choice import Selected
+from ddpm_demo.ui.components.controls import Selected
 from ddpm_demo.ui.forward import shot
 from ddpm_demo.ui.generate import handlers, pausing
 from ddpm_demo.ui.server import runtime

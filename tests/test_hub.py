@@ -30,7 +30,7 @@ from ddpm_demo.nn.unet import UNet
 from ddpm_demo.ui import serve
 from ddpm_demo.ui.components import hub_entry
 from ddpm_demo.ui.components import hub_handlers as ui_hub
-from ddpm_demo.ui.components.model_choice import ModelChoice
+from ddpm_demo.ui.components.controls import ModelChoice
 from ddpm_demo.ui.server import runtime, settings
 
 try:  # by the version of huggingface-hub

@@ -16,8 +16,7 @@ from ddpm_demo.data import Images
 from ddpm_demo.diffusion.schedule import Noise, Schedule
 from ddpm_demo.experiments import EXPERIMENTS, learn
 from ddpm_demo.experiments.asked import Learn, Recorded
-from ddpm_demo.experiments.report import Plot, Report, Sheet
-from ddpm_demo.experiments.tools import Tools
+from ddpm_demo.experiments.tools import Plot, Report, Sheet, Tools
 from ddpm_demo.inference.generate import generate
 from ddpm_demo.media import convert, encode
 from ddpm_demo.models.checkpoint import Checkpoint, load_tensors
@@ -111,7 +110,7 @@ def test_time_that_others_take_is_no_training() -> None:
 
 
 def test_what_was_learned_is_kept(tools: Tools) -> None:
-    from ddpm_demo.ui.components.model_choice import ModelChoice
+    from ddpm_demo.ui.components.controls import ModelChoice
     from ddpm_demo.ui.experiments import handlers
 
     choice: Any = ModelChoice("name", "own")  # type: ignore[arg-type]

@@ -27,7 +27,7 @@ from ddpm_demo.inference.generate import generate
 from ddpm_demo.media.convert import to_uint8
 from ddpm_demo.models.checkpoint import Checkpoint, save_checkpoint
 from ddpm_demo.models.load import load_checkpoint
-from ddpm_demo.ui.components.model_choice import find
+from ddpm_demo.ui.components.controls import find
 from ddpm_demo.ui.measure import asked, plans
 from ddpm_demo.ui.measure import handlers as measuring
 from ddpm_demo.ui.measure.report import HIGHER, LOWER, Figure, Report

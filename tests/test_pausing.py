@@ -19,7 +19,7 @@ from ddpm_demo.inference.changes import write_mask
 from ddpm_demo.inference.generate import generate
 from ddpm_demo.inference.record import Record
 from ddpm_demo.inference.spec import RunSpec
-from ddpm_demo.ui.components.model_choice import Selected
+from ddpm_demo.ui.components.controls import Selected
 from ddpm_demo.ui.generate import handlers, pausing
 from ddpm_demo.ui.generate.asked_change import Place, breakpoints, change_text
 from ddpm_demo.ui.server import runtime

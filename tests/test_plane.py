@@ -16,9 +16,8 @@ from ddpm_demo.diffusion.schedule import Schedule
 from ddpm_demo.experiments import EXPERIMENTS, between, noises, plane
 from ddpm_demo.experiments.asked import OTHER_NOISES, SHAPES, Between, Noises, Plane
 from ddpm_demo.experiments.noises import DRAW, kurtosis, noise_of_chain
-from ddpm_demo.experiments.report import Sheet
 from ddpm_demo.experiments.slide import as_gif
-from ddpm_demo.experiments.tools import Tools
+from ddpm_demo.experiments.tools import Sheet, Tools
 from ddpm_demo.inference.generate import generate
 from ddpm_demo.media import convert
 from ddpm_demo.models.checkpoint import Checkpoint, save_checkpoint

@@ -27,7 +27,7 @@ from ddpm_demo.models.checkpoint import Checkpoint, load_tensors, save_checkpoin
 from ddpm_demo.models.load import load_checkpoint
 from ddpm_demo.training.run_folder import RunFolder
 from ddpm_demo.training.trainer import Trainer
-from ddpm_demo.ui.components.model_choice import ModelChoice, find
+from ddpm_demo.ui.components.controls import ModelChoice, find
 from ddpm_demo.ui.finetune import asked, plans, results, session
 from ddpm_demo.ui.finetune import handlers as tab
 from ddpm_demo.ui.finetune.turns import Turns

@@ -6,8 +6,15 @@ import argparse
 import sys
 from typing import Any
 
-from ddpm_demo.cli.common import device_argument, progress_bar
-from ddpm_demo.cli.options import add_settings, count, model_name, numbers, path
+from ddpm_demo.cli.options import (
+    add_settings,
+    count,
+    device_argument,
+    model_name,
+    numbers,
+    path,
+    progress_bar,
+)
 from ddpm_demo.cli.training import follow_until_stopped
 from ddpm_demo.config import TrainConfig
 from ddpm_demo.config.setting import number

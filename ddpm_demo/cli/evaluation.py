@@ -10,13 +10,18 @@ from typing import TYPE_CHECKING, Any
 
 from ddpm_demo import config as c
 from ddpm_demo.cli import screen
-from ddpm_demo.cli.common import (
+from ddpm_demo.cli.evaluation_plan import Plan, make_plan
+from ddpm_demo.cli.options import (
+    add_settings,
     class_argument,
+    count,
+    dataset_name,
     device_argument,
+    model_name,
+    numbers,
+    path,
     progress_bar,
 )
-from ddpm_demo.cli.evaluation_plan import Plan, make_plan
-from ddpm_demo.cli.options import add_settings, count, dataset_name, model_name, numbers, path
 from ddpm_demo.config.samplers import SAMPLERS
 from ddpm_demo.data import shown
 from ddpm_demo.evaluation.metrics import DATA_KEPT, METRICS, written

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ddpm_demo import config as c
-from ddpm_demo.cli.common import own_device, say_skipped, suffix
+from ddpm_demo.cli.options import own_device, say_skipped, suffix
 from ddpm_demo.config.setting import number, require
 from ddpm_demo.evaluation.metrics import Asked
 from ddpm_demo.machine import files

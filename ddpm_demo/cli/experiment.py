@@ -5,8 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from ddpm_demo.cli.common import device_argument, progress_bar, suffix
-from ddpm_demo.cli.options import add_settings, path
+from ddpm_demo.cli.options import add_settings, device_argument, path, progress_bar, suffix
 from ddpm_demo.config.setting import settings
 from ddpm_demo.experiments import EXPERIMENTS, Experiment
 

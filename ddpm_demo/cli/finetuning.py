@@ -12,8 +12,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ddpm_demo import config as c
-from ddpm_demo.cli.common import device_argument, film_frames, reading, say_skipped
-from ddpm_demo.cli.options import add_settings, dataset_name, model_name, path
+from ddpm_demo.cli.options import (
+    add_settings,
+    dataset_name,
+    device_argument,
+    film_frames,
+    model_name,
+    path,
+    reading,
+    say_skipped,
+)
 from ddpm_demo.cli.training import follow_until_stopped
 from ddpm_demo.config.setting import number
 from ddpm_demo.data import named

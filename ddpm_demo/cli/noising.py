@@ -7,8 +7,7 @@ import dataclasses
 from pathlib import Path
 
 from ddpm_demo import config as c
-from ddpm_demo.cli.common import progress_bar, suffix
-from ddpm_demo.cli.options import add_settings, path, text
+from ddpm_demo.cli.options import add_settings, path, progress_bar, suffix, text
 from ddpm_demo.config.setting import number
 
 NOISED = ("schedule", "beta_start", "beta_end", "T", "noise")

@@ -11,16 +11,18 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ddpm_demo import config as c
-from ddpm_demo.cli.common import (
+from ddpm_demo.cli.options import (
     FILM_FRAMES,
+    add_settings,
     class_argument,
     device_argument,
     film_frames,
+    model_name,
+    path,
     progress_bar,
     sheet,
     suffix,
 )
-from ddpm_demo.cli.options import add_settings, model_name, path
 from ddpm_demo.config.samplers import SAMPLERS
 from ddpm_demo.config.setting import counted, number, require
 

@@ -13,8 +13,17 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ddpm_demo import config as c
-from ddpm_demo.cli.common import device_argument, own_device, progress_bar, reading, say_skipped
-from ddpm_demo.cli.options import add_settings, dataset_name, model_name, path
+from ddpm_demo.cli.options import (
+    add_settings,
+    dataset_name,
+    device_argument,
+    model_name,
+    own_device,
+    path,
+    progress_bar,
+    reading,
+    say_skipped,
+)
 from ddpm_demo.cli.tracking import tracked, tracker
 from ddpm_demo.config.setting import require
 from ddpm_demo.data import named, shown

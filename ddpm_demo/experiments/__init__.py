@@ -28,8 +28,7 @@ from ddpm_demo.experiments.asked import (
 )
 
 if TYPE_CHECKING:
-    from ddpm_demo.experiments.report import Report
-    from ddpm_demo.experiments.tools import Tools
+    from ddpm_demo.experiments.tools import Report, Tools
 
 
 @dataclass(frozen=True)

@@ -17,8 +17,18 @@ from ddpm_demo.diffusion.samplers.ddim import invert
 from ddpm_demo.diffusion.schedule import Noise
 from ddpm_demo.diffusion.walk import State
 from ddpm_demo.experiments.asked import Between
-from ddpm_demo.experiments.report import Film, Panel, Report, Sheet, Table, Words
-from ddpm_demo.experiments.tools import Tools, interval, spoken, unseen
+from ddpm_demo.experiments.tools import (
+    Film,
+    Panel,
+    Report,
+    Sheet,
+    Table,
+    Tools,
+    Words,
+    interval,
+    spoken,
+    unseen,
+)
 from ddpm_demo.media import convert
 from ddpm_demo.media.convert import square
 from ddpm_demo.media.open import open_image

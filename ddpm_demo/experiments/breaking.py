@@ -12,8 +12,19 @@ from ddpm_demo.config import SampleConfig
 from ddpm_demo.diffusion.walk import Step
 from ddpm_demo.experiments.asked import Break, Guess
 from ddpm_demo.experiments.bugs import BUGS, Bug, recorded
-from ddpm_demo.experiments.report import Code, Hidden, Panel, Report, Sheet, Table, Words
-from ddpm_demo.experiments.tools import Tools, interval, spoken, unseen
+from ddpm_demo.experiments.tools import (
+    Code,
+    Hidden,
+    Panel,
+    Report,
+    Sheet,
+    Table,
+    Tools,
+    Words,
+    interval,
+    spoken,
+    unseen,
+)
 from ddpm_demo.media import convert
 from ddpm_demo.models.checkpoint import Checkpoint
 

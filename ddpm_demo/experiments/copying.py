@@ -15,8 +15,18 @@ from ddpm_demo.evaluation.classifier import Classifier, judge_of
 from ddpm_demo.experiments import few
 from ddpm_demo.experiments.asked import Copying
 from ddpm_demo.experiments.nearest import Nearest, nearest
-from ddpm_demo.experiments.report import Panel, Plot, Report, Sheet, Table, Words
-from ddpm_demo.experiments.tools import Tools, interval, spoken, unseen
+from ddpm_demo.experiments.tools import (
+    Panel,
+    Plot,
+    Report,
+    Sheet,
+    Table,
+    Tools,
+    Words,
+    interval,
+    spoken,
+    unseen,
+)
 from ddpm_demo.media import convert
 from ddpm_demo.media.plots import line_plot
 from ddpm_demo.models.checkpoint import Checkpoint

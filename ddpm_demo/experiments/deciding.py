@@ -18,8 +18,18 @@ from ddpm_demo.config import SEED_MAX, SampleConfig
 from ddpm_demo.diffusion.walk import State
 from ddpm_demo.evaluation.classifier import Classifier, judge_of
 from ddpm_demo.experiments.asked import Decide
-from ddpm_demo.experiments.report import Hidden, Panel, Plot, Report, Sheet, Table, Words
-from ddpm_demo.experiments.tools import Tools, unseen, wilson
+from ddpm_demo.experiments.tools import (
+    Hidden,
+    Panel,
+    Plot,
+    Report,
+    Sheet,
+    Table,
+    Tools,
+    Words,
+    unseen,
+    wilson,
+)
 from ddpm_demo.inference.generate import go_on
 from ddpm_demo.media import convert
 from ddpm_demo.media.plots import line_plot, stack_plot

@@ -16,8 +16,7 @@ import torch
 from torch import Tensor
 
 from ddpm_demo.experiments.nearest import nearest
-from ddpm_demo.experiments.report import Report, Sheet, Table, Words
-from ddpm_demo.experiments.tools import Tools, interval, spoken, unseen
+from ddpm_demo.experiments.tools import Report, Sheet, Table, Tools, Words, interval, spoken, unseen
 from ddpm_demo.media import convert
 from ddpm_demo.models.zoo import available, facts
 

@@ -21,8 +21,7 @@ from ddpm_demo.diffusion.interventions import GuidanceInterval
 from ddpm_demo.diffusion.schedule import Schedule
 from ddpm_demo.diffusion.walk import At, Intervention
 from ddpm_demo.experiments.asked import Guide
-from ddpm_demo.experiments.report import Panel, Plot, Report, Sheet, Table, Words
-from ddpm_demo.experiments.tools import Tools, interval
+from ddpm_demo.experiments.tools import Panel, Plot, Report, Sheet, Table, Tools, Words, interval
 from ddpm_demo.media import convert
 from ddpm_demo.media.plots import line_plot
 from ddpm_demo.models.checkpoint import Checkpoint

@@ -24,8 +24,7 @@ from ddpm_demo.diffusion.schedule import Noise, Schedule
 from ddpm_demo.evaluation.classifier import load_classifier
 from ddpm_demo.evaluation.features import SURE
 from ddpm_demo.experiments.asked import Learn
-from ddpm_demo.experiments.report import Panel, Plot, Report, Sheet, Table, Words
-from ddpm_demo.experiments.tools import Tools
+from ddpm_demo.experiments.tools import Panel, Plot, Report, Sheet, Table, Tools, Words
 from ddpm_demo.media import convert
 from ddpm_demo.media.plots import line_plot
 from ddpm_demo.models.checkpoint import Checkpoint, CheckpointError, load_tensors, save_tensors

@@ -14,8 +14,7 @@ from ddpm_demo.config import SampleConfig
 from ddpm_demo.diffusion.schedule import KINDS, Schedule
 from ddpm_demo.diffusion.walk import At, Intervention, State, Term
 from ddpm_demo.experiments.asked import OTHER_NOISES, Noises
-from ddpm_demo.experiments.report import Panel, Plot, Report, Sheet, Table, Words
-from ddpm_demo.experiments.tools import Tools, unseen
+from ddpm_demo.experiments.tools import Panel, Plot, Report, Sheet, Table, Tools, Words, unseen
 from ddpm_demo.inference.generate import timesteps_of
 from ddpm_demo.media import convert
 from ddpm_demo.media.plots import line_plot

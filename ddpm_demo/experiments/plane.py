@@ -14,8 +14,17 @@ from ddpm_demo.config.samplers import SAMPLERS
 from ddpm_demo.diffusion.denoiser import Denoise, Prediction, split
 from ddpm_demo.diffusion.schedule import Noise, Schedule
 from ddpm_demo.experiments.asked import Plane
-from ddpm_demo.experiments.report import Panel, Plot, Report, Table, Words
-from ddpm_demo.experiments.tools import Tools, alike, interval, spoken
+from ddpm_demo.experiments.tools import (
+    Panel,
+    Plot,
+    Report,
+    Table,
+    Tools,
+    Words,
+    alike,
+    interval,
+    spoken,
+)
 from ddpm_demo.media.plots import plane_plot
 
 POINTS = 400  # how many points make up a shape

@@ -12,8 +12,17 @@ import torch
 from ddpm_demo.config import SampleConfig
 from ddpm_demo.config.samplers import SAMPLERS, Sampler
 from ddpm_demo.experiments.asked import Race
-from ddpm_demo.experiments.report import Panel, Report, Sheet, Table, Words
-from ddpm_demo.experiments.tools import Tools, alike, interval, spoken
+from ddpm_demo.experiments.tools import (
+    Panel,
+    Report,
+    Sheet,
+    Table,
+    Tools,
+    Words,
+    alike,
+    interval,
+    spoken,
+)
 from ddpm_demo.media import convert
 from ddpm_demo.models.checkpoint import Checkpoint
 from ddpm_demo.models.zoo import available, facts

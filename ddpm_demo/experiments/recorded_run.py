@@ -11,8 +11,7 @@ from PIL import Image, ImageSequence
 from ddpm_demo.config.setting import one_of
 from ddpm_demo.experiments.asked import Recorded
 from ddpm_demo.experiments.learn import loss_by_t
-from ddpm_demo.experiments.report import Panel, Plot, Report, Sheet, Table, Words
-from ddpm_demo.experiments.tools import Tools
+from ddpm_demo.experiments.tools import Panel, Plot, Report, Sheet, Table, Tools, Words
 from ddpm_demo.inference.timing import spoken
 from ddpm_demo.media import convert
 from ddpm_demo.media.plots import line_plot

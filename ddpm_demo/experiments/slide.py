@@ -14,7 +14,7 @@ from PIL import Image, ImageDraw
 
 from ddpm_demo.config.setting import settings
 from ddpm_demo.experiments import Experiment
-from ddpm_demo.experiments.report import (
+from ddpm_demo.experiments.tools import (
     Code,
     Film,
     Hidden,

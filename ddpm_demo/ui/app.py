@@ -23,7 +23,7 @@ from ddpm_demo.ui.server import settings
 from ddpm_demo.ui.server.guard import Guard, Page
 
 if TYPE_CHECKING:
-    from ddpm_demo.ui.components.model_choice import ModelChoice
+    from ddpm_demo.ui.components.controls import ModelChoice
 
 TITLE = "DDPM, live"
 INTRO = """# DDPM, live

@@ -18,7 +18,7 @@ from gradio.events import api
 from ddpm_demo.config import SampleConfig
 from ddpm_demo.config.setting import number, one_of, require
 from ddpm_demo.models.zoo import available, facts
-from ddpm_demo.ui.components.model_choice import first_model
+from ddpm_demo.ui.components.controls import first_model
 from ddpm_demo.ui.server import runtime, settings
 from ddpm_demo.ui.server.errors import friendly
 from ddpm_demo.ui.server.settings import GPU
@@ -245,7 +245,7 @@ def _asked(
         rest: sampler, steps and guidance; nothing, 0 and less than 0 stand for the model's own.
     """
     from ddpm_demo.inference import timing
-    from ddpm_demo.ui.components.model_choice import find, most_pictures
+    from ddpm_demo.ui.components.controls import find, most_pictures
     from ddpm_demo.ui.generate.handlers import most_seconds
 
     sampler, steps, guidance = rest

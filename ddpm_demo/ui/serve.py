@@ -140,7 +140,7 @@ def _serve(o: argparse.Namespace) -> None:
     from ddpm_demo.ui.server import disk
 
     disk.own_temporary_folder()  # before gradio is imported
-    from ddpm_demo.ui.components.model_choice import first_model
+    from ddpm_demo.ui.components.controls import first_model
     from ddpm_demo.ui.server import runtime
 
     if settings.ZERO:  # its GPUs are found by what is imported before the page

@@ -200,7 +200,7 @@ def test_stopped_and_continued_is_as_unbroken(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    from ddpm_demo.ui.components.model_choice import find
+    from ddpm_demo.ui.components.controls import find
     from ddpm_demo.ui.finetune import handlers as tuning
     from ddpm_demo.ui.finetune.asked import ALL
     from ddpm_demo.ui.server import disk

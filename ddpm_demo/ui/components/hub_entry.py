@@ -12,7 +12,7 @@ from ddpm_demo.models.listed import LISTED
 from ddpm_demo.ui.server.lazy import called, streamed
 
 if TYPE_CHECKING:
-    from ddpm_demo.ui.components.model_choice import ModelChoice
+    from ddpm_demo.ui.components.controls import ModelChoice
 
 FIRST = next(iter(LISTED))
 HANDLERS = "ddpm_demo.ui.components.hub_handlers"

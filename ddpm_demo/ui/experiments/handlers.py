@@ -11,14 +11,13 @@ from typing import Any
 import gradio as gr
 
 from ddpm_demo.experiments import EXPERIMENTS
-from ddpm_demo.experiments.report import Report
-from ddpm_demo.experiments.tools import Tools
+from ddpm_demo.experiments.tools import Report, Tools
 from ddpm_demo.inference.timing import per_call, spoken
 from ddpm_demo.models.checkpoint import save_file
 from ddpm_demo.models.load import load_checkpoint
 from ddpm_demo.training.run_folder import RunFolder
 from ddpm_demo.ui.components.bar import bar
-from ddpm_demo.ui.components.model_choice import ModelChoice
+from ddpm_demo.ui.components.controls import ModelChoice
 from ddpm_demo.ui.experiments import view
 from ddpm_demo.ui.experiments.asked import asked
 from ddpm_demo.ui.server import runtime, settings

@@ -14,9 +14,8 @@ from ddpm_demo.experiments import EXPERIMENTS, Experiment
 from ddpm_demo.experiments.asked import Plane
 from ddpm_demo.models.zoo import available
 from ddpm_demo.ui.components import controls
-from ddpm_demo.ui.components.controls import QUICK, QUIET
+from ddpm_demo.ui.components.controls import QUICK, QUIET, ModelChoice
 from ddpm_demo.ui.components.links import Links, Part
-from ddpm_demo.ui.components.model_choice import ModelChoice
 from ddpm_demo.ui.experiments import link
 from ddpm_demo.ui.experiments.cloud import build_cloud
 from ddpm_demo.ui.server import work

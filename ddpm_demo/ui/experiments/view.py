@@ -7,8 +7,8 @@ import html
 from typing import Any
 
 from ddpm_demo.experiments import Experiment
-from ddpm_demo.experiments.report import Code, Film, Hidden, Panel, Plot, Report, Sheet, Table
 from ddpm_demo.experiments.slide import FILM, as_gif, as_json, slide
+from ddpm_demo.experiments.tools import Code, Film, Hidden, Panel, Plot, Report, Sheet, Table
 from ddpm_demo.media import convert, encode
 
 ROOM = 820  # pixels that the cells of a row have together

@@ -20,7 +20,7 @@ from ddpm_demo.models.zoo import facts, models_folder
 from ddpm_demo.training import finetune as core
 from ddpm_demo.training.run_folder import RunFolder
 from ddpm_demo.ui.components import player
-from ddpm_demo.ui.components.model_choice import find
+from ddpm_demo.ui.components.controls import find
 from ddpm_demo.ui.finetune import asked as words
 from ddpm_demo.ui.finetune import link
 from ddpm_demo.ui.finetune.asked import Asked, recorded

@@ -16,8 +16,8 @@ import gradio as gr
 from ddpm_demo.config.setting import one_of, require
 from ddpm_demo.inference.spec import shortened
 from ddpm_demo.ui.components import links
+from ddpm_demo.ui.components.controls import first_model
 from ddpm_demo.ui.components.links import Read, checked, listed, whole
-from ddpm_demo.ui.components.model_choice import first_model
 from ddpm_demo.ui.finetune.asked import ALL, BATCH, GRIDS, LR, STEPS, UNITS
 
 FIELDS = {  # of `Asked`, and what a link calls them

@@ -16,7 +16,7 @@ from ddpm_demo.evaluation.classifier import load_classifier
 from ddpm_demo.machine.devices import here, pick
 from ddpm_demo.models.checkpoint import Checkpoint, CheckpointError
 from ddpm_demo.training import finetune as core
-from ddpm_demo.ui.components.model_choice import Selected
+from ddpm_demo.ui.components.controls import Selected
 from ddpm_demo.ui.finetune.asked import ALL, UNITS, Asked
 from ddpm_demo.ui.finetune.eta import grids_left
 from ddpm_demo.ui.server import runtime, settings

@@ -23,7 +23,7 @@ from ddpm_demo.models.checkpoint import save_file
 from ddpm_demo.models.load import load_checkpoint
 from ddpm_demo.publishing import push as publish
 from ddpm_demo.ui.components.bar import bar
-from ddpm_demo.ui.components.model_choice import ModelChoice
+from ddpm_demo.ui.components.controls import ModelChoice
 from ddpm_demo.ui.finetune.asked import NOTHING_TO_COMPARE, NOTHING_YET
 from ddpm_demo.ui.server import disk, runtime
 from ddpm_demo.ui.server.errors import friendly

@@ -13,9 +13,8 @@ import gradio as gr
 from ddpm_demo.config import TrainConfig
 from ddpm_demo.models.zoo import available, facts
 from ddpm_demo.ui.components import controls, player
-from ddpm_demo.ui.components.controls import QUIET, text
+from ddpm_demo.ui.components.controls import FIRST, QUIET, ModelChoice, text
 from ddpm_demo.ui.components.links import Links, Part
-from ddpm_demo.ui.components.model_choice import FIRST, ModelChoice
 from ddpm_demo.ui.finetune import asked as words
 from ddpm_demo.ui.finetune import link
 from ddpm_demo.ui.finetune.asked import ALL, PANELS, UNITS, Asked, recorded

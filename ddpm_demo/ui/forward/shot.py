@@ -14,7 +14,7 @@ from ddpm_demo.config.setting import number, require
 from ddpm_demo.diffusion.timesteps import parse_timesteps
 from ddpm_demo.inference.given import Shot, fitted, one_shot
 from ddpm_demo.media import convert, encode
-from ddpm_demo.ui.components.model_choice import Selected, find
+from ddpm_demo.ui.components.controls import Selected, find
 from ddpm_demo.ui.components.pad import drawn
 from ddpm_demo.ui.server import runtime
 from ddpm_demo.ui.server.errors import friendly

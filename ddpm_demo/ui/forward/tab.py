@@ -13,9 +13,8 @@ from gradio.helpers import Examples
 from ddpm_demo.config import T_MAX, T_MIN, DiffusionConfig
 from ddpm_demo.diffusion.timesteps import default_timesteps
 from ddpm_demo.media.web_page import PLAYER, joined
-from ddpm_demo.ui.components.controls import QUIET, text
+from ddpm_demo.ui.components.controls import QUIET, ModelChoice, text
 from ddpm_demo.ui.components.links import Links, Part
-from ddpm_demo.ui.components.model_choice import ModelChoice
 from ddpm_demo.ui.components.player import export_film
 from ddpm_demo.ui.components.player.qr import qr_code
 from ddpm_demo.ui.forward import link

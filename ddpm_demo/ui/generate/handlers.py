@@ -22,7 +22,7 @@ from ddpm_demo.inference.spec import RunSpec
 from ddpm_demo.inference.updates import updates
 from ddpm_demo.models.zoo import available
 from ddpm_demo.ui.components import controls, player
-from ddpm_demo.ui.components.model_choice import Selected, find, most_pictures
+from ddpm_demo.ui.components.controls import Selected, find, most_pictures
 from ddpm_demo.ui.components.pad import drawn
 from ddpm_demo.ui.generate import link
 from ddpm_demo.ui.generate.asked import TIMES, Asked

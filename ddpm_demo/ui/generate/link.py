@@ -14,8 +14,8 @@ from ddpm_demo.inference.spec import RunSpec, query_names
 from ddpm_demo.models.facts import Facts
 from ddpm_demo.models.zoo import facts
 from ddpm_demo.ui.components import controls
+from ddpm_demo.ui.components.controls import MOST, about, first_model, most_pictures
 from ddpm_demo.ui.components.links import Read, listed, whole
-from ddpm_demo.ui.components.model_choice import MOST, about, first_model, most_pictures
 from ddpm_demo.ui.components.player import PANES
 
 SHOWN = ("t", "panes", "picture")  # of the player

@@ -19,7 +19,7 @@ from ddpm_demo.inference.generate import go_on, play
 from ddpm_demo.inference.record import Record
 from ddpm_demo.inference.spec import RunSpec
 from ddpm_demo.ui.components import player
-from ddpm_demo.ui.components.model_choice import Selected, find, most_pictures
+from ddpm_demo.ui.components.controls import Selected, find, most_pictures
 from ddpm_demo.ui.generate.asked_change import KEEP, Place, breakpoints, change_text
 from ddpm_demo.ui.generate.handlers import require_time, show, stopping
 from ddpm_demo.ui.server import runtime

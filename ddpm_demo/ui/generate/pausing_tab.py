@@ -9,8 +9,7 @@ from typing import Any
 import gradio as gr
 
 from ddpm_demo.ui.components import player
-from ddpm_demo.ui.components.controls import QUIET, RunButtons
-from ddpm_demo.ui.components.model_choice import ModelChoice
+from ddpm_demo.ui.components.controls import QUIET, ModelChoice, RunButtons
 from ddpm_demo.ui.generate.asked_change import CHANGES, NOTHING, VALUES
 from ddpm_demo.ui.server import settings
 from ddpm_demo.ui.server.lazy import streamed

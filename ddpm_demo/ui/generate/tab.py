@@ -11,10 +11,17 @@ from ddpm_demo.config import SPACINGS, SampleConfig
 from ddpm_demo.models.facts import Facts
 from ddpm_demo.models.zoo import available, facts, how_to_get_models
 from ddpm_demo.ui.components import controls, player
-from ddpm_demo.ui.components.controls import QUICK, QUIET, text
+from ddpm_demo.ui.components.controls import (
+    MOST,
+    QUICK,
+    QUIET,
+    ModelChoice,
+    about,
+    first_model,
+    text,
+)
 from ddpm_demo.ui.components.hub_entry import build_hub_entry
 from ddpm_demo.ui.components.links import Links, Part
-from ddpm_demo.ui.components.model_choice import MOST, ModelChoice, about, first_model
 from ddpm_demo.ui.components.pad import SOURCE, build_pad
 from ddpm_demo.ui.generate import link
 from ddpm_demo.ui.generate.asked import TIMES, Asked

@@ -21,7 +21,7 @@ from ddpm_demo.inference.spec import RunSpec
 from ddpm_demo.inference.timing import spoken
 from ddpm_demo.ui.components import player
 from ddpm_demo.ui.components.bar import bar
-from ddpm_demo.ui.components.model_choice import find
+from ddpm_demo.ui.components.controls import find
 from ddpm_demo.ui.measure import link, report
 from ddpm_demo.ui.measure.asked import IMAGES, PANELS, Asked
 from ddpm_demo.ui.measure.plans import PAGE, Judged, Plan, offer, plan

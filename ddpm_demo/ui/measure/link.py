@@ -12,8 +12,8 @@ import gradio as gr
 from ddpm_demo.config.setting import one_of
 from ddpm_demo.inference.spec import RunSpec
 from ddpm_demo.ui.components import controls, links
+from ddpm_demo.ui.components.controls import first_model
 from ddpm_demo.ui.components.links import Read, checked, listed, whole
-from ddpm_demo.ui.components.model_choice import first_model
 from ddpm_demo.ui.measure.asked import ALL, IMAGES_MOST, N_MOST, metrics
 
 SAMPLED = ("model", "sampler", "steps", "class", "guidance")

@@ -19,7 +19,7 @@ from ddpm_demo.evaluation.samples import pages
 from ddpm_demo.inference import timing
 from ddpm_demo.models.checkpoint import Checkpoint
 from ddpm_demo.ui.components import controls
-from ddpm_demo.ui.components.model_choice import Selected, most_pictures
+from ddpm_demo.ui.components.controls import Selected, most_pictures
 from ddpm_demo.ui.measure.asked import ALL, BPD, FD, IMAGES_MOST, N_MOST, TERMS, Asked, N, metrics
 from ddpm_demo.ui.server import runtime
 

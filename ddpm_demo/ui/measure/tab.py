@@ -11,9 +11,8 @@ from ddpm_demo.config import SampleConfig
 from ddpm_demo.models.facts import ANY, EACH, Facts
 from ddpm_demo.models.zoo import available, facts
 from ddpm_demo.ui.components import controls, player
-from ddpm_demo.ui.components.controls import QUICK, QUIET
+from ddpm_demo.ui.components.controls import QUICK, QUIET, ModelChoice, first_model
 from ddpm_demo.ui.components.links import Links, Part
-from ddpm_demo.ui.components.model_choice import ModelChoice, first_model
 from ddpm_demo.ui.measure import link
 from ddpm_demo.ui.measure.asked import (
     ALL,

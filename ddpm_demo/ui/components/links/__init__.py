@@ -21,8 +21,7 @@ from ddpm_demo.config.setting import one_of, require
 from ddpm_demo.inference.spec import QUERY_MOST, parts, shortened
 from ddpm_demo.models.facts import Facts
 from ddpm_demo.models.zoo import available, facts
-from ddpm_demo.ui.components.controls import QUICK, QUIET
-from ddpm_demo.ui.components.model_choice import first_model
+from ddpm_demo.ui.components.controls import QUICK, QUIET, first_model
 
 HERE = Path(__file__).parent
 ASKED = "() => globalThis.ddpmLinks?.asked() ?? ''"
