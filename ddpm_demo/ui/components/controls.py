@@ -221,6 +221,8 @@ def _update(**changes: Any) -> str:
     return json.dumps({"__type__": "update", **changes})
 
 
+# --- the model ------------------------------------------------------------------------------------
+
 FIRST = "cifar10"  # the one that the app starts with
 MOST = 64  # pictures in one run of the app,
 PIXELS = 2**20  # and pixels: a network's activations take a few hundred times their memory
