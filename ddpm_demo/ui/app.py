@@ -48,14 +48,14 @@ LAUNCH: dict[str, Any] = {
 
 @dataclass
 class Shared:
-    """What tabs know of each other while the page is built.
+    """What tabs share while the page is built.
 
     Attributes:
         local: the app is for the owner of this machine alone, who may load any repo of the Hub and
             any folder of this disk, train on such folders, and push to the Hub with its login.
         tab: the tab that is being built.
-        choice: the models that a visitor can choose from, once the first tab has made it.
-        links: each tab adds what a link holds of it.
+        choice: the list of models. The first tab makes it.
+        links: each tab adds its own part of a link.
     """
 
     local: bool
@@ -72,7 +72,7 @@ class TabRow:
         id: names it in addresses and tests.
         title: what visitors read.
         build: lays it out; called inside `with gr.Tab(...)`.
-        needs_model: it is left out where there is no model to choose.
+        needs_model: without any model, the page leaves the tab out.
     """
 
     id: str

@@ -1,6 +1,6 @@
 """The program's API: named endpoints with types, for gradio_client, plain HTTP and MCP.
 
-They stand under the same guard, queue and limits as the page. Pictures come and go as data URIs.
+They have the same guard, queue and limits as the page. Pictures come and go as data URIs.
 """
 
 # No `from __future__ import annotations`: Gradio reads the types.
@@ -220,7 +220,7 @@ def add_endpoints() -> None:
 
 
 def _ready(function: Any) -> Any:
-    """The function, which waits until torch has been imported by the thread that does it."""
+    """Wrap a function so that it waits until torch is imported."""
     if not inspect.isgeneratorfunction(inspect.unwrap(function)):
         return function
 
@@ -239,10 +239,10 @@ def _ready(function: Any) -> Any:
 def _asked(
     model: Any, labels: Any, n: Any, seed: Any, rest: tuple[Any, Any, Any]
 ) -> tuple[Any, SampleConfig]:
-    """The model, and the run that is asked for, checked and within the limits of the page.
+    """The model and the run, checked against the limits of the page.
 
     Args:
-        rest: sampler, steps and guidance; nothing, 0 and less than 0 stand for the model's own.
+        rest: sampler, steps and guidance. An empty text, 0 and less than 0 mean the model's own.
     """
     from ddpm_demo.inference import timing
     from ddpm_demo.ui.components.controls import find, most_pictures
@@ -281,7 +281,7 @@ def _require_seconds(seconds: float, most: float) -> None:
 
 
 def _streamed(steps: Iterator[Any]) -> Iterator[Any]:
-    """Each step, so that a client can leave at any; pictures come now and then, and at the end."""
+    """Yield every step, so that a client can leave at any. Some have pictures; the last does."""
     sent = 0.0
     for step in steps:
         now, shown = time.monotonic(), {"step": step.index, "total": step.total, "t": step.t}
@@ -303,7 +303,7 @@ def _opened(picture: Any) -> Any:
     """The picture of a data URI, or of base64.
 
     Raises:
-        ValueError: it is none, or too large.
+        ValueError: it can't be read, or is too large.
     """
     from ddpm_demo.media.open import open_image
 

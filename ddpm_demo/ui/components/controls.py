@@ -67,12 +67,12 @@ def class_list(facts: Facts, labels: tuple[int, ...] | None, elem_id: str) -> gr
 
 
 def words_of(chosen: Any) -> str:
-    """What `parse_classes` reads, of what was chosen in a list of classes."""
+    """Turn the choice in a list of classes into words for `parse_classes`."""
     return ",".join(map(str, chosen)) if isinstance(chosen, list) and chosen else str(chosen)
 
 
 def guidance_slider(value: float, chosen: gr.Dropdown, visible: bool, elem_id: str) -> gr.Slider:
-    """How strictly the class is followed; it can't be moved where no class is chosen."""
+    """How strictly to follow the class. It can't be moved if no class is chosen."""
     control = gr.Slider(
         0,
         GUIDANCE_MOST,
@@ -120,7 +120,7 @@ def seed_box(elem_id: str) -> gr.Number:
 
 
 def line(value: str, elem_id: str, **options: Any) -> gr.HTML:
-    """A line below buttons that changes while something runs; screen readers are told it, too."""
+    """A line below buttons. It changes while something runs, and screen readers read it out."""
     script = (HERE / "line.js").read_text(encoding="utf-8")
     style = (HERE / "controls.css").read_text(encoding="utf-8")
     usual: dict[str, Any] = {"elem_id": elem_id, "min_width": 240, "padding": False}
@@ -170,11 +170,11 @@ class RunButtons:
     def begin(
         self, player: gr.HTML, pressed: gr.Button | None = None, hide: Sequence[gr.Button] = ()
     ) -> None:
-        """At the press: Stop takes the place of the main button, and the player says so.
+        """When the button is pressed, show Stop instead of it, and tell the player.
 
         Args:
-            pressed: the button that begins a run; the main one if not given.
-            hide: buttons that are not there while a run is on.
+            pressed: the button that begins a run. The default is the main button.
+            hide: buttons to hide during a run.
         """
         hidden = _update(visible="hidden")
         js = f"""() => {{
@@ -188,18 +188,18 @@ class RunButtons:
         (pressed or self.go).click(None, None, changed, js=js, **QUIET)
 
     def ending(self, words: str = "Stopping…") -> None:
-        """At the press of Stop."""
+        """When Stop is pressed, say so on the button."""
         js = f"() => ({_update(value=words, interactive=False)})"
         self.stop.click(None, None, self.stop, js=js, **QUIET)
 
     def restore_after(self, event: Any, stopped: Mapping[Any, str] | None = None) -> None:
-        """Once the run is over, however it ended, the main button is back.
+        """Show the main button again when the run is over, however it ended.
 
-        After Stop that is when the step at work has ended: till then Gradio drops a press.
+        After Stop, that is after the current step. Until then, Gradio ignores a press.
 
         Args:
-            stopped: what components say after Stop; not earlier, or the step at work would still
-                change them.
+            stopped: what components say after Stop. If they said it earlier, the current step could
+                still change them.
         """
         words = stopped or {}
         back = f"{_update(visible=True)}, {_update(visible='hidden')}"
@@ -224,17 +224,17 @@ def _update(**changes: Any) -> str:
 # --- the model ------------------------------------------------------------------------------------
 
 FIRST = "cifar10"  # the one that the app starts with
-MOST = 64  # pictures in one run of the app,
-PIXELS = 2**20  # and pixels: a network's activations take a few hundred times their memory
+MOST = 64  # the most pictures in one run of the app
+PIXELS = 2**20  # the most pixels; a network's activations take a few hundred times their memory
 CAVEATS = {"mnist": "About one digit in ten fails."}  # its card has the numbers
 
 
 @dataclass(frozen=True)
 class ModelChoice:
-    """The model choice of Generate, for what adds to it.
+    """The list of models in Generate. Others add models to it.
 
-    `own` holds what this visitor has besides the shipped models: by the name shown, what
-    `load_checkpoint` takes: a file, a folder, a repo id.
+    `own` holds the visitor's own models: for each name in the list, the file, folder or repo id
+    that `load_checkpoint` takes.
     """
 
     name: gr.Dropdown
@@ -272,7 +272,7 @@ class Selected:
 
     @property
     def best(self) -> SampleConfig:
-        """How it is sampled best."""
+        """The model's own sampling settings."""
         return self.checkpoint.best
 
     @property
@@ -281,7 +281,7 @@ class Selected:
 
 
 def find(name: Any, own: Mapping[str, str]) -> Selected:
-    """The model that a visitor chose, loaded.
+    """Load the model that a visitor chose.
 
     Raises:
         ValueError: it is neither a shipped one nor the visitor's own.
@@ -294,7 +294,7 @@ def find(name: Any, own: Mapping[str, str]) -> Selected:
 
 
 def first_model() -> str | None:
-    """The one that the app starts with."""
+    """The model that the app starts with."""
     names = available()
     return FIRST if FIRST in names else next(iter(names), None)
 

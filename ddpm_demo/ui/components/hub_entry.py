@@ -21,12 +21,12 @@ HANDLERS = "ddpm_demo.ui.components.hub_handlers"
 def choose(
     choice: ModelChoice, own: Mapping[str, str], got: tuple[str, str] | None
 ) -> dict[Any, Any]:
-    """Updates of a visitor's list of models, as it is after the download, and of their choice."""
+    """Add the downloaded model to the visitor's list, and choose it."""
     return choice.add(own, *got) if got else {choice.own: gr.skip(), choice.name: gr.skip()}
 
 
 def build_hub_entry(choice: ModelChoice, any_repo: bool) -> None:
-    """Lay out the entry, below the model choice that it adds to."""
+    """Lay out the entry, below the list of models."""
     own_words = ", or type the name of a repo or a folder" if any_repo else ""
     with gr.Accordion("More models from the Hub", open=False, elem_id="hub") as entry:
         repo = gr.Dropdown(

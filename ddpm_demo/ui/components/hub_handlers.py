@@ -27,7 +27,7 @@ describe = functools.lru_cache(maxsize=64)(hub.describe)
 
 
 def find(repo: Any, any_repo: bool) -> tuple[str, str]:
-    """What to call a model in the list, and what `load_checkpoint` takes for it.
+    """The name of a model in the list, and the source that `load_checkpoint` takes.
 
     Args:
         repo: a visitor's words: the name of a repo or, with `any_repo`, a folder or a file.
@@ -49,7 +49,7 @@ def find(repo: Any, any_repo: bool) -> tuple[str, str]:
 
 
 def about(repo: Any, any_repo: bool) -> str:
-    """One line: where a model is, or how large it is and under which licence, or why not.
+    """One line on a model: where it is, or its size and licence, or why it can't be had.
 
     Asks the Hub only if the model isn't on this disk.
     """
@@ -74,11 +74,11 @@ def about(repo: Any, any_repo: bool) -> str:
 
 
 class Download:
-    """A download in a thread of its own.
+    """A download in its own thread.
 
     Attributes:
-        bytes: that have come.
-        error: why it ended early, once it has.
+        bytes: how many have come.
+        error: why it ended early, if it did.
     """
 
     def __init__(self, repo: str) -> None:
@@ -99,12 +99,12 @@ class Download:
         self.bytes = max(self.bytes, int(so_far))
 
     def running(self, patience: float) -> bool:
-        """Whether it still runs in so many seconds, or when it ends if that is sooner."""
+        """Wait so many seconds, or until it ends. Returns True if it still runs."""
         self._thread.join(patience)
         return self._thread.is_alive()
 
     def stop(self) -> None:
-        """End it at the next piece. What has come stays on the disk, for the next time."""
+        """End it after the current piece. What has come stays on the disk, for the next time."""
         self._stopped = True
 
 
@@ -126,7 +126,7 @@ def _bars(told: Callable[[float], None]) -> type[tqdm[Any]]:
 
 @friendly
 def get(any_repo: bool, repo: Any) -> Iterator[tuple[str, tuple[str, str] | None]]:
-    """Lines to show, and with the last one what to call the model and what to load for it."""
+    """Yield lines to show. The last comes with the model's name and its source."""
     name, source = find(repo, any_repo)
     yield about(repo, any_repo), None
     if not Path(source).is_absolute() and not hub.cached(source):
@@ -155,7 +155,7 @@ def _progress(name: str, come: int, size: int, seconds: float) -> str:
 
 
 def offer() -> Any:
-    """For the page's start: the entry open where there is a GPU and the first repo can be had."""
+    """When the page starts, open the entry if there is a GPU and the first repo can be had."""
     if not runtime.has_gpu():
         return gr.skip(), gr.skip()
     said = about(FIRST, False)

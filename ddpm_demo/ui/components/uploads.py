@@ -13,11 +13,11 @@ from ddpm_demo.media.open import ImageError
 def uploaded(payload: Any) -> str | None:
     """The path of an upload, if there is one.
 
-    Gradio looks where a file lies only if the payload says that it is a file, which a forged one
-    need not say; so we look again.
+    Gradio checks where a file lies only if the payload says that it is a file. A forged payload
+    need not say so, and we check it here.
 
     Raises:
-        ImageError: a file that nobody uploaded.
+        ImageError: nobody uploaded this file.
     """
     path = payload.get("path") if isinstance(payload, dict) else None
     if not path:

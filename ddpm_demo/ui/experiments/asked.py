@@ -21,10 +21,10 @@ def uploads(row: Experiment) -> set[str]:
 
 
 def asked(name: Any, values: Sequence[Any]) -> tuple[Experiment, Any]:
-    """The experiment of a name, and its settings out of the values of all controls.
+    """Find an experiment by its name, and take its settings from the values of all controls.
 
     Raises:
-        ValueError: no such experiment, or a value that is not allowed.
+        ValueError: there is no such experiment, or a value is not allowed.
     """
     one_of("experiment", name, tuple(EXPERIMENTS))
     start = 0

@@ -16,7 +16,7 @@ FIELD = """<div class="cloud">
 
 
 def build_cloud(look: dict[str, Any]) -> gr.Textbox:
-    """The box, which is the control, below its field; `look` is its label, info and elem_id."""
+    """Lay out the field and its text box, the control. `look` has its label, info and id."""
     box = gr.Textbox("", max_lines=1, render=False, **look)
     gr.HTML(
         html_template=FIELD,

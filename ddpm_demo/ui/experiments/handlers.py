@@ -1,4 +1,4 @@
-"""What the tab "Experiments" does: it runs one, and shows what it yields."""
+"""What the tab "Experiments" does: it runs an experiment, and shows what it yields."""
 
 from __future__ import annotations
 
@@ -27,17 +27,17 @@ from ddpm_demo.ui.server.work import give_way, own_folder
 
 Said = tuple[Any, Any, Any]  # for the line, the result, and the visitor's folder
 EVERY = 0.5  # seconds between two messages: each has all pictures that there are
-WAY = 1.0  # seconds between two looks at whether somebody waits for pictures
+WAY = 1.0  # seconds between two checks if somebody waits for pictures
 
 
 def say(line: Any = None, result: Any = None, folder: Any = None) -> Said:
-    """An update of the page; a part that is not given stays as it is."""
+    """Update parts of the page. What is not given stays as it is."""
     line, result, folder = (gr.skip() if part is None else part for part in (line, result, folder))
     return line, result, folder
 
 
 def most_seconds() -> float:
-    """What one experiment may take: the lane is for all visitors."""
+    """The most seconds of an experiment, because all visitors share the lane."""
     return settings.most_seconds(settings.LANE_MINUTES, 60)
 
 
@@ -46,7 +46,7 @@ def _source(own: Mapping[str, str], name: str) -> str:
 
 
 def how_long(own: Mapping[str, str], name: Any, *values: Any) -> str:
-    """The line below the button: what it costs, or why it can't be run."""
+    """The line below the button: how long it takes, or why it can't be run."""
     try:
         row, wanted = asked(name, values)
         seconds = row.cost(
@@ -63,7 +63,7 @@ def run(own: Mapping[str, str], folder: Any, name: Any, *values: Any) -> Iterato
     """Run an experiment, and stream the line of progress and what there is to show.
 
     Raises:
-        gr.Error: a bad value, or data that can't be had; the line says so, too.
+        gr.Error: a value is bad, or the data can't be had. The line says so, too.
     """
     try:
         yield from friendly(_run)(own, folder, name, *values)
@@ -117,10 +117,10 @@ def _reports(
 def keep(
     choice: ModelChoice, own: Mapping[str, str], folder: Any, name: Any
 ) -> tuple[Any, Any, Any]:
-    """The line, and a visitor's list of models with the one that an experiment has made.
+    """Add the model that an experiment has made to the visitor's list, and say so in the line.
 
     Raises:
-        gr.Error: there is none yet.
+        gr.Error: there is no model yet.
     """
     row = EXPERIMENTS.get(str(name))
     made = Path(str(folder)) / row.keeps if folder and row and row.keeps else None

@@ -15,7 +15,7 @@ NAMES = ("experiment", *_EVERY)
 
 
 def read(given: dict[str, str]) -> Read:
-    """Values of the list of cards and of all controls; what can't be used is left as it is."""
+    """New values of the list of cards and of all controls. Bad values change nothing."""
     problems = []
     wanted = given.get("experiment", "")
     row = EXPERIMENTS.get(wanted) or next(iter(EXPERIMENTS.values()))
@@ -50,7 +50,7 @@ def _query(name: str, made: Any) -> str:
 
 
 def query(name: Any, *values: Any) -> str:
-    """The part of the address for the values of the controls; none while one is not allowed."""
+    """The address's part for the values of the controls. Empty while one is not allowed."""
     try:
         row, made = asked(name, values)
     except ValueError:

@@ -1,4 +1,4 @@
-"""The tab "Experiments": a list of questions, and the one that is chosen. It knows no torch."""
+"""The tab "Experiments": a list of questions, and the chosen one. It doesn't import torch."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from ddpm_demo.ui.server.work import LANE
 HANDLERS = "ddpm_demo.ui.experiments.handlers"
 STYLE = Path(__file__).with_name("experiments.css")
 EMPTY = '<p class="empty">Press Run. What comes out is shown here.</p>'
-# Another card takes away what is shown. A link's card may have shown its run by then, and keeps it.
+# Another card clears the result. A link's card may show its run already, and keeps it.
 CLEAR = f"""(card) => {{
   const shown = document.querySelector('#experiment-result [data-experiment]');
   if (shown && shown.dataset.experiment === card) return [0, 0].map(() => ({{__type__: 'update'}}));
@@ -35,7 +35,7 @@ SLIDER = 100  # whole numbers up to this are chosen with a slider
 
 
 def build_experiments_tab(choice: ModelChoice, tab: gr.Tab, links: Links) -> None:
-    """Lay out the tab; call it inside of it."""
+    """Lay out the tab. Call it inside `with gr.Tab(...)`."""
     rows = list(EXPERIMENTS.values())
     style = f"<style>{STYLE.read_text(encoding='utf-8')}</style>"
     card = gr.Radio(
@@ -83,7 +83,7 @@ def _about(row: Experiment) -> str:
 
 
 def _connect_run(what: list[Any], buttons: controls.RunButtons, shown: list[Any]) -> None:
-    """What Run and Stop do."""
+    """Connect Run and Stop."""
     line = shown[0]
     js = """() => [{__type__: 'update', visible: 'hidden'}, {__type__: 'update', visible: true,
       value: 'Stop', interactive: true}, 'Waiting for its turn…']"""
@@ -97,7 +97,7 @@ def _connect_run(what: list[Any], buttons: controls.RunButtons, shown: list[Any]
 
 
 def _connect_cards(card: gr.Radio, shown: list[Any]) -> None:
-    """A card shows its own settings."""
+    """Show the settings of the chosen card."""
 
     def chosen(name: str) -> list[Any]:
         row = EXPERIMENTS.get(name) or next(iter(EXPERIMENTS.values()))

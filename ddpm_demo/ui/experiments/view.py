@@ -11,19 +11,19 @@ from ddpm_demo.experiments.slide import FILM, as_gif, as_json, slide
 from ddpm_demo.experiments.tools import Code, Film, Hidden, Panel, Plot, Report, Sheet, Table
 from ddpm_demo.media import convert, encode
 
-ROOM = 820  # pixels that the cells of a row have together
-PADDING = 10  # of a cell, as in experiments.css
-SHOWN = 112  # that a small picture has, if there is room
+ROOM = 820  # pixels for all cells of a row
+PADDING = 10  # pixels around a cell, as in experiments.css
+SHOWN = 112  # pixels of a small picture, if there is room
 
 
 def panels(name: str, report: Report) -> str:
-    """All that there is to show so far, marked with the name of its experiment."""
+    """Everything to show so far, marked with the name of its experiment."""
     inner = "".join(_panel(panel) for panel in report.panels)
     return f'<div data-experiment="{name}">{inner}</div>'
 
 
 def saved(row: Experiment, asked: Any, report: Report) -> str:
-    """Two links that save the result: as one picture, and its numbers."""
+    """Two links that save the result: one for a picture, and one for the numbers."""
     picture = encode.encode([slide(row, asked, report)], "png")
     numbers = as_json(row, asked, report).encode()
     return (
@@ -89,7 +89,7 @@ def _sheet(sheet: Sheet) -> str:
 
 
 def _film(film: Film) -> str:
-    """It plays; for those who asked for little motion, its first frame is there alone."""
+    """A film that plays. Those who asked for little motion see only its first frame."""
     gif = as_gif(film)
     first = encode.encode([convert.grid(film.frames[:1], 1)], "png")
     still = f'media="(prefers-reduced-motion: reduce)" srcset="{_data("image/png", first)}"'
@@ -99,7 +99,7 @@ def _film(film: Film) -> str:
 
 
 def _cell(sheet: Sheet, cell: Any, about: list[str]) -> str:
-    """A cell; the last of what is said about it stands below, if it is a note."""
+    """A cell. If there is one note for the cell, it stands below."""
     if cell is None:
         return '<td class="coming"></td>'
     frame = convert.grid(cell, min(sheet.wide, len(cell)))

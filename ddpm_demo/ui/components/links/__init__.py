@@ -1,8 +1,8 @@
 """Links that hold the state of the page: `?tab=generate&class=ship&seed=7&run=1`.
 
-A tab adds a `Part`: the names that its links may hold, and what it makes of them. Anybody may have
-written a link, so a part checks every value; what can't be used is named in one line, and the rest
-counts. The address is written as controls change; links.js does that in the browser.
+A tab adds a `Part`: the names that its links may hold, and a function that reads them. Anybody may
+have written a link, so a part checks every value. One line names the values that can't be used, and
+the others count. When controls change, links.js writes the address in the browser.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from ddpm_demo.ui.components.controls import QUICK, QUIET, first_model
 
 HERE = Path(__file__).parent
 ASKED = "() => globalThis.ddpmLinks?.asked() ?? ''"
-NAMED = 3  # problems in the line
+NAMED = 3  # the most problems in the line
 HEAD = f"<script>{(HERE / 'links.js').read_text(encoding='utf-8')}</script>"
 LINE = """
 const line = element.querySelector("p");
@@ -43,9 +43,9 @@ class Read:
     """What a part makes of a link.
 
     Attributes:
-        controls: new values, in the order of `Part.controls`; none: they stay as they are.
-        page: what scripts of the page do by themselves, such as {"t": 400}.
-        query: the same part as the page would write it, without what is in `page`.
+        controls: new values, in the order of `Part.controls`. If empty, nothing changes.
+        page: what the page's scripts set by themselves, such as {"t": 400}.
+        query: the same part as the page would write it, without the names in `page`.
         problems: a sentence on each value that can't be used.
     """
 
@@ -57,15 +57,15 @@ class Read:
 
 @dataclass(frozen=True)
 class Part:
-    """What one tab, or another part of the page, has in a link.
+    """One part of a link. It belongs to a tab, or to another part of the page.
 
     Attributes:
-        id: the tab's. Other parts are read whichever tab a link opens.
-        names: the parameters that are its own.
-        read: called with those that a link holds, at least one.
-        controls: what `read` gives new values to.
+        id: the tab's id. Parts that belong to no tab are always read.
+        names: its own parameters.
+        read: called with the parameters that a link holds, if it holds any.
+        controls: the controls that `read` sets.
         go: the id of the button that run=1 presses, if there is one.
-        stands_for: the query that a link means which has nothing but this part's names.
+        stands_for: what a link means that has only names of this part.
     """
 
     id: str
@@ -77,16 +77,16 @@ class Part:
 
 
 def link_line() -> gr.HTML:
-    """The line that names what can't be used of a link; lay it out above the tabs."""
+    """The line that names a link's bad values. Lay it out above the tabs."""
     template = '<p role="status"></p>'
     return gr.HTML(html_template=template, js_on_load=LINE, elem_id="link-line", padding=False)
 
 
 class Links:
-    """The parts of the page's links, and what connects them with the address.
+    """The parts of the page's links. It connects them with the address.
 
     Attributes:
-        tabs: by id; links that name none open the first one.
+        tabs: by id. Links that name no tab open the first.
     """
 
     def __init__(self) -> None:
@@ -103,7 +103,7 @@ class Links:
         """Add a part; call it where the part is laid out.
 
         Args:
-            changes: events after which the address is written anew.
+            changes: the events that change the address.
             write: returns the part's query.
             options: of the event that calls `write`, such as its inputs.
         """
@@ -221,11 +221,11 @@ def checked(
 
 
 def query_of(fields: Mapping[str, str], name: str, asked: Any, usual: Mapping[str, Any]) -> str:
-    """What differs from what a tab offers for a model.
+    """The query for the values that differ from what the tab offers.
 
     Args:
-        fields: of `asked`, and what a link calls them.
-        usual: values by field.
+        fields: the fields of `asked`, each with its name in a link.
+        usual: what the tab offers, by field.
     """
     pairs = {} if name == first_model() else {"model": name}
     for field_, word in fields.items():
@@ -241,10 +241,10 @@ def words(value: Any) -> str:
 
 
 def whole(name: str, text: str, low: int, high: int) -> int:
-    """The whole number that a link says.
+    """Read a whole number from a link.
 
     Raises:
-        ValueError: it is none, or not from `low` to `high`.
+        ValueError: it is not a whole number from `low` to `high`.
     """
     ok = bool(re.fullmatch(r"[0-9]{1,12}", text)) and low <= int(text) <= high
     require(ok, name, shortened(text), f"a whole number from {low:,} to {high:,}")
@@ -252,7 +252,7 @@ def whole(name: str, text: str, low: int, high: int) -> int:
 
 
 def _asked(asked: Any) -> tuple[str, dict[str, str]]:
-    """The address's query, and the queries of other tabs, of what a page sends."""
+    """The address's query, and other tabs' queries, as the page sent them."""
     try:
         said = json.loads(asked)
         link, kept = said["link"], said["kept"]

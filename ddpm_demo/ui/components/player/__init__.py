@@ -1,7 +1,7 @@
 """The trajectory player: shows a run live, then replays it in the browser without the server.
 
-`messages` is what Python says to it, `export` makes files, and the scripts beside them are the
-browser's half.
+`messages` has what Python sends to it, `export` makes files, and the scripts are the browser's
+half.
 """
 
 from __future__ import annotations
@@ -63,15 +63,15 @@ def Player(
 
     Its event `begun` comes when a run begins, whoever made it.
 
-    A function, not a subclass: Gradio writes a .pyi file beside the source of each subclass.
+    This is a function because Gradio writes a .pyi file beside the source of each subclass.
 
     Args:
         value: a string made by this module, or nothing.
-        panels: the labels shown before the first run, whose header brings its own.
+        panels: the labels shown before the first run. Each run brings its own.
         empty: the sentence shown before the first run.
-        step: keep room for what a step computes, before the first run brings it.
-        opening: asked by a page that has shown nothing yet; returns a run to play, words to show
-            until it is there, or nothing.
+        step: keep room for the line of what a step computes.
+        opening: called by a page that has shown nothing yet. It returns a run to play, or words to
+            show until there is one, or nothing.
         link: the tab whose links hold what is shown, if there is one. Its runs can be kept.
         options: of `gr.HTML`: elem_id, visible ...; and `again`, the id of a button that makes the
             run that is shown once more.

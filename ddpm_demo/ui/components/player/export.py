@@ -1,4 +1,4 @@
-"""Files made of the frames of a run, which the page sends back: films, strips and pictures."""
+"""Makes films, strips and pictures from the frames of a run, which the page sends back."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ SYMBOLS = {
     "σ": "sigma",
 }  # which the font of films lacks
 META = {"with": 2000, "pictures": 2_000_000}  # characters of a value, at most; 300 of the others
-PATIENCE = 10.0  # seconds to wait for one of two encoders
+PATIENCE = 10.0  # the most seconds to wait for one of the two encoders
 MIMES = {"gif": "image/gif", "mp4": "video/mp4", "strip": "image/png", "png": "image/png"}
 
 _encoders = threading.BoundedSemaphore(2)
@@ -37,14 +37,14 @@ _encoders = threading.BoundedSemaphore(2)
 
 @dataclass(frozen=True)
 class Request:
-    """What the page asks for, once it is checked.
+    """What the page asks for, after the checks.
 
     Attributes:
         kind: one of `MIMES`.
         run: the header.
-        frames: as they were sent, without their pictures.
+        frames: as the page sent them, without their pictures.
         pictures: (frames, panes, n, h, w, c).
-        one: the number of the only picture wanted.
+        one: the number of the picture, if only one is wanted.
     """
 
     kind: str
@@ -55,7 +55,7 @@ class Request:
 
     @property
     def about(self) -> dict[str, str]:
-        """What the file says of itself: the run and, of a single moment, which one it is."""
+        """The file's metadata: the run and, for a single moment, which one it is."""
         about = {**self.run["meta"], "program": "ddpm_demo"}
         if self.one is not None:
             about["picture"] = str(self.one + 1)
@@ -97,7 +97,7 @@ def file_name(kind: str, about: Mapping[str, object]) -> str:
 
     Args:
         about: of the run: model, class, guidance, sampler, steps, seed, t, picture, and what was
-            changed. What is missing is left out; so is guidance where there is no class.
+            changed. Missing parts are left out, and so is guidance without a class.
     """
     drawn = str(about.get("class", "")).replace("None", "any")
     words = ["ddpm", str(about.get("model", "")), drawn]
@@ -118,7 +118,7 @@ def _checked(request: Any) -> Request:
     """The request, or a sentence that says what is wrong with it.
 
     Raises:
-        ValueError: it is malformed, or asks for too much.
+        ValueError: it is malformed or too large.
     """
     _expect(isinstance(request, dict), "the request is not an object.")
     kind, run, frames, one = (request.get(key) for key in ("kind", "run", "frames", "one"))
@@ -239,7 +239,7 @@ def plain(label: str) -> str:
 
 
 def captioned(sheet: Pictures, moment: str, labels: Sequence[str]) -> Pictures:
-    """A sheet below a line that says when it is and, above each pane, what is seen.
+    """Add a line above a sheet: the moment, and the name of each pane.
 
     Args:
         sheet: uint8 (H, W, 3).
@@ -268,6 +268,6 @@ def _sheet(panes: Pictures, columns: int, *, stacked: bool = False) -> Pictures:
 
 
 def _scale(sheets: Sequence[Pictures], wanted: float, multiple: int = 1) -> int:
-    """The next multiple from `wanted` on, but 1 if that would make the film too big."""
+    """The next multiple from `wanted` on; 1 if that would make the film too big."""
     scale = multiple * math.ceil(wanted / multiple)
     return scale if scale**2 * sum(s[..., 0].size for s in sheets) <= FILM_PIXELS else 1

@@ -1,17 +1,17 @@
-"""What Python says to the player in the page: a short JSON string now and then.
+"""What Python sends to the player in the page: short JSON strings.
 
-The browser keeps the pictures and does the rest. A string is an object with any of these:
+The browser keeps the pictures. A string holds an object with some of these:
 
     run     the header; it starts afresh
     frames  [{"step", "t", "s", "d"}, ...], s: seconds since the start, d: base64 of the raw
             uint8 [pane][n][h][w][c]
-    z       [[step, d], ...]: the noise that was added in the step that begins at that frame, which
-            is known once it is made; d as above, of one pane
+    z       [[step, d], ...]: the noise that was added in the step that begins at that frame. It
+            comes after the step; d is as above, for one pane
     note    a sentence, shown when no more frames come
     at      besides a note: a run is about to begin, and frames are still to come
 
-It is never a dict, and never holds the frames of earlier messages: Gradio's front end compares and
-copies the whole value at each update, and loses changes to dicts in hidden tabs.
+A value is never a dict, because Gradio loses changes to dicts in hidden tabs. It never holds the
+frames of earlier messages, because Gradio compares and copies the whole value at each update.
 """
 
 from __future__ import annotations
@@ -64,14 +64,14 @@ class Look(TypedDict, total=False):
     """How a run is shown.
 
     Attributes:
-        columns: pictures in a row; as square as can be if not given.
+        columns: pictures in a row. By default, the grid is nearly square.
         unit: the word before the number of a frame.
         title: a line about the run.
         meta: model, sampler, steps, seed ... They name a saved file, and are written into it.
         updates: what each step computes (see `inference.updates`), to show it beside the pictures.
         id: the name by which the server keeps the run (see `ui.server.runs`).
         changed: what was changed in it, in words.
-        since: "id" and "step" of the run from which it goes on, whose frames so far are its own.
+        since: "id" and "step" of the run from which it goes on. It takes over the frames so far.
     """
 
     columns: int | None
@@ -97,7 +97,7 @@ def header(
     Args:
         shape: (n, h, w, c) of each pane.
         total: the `step` of the last frame.
-        panels: a label for each pane; a mapping names the panes, too, as `PANES` does.
+        panels: a label for each pane. A mapping names the panes, too, as `PANES` does.
         fps: frames a second, when it is played and in a film; 1 to 30.
         look: see `Look`.
     """
@@ -131,17 +131,17 @@ def frame(step: int, t: int | None, *panels: Pictures, seconds: float = 0.0) -> 
 
 
 def note(text: str) -> str:
-    """The message that no more frames come, and why: for the handler of Stop."""
+    """The message that no more frames come, and why. Stop's handler sends it."""
     return json.dumps({"note": text})
 
 
 def paused(text: str) -> str:
-    """As `note`, for a run that is on; without one nothing happens."""
+    """As `note`, but only for a run that is on."""
     return json.dumps({"note": text, "live": True})
 
 
 def starting(text: str) -> str:
-    """The message that a run was asked for and has not begun, and why."""
+    """The message that a run has not begun yet, and why."""
     return json.dumps({"note": text, "at": 0})
 
 
@@ -154,7 +154,7 @@ def stream(
     sparing: bool = False,
     **look: Unpack[Look],
 ) -> Iterator[str | dict[str, Any]]:
-    """Pulls every step, and yields a value for the player about `fps` times a second.
+    """Take every step, and yield a value for the player several times a second.
 
     A message costs far more than a frame does. So messages are thinned by time, and each carries
     up to 8 frames: a fast run, too, can be scrubbed step by step. A long run sends about `keep`
@@ -173,7 +173,7 @@ def stream(
 
     Args:
         panels: attributes of the steps, and a label for each.
-        look: see `Look`; the frame rate of a film is not for it to choose.
+        look: see `Look`. It doesn't set the frame rate of a film.
     """
     steps = iter(steps)
     sender = _Sender(list(panels), fps, keep, sparing, z=bool(look.get("updates")))
@@ -211,7 +211,7 @@ class _Sender:
         self._kept_at = self._sent_at = self._stride = self._gap = 0.0
 
     def begin(self, step: StepLike) -> dict[str, Any]:
-        """The first frame; its size says how many can follow."""
+        """Send the first frame. Its size says how many can follow."""
         self._kept = [(step, time.perf_counter())]
         (first,) = self._encoded()
         size = len(first["d"])
@@ -224,7 +224,7 @@ class _Sender:
         return first
 
     def take(self, step: StepLike) -> str | dict[str, Any] | None:
-        """The message for which it is time, if it is."""
+        """Add a step. Returns a message if it is time for one."""
         assert self._last
         if self._shows_z and step.index == self._last.index + 1:
             added = (term for term in getattr(step, "line", ()) if term.name == "z")
@@ -254,7 +254,7 @@ class _Sender:
         return json.dumps(message)
 
     def _encoded(self) -> list[dict[str, Any]]:
-        """All at once: a step waits for its run, and what is quick alone adds up over runs."""
+        """Encode all frames at once: many small pieces of work add up over the runs."""
         import torch  # the steps have brought it
 
         kept, self._kept = self._kept, []

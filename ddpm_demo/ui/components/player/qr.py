@@ -1,17 +1,17 @@
-"""The code of a link, which a phone reads from the screen."""
+"""The QR code of a link, for phones."""
 
 from __future__ import annotations
 
 from typing import Any
 
-LONGEST = 1500  # characters: with more, a code can't be read from the back row
+LONGEST = 1500  # characters; a longer code can't be read from the back row
 
 
 def qr_code(address: Any) -> dict[str, str]:
-    """For a page that is presented.
+    """The code for the address of a page that is presented.
 
     Returns:
-        `data`: the picture, as an address that holds an SVG; nothing, if there is no such code.
+        `data`: the picture, as a data: address of an SVG. Empty if there is no such code.
     """
     import segno
 
