@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     import gradio as gr
 
 PATIENCE = 3.0  # seconds for telling visitors that the server is being stopped
-LAST = 3.0  # seconds after that, in which threads that compute may come to their end
+LAST = 3.0  # seconds after that for threads that compute to end
 
 
 def options_of(arguments: Sequence[str] | None = None) -> argparse.Namespace:
@@ -69,7 +69,7 @@ def options_of(arguments: Sequence[str] | None = None) -> argparse.Namespace:
 
 
 def end_by_signals() -> None:
-    """SIGTERM, and a terminal that is closed, end the app as Ctrl-C does: it tidies up."""
+    """Let SIGTERM and a closed terminal end the app as Ctrl-C does, after it has tidied up."""
     for name in ("SIGTERM", "SIGHUP"):
         number = getattr(signal, name, None)  # Windows has no SIGHUP
         if number and signal.getsignal(number) == signal.SIG_DFL:  # `nohup` ignores one of them
@@ -77,13 +77,13 @@ def end_by_signals() -> None:
 
 
 def until_stopped(page: gr.Blocks) -> None:
-    """Serve until Ctrl-C or SIGTERM; then tell those whose runs go on, and end."""
+    """Serve until Ctrl-C or SIGTERM. Then tell visitors whose runs go on, and end."""
     with suppress(KeyboardInterrupt):
         while True:
             time.sleep(60)
     from ddpm_demo.ui.rooms.phones import PHONES
 
-    settings.closing.set()  # each run ends at its next step, each one that waits when its turn is
+    settings.closing.set()  # each run ends at its next step; a waiting one ends when its turn comes
     PHONES.end()
     queue, until = page._queue, time.monotonic() + PATIENCE
     while (any(queue.active_jobs) or len(queue)) and time.monotonic() < until:
@@ -94,8 +94,8 @@ def until_stopped(page: gr.Blocks) -> None:
 def end() -> None:
     """Tidy up, and end this process at once.
 
-    Python itself would wait for threads amid a step of training or a download, and then take apart
-    all that torch has made, which can last ten seconds.
+    Python itself would wait for threads that train or download, and then free all that torch has
+    made. This can take ten seconds.
     """
     from ddpm_demo.ui.server import disk
 
@@ -109,7 +109,7 @@ def end() -> None:
 
 
 def end_in(seconds: float) -> None:
-    """Have this process end within some seconds; so further signals are ignored."""
+    """Make this process end within some seconds. It ignores further signals."""
 
     def wait() -> None:
         time.sleep(seconds)

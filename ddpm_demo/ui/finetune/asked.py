@@ -22,7 +22,7 @@ NOTHING_YET = "There is no model of yours yet. Press Start first."
 
 @dataclass(frozen=True)
 class Asked:
-    """Values as they came from a page, not yet checked; or the controls that they come from."""
+    """The values that a page sent, not yet checked; or the controls of these values."""
 
     dataset: Any
     only: Any
@@ -38,6 +38,6 @@ class Asked:
 
 
 def recorded() -> list[str]:
-    """Shipped models that were fine-tuned, and whose way there was recorded as a film."""
+    """The shipped fine-tuned models that have a film of their training."""
     folder = models_folder()
     return [name for name in available() if (folder / name / "morph.gif").is_file()]

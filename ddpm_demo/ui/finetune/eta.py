@@ -1,4 +1,4 @@
-"""How long a fine-tuning takes: its steps, and the grids of samples that are drawn on the way."""
+"""How long a fine-tuning takes: its steps, and the grids of samples on the way."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from collections.abc import Callable
 from ddpm_demo.config import TrainConfig
 
 GRID_PICTURES, GRID_STEPS = 16, 25  # N and STEPS of `training.preview`, which needs torch
-WINDOW = 30  # steps whose time is averaged
+WINDOW = 30  # average the time of this many steps
 
 
 def grids_left(config: TrainConfig, images: int, total: int) -> int:
@@ -23,10 +23,10 @@ def grids_left(config: TrainConfig, images: int, total: int) -> int:
 
 
 class Eta:
-    """The seconds to go, from the times of the steps and grids so far.
+    """Estimates the seconds to go from the steps and grids so far.
 
     Args:
-        grid: seconds of a grid, as far as that is known before the first.
+        grid: the seconds of a grid, as estimated before the first one.
         clock: tells the time in seconds.
     """
 
@@ -37,7 +37,7 @@ class Eta:
         self._grids = [grid]
 
     def saw(self, grid: bool) -> None:
-        """A step is over, with a grid or without."""
+        """Note that a step is over, with a grid or without."""
         now = self._clock()
         took, self._last = now - self._last, now
         if grid:
@@ -53,6 +53,6 @@ class Eta:
         return self._first or 0.0
 
     def to_go(self, steps: int, grids: int) -> float:
-        """Seconds for so many steps and grids."""
+        """The seconds for so many steps and grids."""
         known = self._grids[1:] or self._grids
         return steps * self._step() + grids * sum(known) / len(known)

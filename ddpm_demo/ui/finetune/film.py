@@ -17,10 +17,10 @@ BARELY = "The loss barely moves. Look at the pictures."
 
 
 class Film:
-    """What was shown of a run, kept beside its state, so that Continue goes on with all of it.
+    """What the page showed of a run. It is kept beside the run's state, for Continue.
 
     Attributes:
-        frames: of the player; the first one is the base's.
+        frames: the player's frames. The first one is the base's.
         log: a loss for each step.
     """
 
@@ -52,7 +52,7 @@ def header(
 
 
 def joined(opening: str, *frames: str) -> str:
-    """One message of several. No two are equal, or the second would not be shown."""
+    """Join messages into one. No two results are equal, because an equal one would not be shown."""
     message = json.loads(opening) | {"made": time.time_ns()}
     message["frames"] = [f for text in frames for f in json.loads(text)["frames"]]
     return json.dumps(message)

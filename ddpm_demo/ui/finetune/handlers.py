@@ -40,7 +40,7 @@ turns = Turns()
 
 
 def ask(folder: str | None) -> tuple[str, int, str]:
-    """A visitor's folder, a ticket to begin with, and a line, at the press of a button."""
+    """When a button is pressed, give the visitor a folder, a ticket to begin with, and a line."""
     folder = work.own_folder(folder)
     try:
         return folder, turns.ask(folder), "Waiting for its turn…"
@@ -49,7 +49,7 @@ def ask(folder: str | None) -> tuple[str, int, str]:
 
 
 def stop(folder: str | None, left: int = 0) -> tuple[Any, Any]:
-    """Cancel what waits, or ask the training to save and end after its step.
+    """Cancel a fine-tuning that waits, or ask a running one to save and end after its step.
 
     Returns:
         A line, and how often the visitor left the queue.
@@ -63,7 +63,7 @@ def stop(folder: str | None, left: int = 0) -> tuple[Any, Any]:
 
 
 def rest(folder: str | None) -> tuple[Any, Any, Any]:
-    """Start, Stop and Continue as they are while nothing runs."""
+    """The states of Start, Stop and Continue while nothing runs."""
     there = bool(folder) and RunFolder(Path(str(folder)) / "run").resumable()
     return (
         gr.update(visible=True),
@@ -81,7 +81,7 @@ def run(
         values: the name of the base, and the fields of `Asked`.
 
     Raises:
-        gr.Error: a bad value, or nothing to go on with; the line says so, too.
+        gr.Error: a value is bad, or there is nothing to continue. The line says so, too.
     """
     known = work.existing(folder)
     with turns.begun(folder, ticket) as there:
@@ -112,7 +112,7 @@ def _run(
 @GPU
 @friendly
 def _timed(p: Plan) -> Iterator[float]:
-    """Seconds that the steps take, from two of them."""
+    """Time two steps, and estimate the seconds of all."""
     yield core.estimate(*p.load(), p.config, device=p.where())
 
 
@@ -133,7 +133,7 @@ def chosen(own: Mapping[str, str], name: Any, held: Any) -> Iterator[Any]:
     """The classes of a base.
 
     Args:
-        held: what a link said of a base: its class stays.
+        held: the base of a link. Its class stays.
     """
     names = classes_of(find(name, own).checkpoint)
     said = held["values"] if held and held["model"] == name else {}
@@ -141,7 +141,7 @@ def chosen(own: Mapping[str, str], name: Any, held: Any) -> Iterator[Any]:
 
 
 def query(own: Mapping[str, str], name: Any, *values: Any) -> Any:
-    """The controls as the address holds them; as it is, if they make no run."""
+    """The address's query for the controls. It stays as it is if they make no run."""
     try:
         selected, asked = find(name, own), Asked(*values)
         check(asked)
@@ -165,7 +165,7 @@ def _usual() -> dict[str, Any]:
 
 @friendly
 def show_recorded(name: Any) -> Iterator[tuple[str, str]]:
-    """Player and loss curve of a shipped run; nothing is computed.
+    """The player and loss curve of a shipped run. Nothing is computed.
 
     Raises:
         ValueError: there is no such run.
@@ -191,7 +191,7 @@ def first_look(seen: bool, held: Any) -> Iterator[Any]:
     """When the tab is opened for the first time: a recorded run, and what suits this machine, or
     what a link said.
 
-    Yields player, curve, whether the tab was seen, and then line, length, unit, batch and devices.
+    Yields player, curve and whether the tab was seen; then line, length, unit, batch and devices.
     """
     if seen:
         return

@@ -1,6 +1,6 @@
 """What a link holds of Fine-tune: the base, the class, and how long it is trained.
 
-Folders of this disk and devices are not in a link: they are this machine's.
+A link has no folders and no devices, because these belong to this machine.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from ddpm_demo.ui.components.controls import first_model
 from ddpm_demo.ui.components.links import Read, checked, listed, whole
 from ddpm_demo.ui.finetune.asked import ALL, BATCH, GRIDS, LR, STEPS, UNITS
 
-FIELDS = {  # of `Asked`, and what a link calls them
+FIELDS = {  # the fields of `Asked`, each with its name in a link
     "only": "class",
     "length": "length",
     "unit": "unit",
@@ -33,7 +33,7 @@ USUAL: dict[str, Any] = {"length": STEPS, "unit": "steps", "batch": BATCH, "lr":
 
 
 def read(given: dict[str, str]) -> Read:
-    """New values for the base, for what a link brought with it, and for the fields above."""
+    """New values for the base, for the link's own base, and for the fields above."""
     first, problems = first_model() or "", []
     model = listed(first)
     if "model" in given:

@@ -1,4 +1,4 @@
-"""What is to be trained: the visitor's values, checked against model and data."""
+"""The plan of a fine-tuning: the visitor's values, checked against model and data."""
 
 from __future__ import annotations
 
@@ -27,12 +27,12 @@ BATCH_MOST, STEPS_MOST = 2048, 100_000
 
 @dataclass(frozen=True)
 class Plan:
-    """A fine-tuning that can be made.
+    """A fine-tuning whose values are all allowed.
 
     Attributes:
-        name: of the base, as the visitor calls it.
-        source: of the base, for `runtime.model`.
-        dataset, only: what it sees; `only` is a class, or None.
+        name: the base's name in the list.
+        source: the base's source, for `runtime.model`.
+        dataset, only: the data, and the one class of it; None for all.
         steps: how many there are.
         device: by name, or "auto".
     """
@@ -46,7 +46,7 @@ class Plan:
     device: str
 
     def load(self) -> tuple[Checkpoint, Images]:
-        """Base and pictures, in whatever process this is; they are there already."""
+        """Load the base and the pictures in this process. Both are on the disk already."""
         base = runtime.model(self.source)
         found = data_of(self.dataset, base.model.config.size, base.model.config.channels)
         return base, found.only(self.only) if self.only else found
@@ -71,7 +71,7 @@ class Plan:
 
 
 def classes_of(base: Checkpoint) -> list[str]:
-    """Classes that a model can be trained on, as far as they are known without its data."""
+    """The classes that a model can learn, as far as they are known without its data."""
     if base.classes:
         return base.classes
     with contextlib.suppress(CheckpointError):
@@ -80,7 +80,7 @@ def classes_of(base: Checkpoint) -> list[str]:
 
 
 def check(asked: Asked) -> None:
-    """Raise `ValueError` for values that make no sense with any data."""
+    """Raise `ValueError` for values that are wrong whatever the data."""
     one_of("unit of the length", asked.unit, UNITS)
     if asked.unit == "steps":
         number("steps", asked.length, 1, STEPS_MOST, whole=True)
@@ -98,7 +98,7 @@ def plan(local: bool, base: Selected, asked: Asked) -> Generator[str, None, Plan
         local: folders of this disk are allowed.
 
     Raises:
-        ValueError: a value that is not allowed, or data that can't be had or doesn't fit.
+        ValueError: a value is not allowed, or the data can't be had or doesn't fit.
     """
     check(asked)
     shape, dataset = base.checkpoint.model.config, str(asked.dataset or "").strip()

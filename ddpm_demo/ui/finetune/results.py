@@ -1,4 +1,4 @@
-"""What is done with a fine-tuned model: list, download, judge and push it, or upload another."""
+"""What can be done with a fine-tuned model: list, download, judge and push it."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ class Result:
 
     Attributes:
         path: its file.
-        base: what `runtime.model` takes for the model that it began as.
+        base: the source of its base, for `runtime.model`.
     """
 
     path: Path
@@ -46,7 +46,7 @@ class Result:
 
 
 def _free(path: Path) -> Path:
-    """`path`, numbered if there is such a file: a model that was listed keeps its weights."""
+    """A free path: `path`, or `path` with a number, so that listed models keep their weights."""
     k, new = 1, path
     while new.exists():
         k += 1
@@ -55,7 +55,7 @@ def _free(path: Path) -> Path:
 
 
 def keep(folder: Path, base: str, only: str | None, step: int) -> Result:
-    """What the run in a visitor's folder has reached, as one file of half-precision weights."""
+    """Save the run in a visitor's folder as one file of half-precision weights."""
     checkpoint = load_checkpoint(folder / "run")
     word = "".join(ch if ch.isalnum() else "-" for ch in only or "all")
     name = Path(checkpoint.info.get("base", "model")).name  # a published one's begins with OWNER/
@@ -85,7 +85,7 @@ def listed(choice: ModelChoice, own: Mapping[str, str], made: Result | None) -> 
 def add_file(
     choice: ModelChoice, folder: str, own: Mapping[str, str], upload: Any
 ) -> tuple[Any, ...]:
-    """Takes an uploaded safetensors file into the visitor's list, after loading it."""
+    """Load an uploaded safetensors file, and add it to the visitor's list."""
     try:
         path = Path(str((upload or {}).get("path") or ""))
         inside = path.resolve().is_relative_to(Path(get_upload_folder()).resolve())
@@ -103,7 +103,7 @@ def add_file(
 
 @friendly
 def forgetting(result: Result | None) -> Iterator[str]:
-    """Shares of the classes among samples before and after, as a plot.
+    """Plot the share of each class among samples before and after.
 
     Raises:
         ValueError: there is no result yet, or no classifier for its pictures.
@@ -134,10 +134,10 @@ def forgetting(result: Result | None) -> Iterator[str]:
 
 @friendly
 def push(local: bool, result: Result | None, repo: Any) -> Iterator[str]:
-    """Uploads a result with a card, with the token of this machine's login.
+    """Upload a result and its card, with the token of this machine's login.
 
     Raises:
-        ValueError: why it can't be.
+        ValueError: it can't be pushed. The message says why.
     """
     if not local:
         raise ValueError("Visitors can't push: it would use the login of this app's owner.")

@@ -33,7 +33,7 @@ from ddpm_demo.ui.server.work import give_way
 
 CHUNK = 40.0 if settings.ZERO else float("inf")  # seconds of a GPU at a time
 EVERY = 0.3  # seconds between two messages
-READ = 3.0  # seconds for which a sentence on the batch stays
+READ = 3.0  # seconds to read a sentence on the batch
 STOP = "stop"  # a file in a visitor's folder: the training, maybe in another process, ends
 DRAWING = "Drawing 16 pictures with the base model…"
 Said = tuple[Any, Any, Any, Any]  # for player, line, curve and what was made
@@ -41,7 +41,7 @@ Event = tuple[Progress, player.Pictures | None] | str
 
 
 def say(screen: Any = None, line: Any = None, curve: Any = None, made: Any = None) -> Said:
-    """An update of the page; a part that is not given stays as it is."""
+    """Update parts of the page. What is not given stays as it is."""
     screen, line, curve = (gr.skip() if part is None else part for part in (screen, line, curve))
     return screen, line, curve, made
 
@@ -85,8 +85,8 @@ class Session:
 
     Args:
         folder: the visitor's own.
-        resume: go on from what is there.
-        most: seconds that it may take.
+        resume: go on from the saved state.
+        most: the most seconds.
     """
 
     before: player.Pictures
@@ -103,7 +103,7 @@ class Session:
         self.end, self.sent = time.monotonic() + most, 0.0
 
     def stream(self) -> Iterator[Said]:
-        """All of it.
+        """Stream the whole run.
 
         Raises:
             ValueError: there is nothing to continue.
@@ -182,7 +182,7 @@ class Session:
         return f"{words}, about {left} to go"
 
     def _result(self) -> Said:
-        """The model as a file, unless it was kept before; a full disk is no reason to lose it."""
+        """Save the model as a file, unless it was saved before."""
         at, p, kept = self.at, self.plan, self.files.kept
         step = at.step if at else load_tensors(self.files.state)[1]["step"]
         if kept.exists() and kept.read_text() == str(step):

@@ -1,5 +1,5 @@
-"""The tab "Fine-tune": a copy of a model learns one class while one watches. What it does is in
-`handlers` and `results`."""
+"""The tab "Fine-tune": a copy of a model learns one class while you watch. `handlers` and
+`results` have what it does."""
 
 from __future__ import annotations
 
@@ -35,12 +35,11 @@ WHY = {
 
 @dataclass(frozen=True)
 class Stage:
-    """What shows a run.
+    """The parts that show a run.
 
     Attributes:
         folder: the visitor's own.
-        ticket: with which a run begins. No gr.State, whose value would be the one at the time when
-            the queue comes to it.
+        ticket: a run begins with it. It is no gr.State, because the queue would read that too late.
         made: where a run leaves its `Result`, and `last` where it stays.
     """
 
@@ -108,7 +107,7 @@ def _length() -> tuple[gr.Number, gr.Radio, gr.Number]:
 
 
 def _more(local: bool) -> dict[str, Any]:
-    """What few change, in a box that is closed at first: the fields of `Asked` that are left."""
+    """The other fields of `Asked`, which few change, in a box that is closed at first."""
     with gr.Accordion("More settings", open=False, elem_id="tune-more"):
         lr = gr.Number(
             words.LR,
@@ -164,10 +163,10 @@ def _results(local: bool) -> Results:
 def build_finetune_tab(
     choice: ModelChoice, tab: gr.Tab, local: bool, links: Links | None = None
 ) -> None:
-    """Lay out the tab; call it inside of it.
+    """Lay out the tab. Call it inside `with gr.Tab(...)`.
 
     Args:
-        links: what a link holds of the tab is added to them.
+        links: the tab's part is added to them.
         local: the app is for the owner of this machine alone, who may train on folders of its disk
             and push to the Hub with its login.
     """
@@ -211,10 +210,10 @@ def build_finetune_tab(
 
 
 def _add_link(links: Links, choice: ModelChoice, model: list[Any], asked: Asked) -> None:
-    """What a link holds of the tab.
+    """Add the tab's part of a link.
 
     Args:
-        model: the base, and what a link said of it.
+        model: the base, and the base of a link.
     """
     fields = [getattr(asked, field) for field in link.FIELDS]
     part = Part("finetune", link.NAMES, link.read, [*model, *fields], go="tune")
@@ -224,7 +223,7 @@ def _add_link(links: Links, choice: ModelChoice, model: list[Any], asked: Asked)
 
 
 def _long(screen: gr.HTML) -> dict[str, Any]:
-    """Options of what takes its turn in the lane of all visitors."""
+    """Options of events that wait for their turn among all visitors."""
     return {**QUIET, **LANE, **player.PROGRESS, "show_progress_on": screen}
 
 
@@ -244,7 +243,7 @@ def _connect_runs(
     local: bool,
     results: Callable[[Any], None],
 ) -> None:
-    """What Start, Stop and Continue do.
+    """Connect Start, Stop and Continue.
 
     Args:
         what: the base and the controls of a run.
@@ -285,7 +284,7 @@ def _connect_runs(
 
 
 def _list_result(choice: ModelChoice, results: Results, stage: Stage, event: Any) -> None:
-    """After a run: its model is in the list, and can be downloaded, judged and pushed."""
+    """After a run, list its model, so that it can be downloaded, judged and pushed."""
     event.success(
         functools.partial(called(f"{RESULTS}:listed"), choice),
         [choice.own, stage.made],
@@ -304,7 +303,7 @@ def _list_result(choice: ModelChoice, results: Results, stage: Stage, event: Any
 
 
 def _connect_results(choice: ModelChoice, results: Results, stage: Stage, local: bool) -> None:
-    """What the buttons of the box "Result" do."""
+    """Connect the buttons of the box "Result"."""
     results.meter.click(
         streamed(f"{RESULTS}:forgetting"),
         stage.last,
@@ -326,6 +325,6 @@ def _connect_results(choice: ModelChoice, results: Results, stage: Stage, local:
 
 
 def _connect_base(choice: ModelChoice, model: list[Any], only: gr.Dropdown) -> None:
-    """A base has its own classes, and what a visitor makes can be one."""
+    """Show the classes of the chosen base. A visitor's own model can be a base."""
     model[0].change(streamed(f"{HANDLERS}:chosen"), [choice.own, *model], only, **QUIET)
     choice.follow(model[0])

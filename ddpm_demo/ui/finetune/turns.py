@@ -1,4 +1,4 @@
-"""Whose fine-tuning waits or runs: each visitor has one at most."""
+"""Whose fine-tuning waits or runs. Each visitor has at most one."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ class Turns:
         self._lock, self._tickets = threading.Lock(), itertools.count(1)
 
     def ask(self, folder: str) -> int:
-        """A ticket to begin with.
+        """Give a ticket to begin with.
 
         Raises:
             ValueError: another one waits or runs.
@@ -33,7 +33,7 @@ class Turns:
 
     @contextlib.contextmanager
     def begun(self, folder: str, ticket: int) -> Iterator[bool]:
-        """Whether the turn is there; it ends with the block. Not there: it was cancelled."""
+        """Take the turn for the length of the block. False if it was cancelled."""
         with self._lock:
             there = self._waits.get(folder) == ticket
             if there:
@@ -46,6 +46,6 @@ class Turns:
                 self._runs.discard(folder)
 
     def leave(self, folder: str) -> bool:
-        """Cancel what waits. Returns whether anything did."""
+        """Cancel a fine-tuning that waits. Returns True if there was one."""
         with self._lock:
             return self._waits.pop(folder, None) is not None

@@ -39,7 +39,7 @@ def picture_message(source: str | bytes, size: int, noise: str, seed: int) -> di
     """x_0 (uint8) and eps (int16, times `scale`), both (size, size, 3).
 
     Raises:
-        ValueError: a file that is no picture (`ImageError`), or a bad size, noise or seed.
+        ValueError: the file is no picture (`ImageError`), or size, noise or seed is bad.
     """
     require(size in SIZES, "resolution", size, "32, 64, 128 or 256")
     number("seed", seed, 0, SEED_MAX, whole=True)
@@ -62,7 +62,7 @@ def schedules_message(
     """Tables of beta and alpha_bar (float64, T + 1 entries) of both schedules, and the strip's t.
 
     Raises:
-        ValueError: a bad T, beta or list of timesteps.
+        ValueError: T, a beta or the list of timesteps is bad.
     """
     one_of("schedule", view, tuple(VIEWS))
     tables = {"linear": Schedule.linear(T, beta_start, beta_end), "cosine": Schedule.cosine(T)}
@@ -93,12 +93,12 @@ def _message(found: link.Shown) -> str:
 
 
 def first_message(given: dict[str, str]) -> str:
-    """What a new page shows: what a link asks for, or the first example and both schedules."""
+    """What a new page shows: the link's picture and schedules, or the first example."""
     return _message(link.shown(given)[0])
 
 
 def fit(timesteps: Any, T: object) -> str:
-    """The list for a new T: an own list stays as long as it is valid, the default follows T."""
+    """The list for a new T. The default follows T; the visitor's own stays while it is valid."""
     if not isinstance(T, int) or not T_MIN <= T <= T_MAX:
         return str(timesteps)
     try:
@@ -134,12 +134,12 @@ def _example(path: str) -> str | None:
 
 
 def _source(kept: Any) -> str | bytes:
-    """What x_0 is cut from: an example by its name, what `_keep` made, or the first example.
+    """The picture for x_0: an example by its name, what `_keep` made, or the first example.
 
     Raises:
-        ImageError: it is something else.
+        ImageError: it is none of these.
     """
-    if not kept or kept in list(link.PICTURES):  # a forged one may be of any kind
+    if not kept or kept in list(link.PICTURES):  # a forged one may have any type
         return link.PICTURES[kept or link.Shown.picture]
     try:
         require(isinstance(kept, str) and kept.startswith(PNG), "picture", "…", "an upload")
@@ -172,7 +172,7 @@ def set_picture(
 
 def _seen(kept: Any) -> dict[str, Any]:
     """The picture in the input."""
-    known = kept in list(link.PICTURES)  # a forged one may be of any kind
+    known = kept in list(link.PICTURES)  # a forged one may have any type
     return {"path": None, "url": _keep(link.PICTURES[kept]) if known else kept}
 
 

@@ -18,14 +18,14 @@ from ddpm_demo.inference.spec import shortened
 from ddpm_demo.ui.components.links import Read, whole
 from ddpm_demo.ui.forward.asked import EXAMPLES, SIZE, SIZES, VIEWS, words_of
 
-UPLOAD = "own"  # stands for a picture that a link does not hold
+UPLOAD = "own"  # stands for an upload, which a link can't hold
 PICTURES = {Path(path).stem: path for path in EXAMPLES}
 NOISES = ("gaussian", "laplace")
 
 
 @dataclass(frozen=True)
 class Shown:
-    """What the tab shows, as its controls say it."""
+    """The values of the tab's controls."""
 
     picture: str = next(iter(PICTURES))
     size: int = SIZE
@@ -35,7 +35,7 @@ class Shown:
     T: int = DiffusionConfig.T
     beta_start: float = DiffusionConfig.beta_start
     beta_end: float = DiffusionConfig.beta_end
-    timesteps: str = ""  # of the strip; nothing: spread over all of T
+    timesteps: str = ""  # of the strip; if empty, spread over all of T
 
 
 NAMES = (*Shown.__dataclass_fields__, "t")
@@ -84,7 +84,7 @@ CHECKS: dict[str, Callable[[str, str, int], Any]] = {
 
 
 def shown(given: dict[str, str]) -> tuple[Shown, dict[str, int], list[str]]:
-    """What a link asks for, t if it names one, and a sentence on each value that can't be used."""
+    """The values of a link, its t if it has one, and a sentence on each bad value."""
     good: dict[str, Any] = {}
     problems = []
     for name, check in CHECKS.items():
@@ -104,7 +104,7 @@ def shown(given: dict[str, str]) -> tuple[Shown, dict[str, int], list[str]]:
 
 
 def query(picture: Any, *values: Any) -> Any:
-    """The tab's controls as the address holds them; as it is, while one of them is wrong.
+    """The address's query for the controls. It stays as it is while one of them is wrong.
 
     Args:
         picture: an example's name, `UPLOAD`, or nothing for the first example.
@@ -121,7 +121,7 @@ def query(picture: Any, *values: Any) -> Any:
 
 
 def query_of(found: Shown) -> str:
-    """What differs from what a new page shows."""
+    """The query for what differs from a new page."""
     return urlencode({k: v for k, v in vars(found).items() if v != getattr(Shown, k)})
 
 

@@ -39,7 +39,7 @@ def shot(own: Mapping[str, str], name: Any, source: Any, seed: Any) -> Iterator[
         seed: of the noise.
 
     Raises:
-        gr.Error: a bad value.
+        gr.Error: a value is bad.
     """
     picture, words = drawn(source)
     selected = find(name, own)

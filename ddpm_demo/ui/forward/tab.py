@@ -1,5 +1,5 @@
-"""The tab "Forward noising": a picture dissolves into noise. What it does is in `handlers`, and in
-the browser in forward.js."""
+"""The tab "Forward noising": a picture dissolves into noise. `handlers` and
+forward.js have what it does."""
 
 from __future__ import annotations
 
@@ -105,8 +105,8 @@ def build_forward_tab(links: Links | None = None, choice: ModelChoice | None = N
     """Lay out the tab; call it inside `with gr.Tab(...)`.
 
     Args:
-        links: what a link holds of the tab is added to them.
-        choice: the models that can be asked what they see; none, if there is none.
+        links: the tab's part is added to them.
+        choice: the list of models; None if there are no models.
     """
     process = DiffusionConfig()
     with gr.Row(elem_classes="stage-and-controls"):
@@ -171,7 +171,7 @@ def _connect_shot(choice: ModelChoice, button: gr.Button, result: gr.HTML, seed:
 
 
 def _add_link(links: Links, picture: gr.Image, controls: list[Any]) -> None:
-    """What a link holds of the tab.
+    """Add the tab's part of a link.
 
     Args:
         controls: what is kept of the picture, and all other fields of `link.Shown`.
@@ -191,7 +191,7 @@ RAW: dict[str, Any] = {**QUIET, "preprocess": False, "postprocess": False}
 def _connect_picture(
     noiser: gr.HTML, picture: gr.Image, examples: Examples, controls: list[Any]
 ) -> None:
-    """What changes the picture or its noise.
+    """Connect what changes the picture or its noise.
 
     Args:
         controls: what is kept of the picture, size, noise and seed.
@@ -209,7 +209,7 @@ def _connect_picture(
 
 
 def _connect_schedules(noiser: gr.HTML, controls: list[Any]) -> None:
-    """What changes the schedules.
+    """Connect what changes the schedules.
 
     Args:
         controls: view, length, first and last beta, and the timesteps of the strip.

@@ -12,7 +12,7 @@ TIMES = {0: "none", 2: "about 2 s", 5: "about 5 s", 15: "about 15 s", 60: "about
 
 @dataclass(frozen=True)
 class Asked:
-    """Values as they came from a page, not yet checked; or the controls that they come from."""
+    """The values that a page sent, not yet checked; or the controls of these values."""
 
     sampler: Any
     steps: Any

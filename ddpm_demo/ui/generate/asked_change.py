@@ -38,14 +38,14 @@ BREAKS = 20  # breakpoints, at most
 
 @dataclass(frozen=True)
 class Place:
-    """Where the page is: which run it shows, and what of it.
+    """Which run the page shows, and which part of it.
 
     Attributes:
-        run: the name by which the server may still know the run.
+        run: the run's name on the server, which may have forgotten it.
         step: the index of the frame that is shown.
-        one: the number of the picture shown alone; None: all of them.
-        meta: what the run says of itself: enough to make it again.
-        mask: what was drawn, as `inference.changes.read_mask` takes it; empty if nothing.
+        one: the number of the only picture shown; None for all.
+        meta: the run's metadata, enough to make it again.
+        mask: the drawing, as `inference.changes.read_mask` takes it, or an empty text.
     """
 
     run: str
@@ -56,10 +56,10 @@ class Place:
 
     @classmethod
     def read(cls, text: Any) -> Place:
-        """What the page's own script has written.
+        """Read what the page's own script has written.
 
         Raises:
-            ValueError: it shows no run, or the text is from elsewhere.
+            ValueError: the page shows no run, or its script didn't write this.
         """
         try:
             values = json.loads(text)
@@ -85,10 +85,10 @@ def change_text(
     Args:
         kind: one of `CHANGES`.
         value: what was typed, for the kinds that end in "=".
-        once: it holds at this step only.
+        once: change this step only.
 
     Raises:
-        ValueError: a kind that isn't there.
+        ValueError: there is no such kind.
     """
     require(isinstance(kind, str) and kind in CHANGES, "change", kind, either(CHANGES))
     if kind == NOTHING:
@@ -120,7 +120,7 @@ def breakpoints(text: Any) -> list[int]:
     """The t at which a run stops.
 
     Raises:
-        ValueError: they are no whole numbers from 0, or too many.
+        ValueError: they are not whole numbers from 0, or there are too many.
     """
     words = str(text or "").replace(",", " ").split()
     require(len(words) <= BREAKS, "number of breakpoints", len(words), f"up to {BREAKS}")

@@ -1,4 +1,4 @@
-"""The run that the app makes when it starts: what a new page shows before anything is pressed."""
+"""The run that the app makes when it starts. New pages show it."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _told: dict[str, Any] = {}  # what a page that asks is told: words, or the whole
 
 
 def first_run(_: Any = None) -> dict[str, Any]:
-    """For a page that has shown nothing yet.
+    """Tell a page that has shown nothing yet about the first run.
 
     Returns:
         `words` on how far the run is; or `run` and `frames`, as in the messages of a run, once it
@@ -33,12 +33,12 @@ def first_run(_: Any = None) -> dict[str, Any]:
 
 
 def announce() -> None:
-    """Say that there will be a run, before the first page asks."""
+    """Say that there will be a run. Call it before the first page asks."""
     _tell(words="The model is being loaded…")
 
 
 def make(name: str) -> None:
-    """Make the run with a model's own settings, once the model is loaded; visitors go first."""
+    """Make the run with the model's own settings. Visitors' runs go first."""
     from ddpm_demo.inference.generate import generate
     from ddpm_demo.inference.record import Record
     from ddpm_demo.inference.spec import RunSpec
@@ -67,7 +67,7 @@ def make(name: str) -> None:
 
 
 def told(messages: Iterable[Any]) -> dict[str, Any]:
-    """What a page is told of a run, of the messages of its stream."""
+    """Turn the messages of a run into what a page is told."""
     parts = [json.loads(message) for message in messages if isinstance(message, str)]
     return {"run": parts[0]["run"], "frames": [frame for part in parts for frame in part["frames"]]}
 

@@ -42,7 +42,7 @@ def sample_config(selected: Selected, asked: Asked) -> SampleConfig:
     """The run that the controls, or a raw API call, ask for.
 
     Raises:
-        ValueError: a value that the app doesn't allow.
+        ValueError: the app doesn't allow a value.
     """
     number("number of pictures", asked.n, 1, most_pictures(selected.facts), whole=True)
     best = selected.best
@@ -63,12 +63,12 @@ def sample_config(selected: Selected, asked: Asked) -> SampleConfig:
 
 
 def _start(selected: Selected) -> int:
-    """The t at which a run begins, if it is as the model is sampled best."""
+    """The t at which a run begins by the model's own settings."""
     return selected.best.start or selected.checkpoint.diffusion.T
 
 
 def most_seconds() -> float:
-    """What one run may take: there is no limit for the host of the app alone."""
+    """The most seconds of a run. On one's own machine, there is no limit."""
     return settings.most_seconds(settings.RUN_MINUTES, 5 if settings.strangers else math.inf)
 
 
@@ -77,7 +77,7 @@ def _seconds(selected: Selected, config: SampleConfig) -> float:
 
 
 def require_time(selected: Selected, config: SampleConfig) -> None:
-    """Raise `ValueError` if a run takes longer than one may."""
+    """Raise `ValueError` if a run would take too long."""
     most = most_seconds()
     if most == math.inf or settings.ZERO:  # that has a limit of its own
         return
@@ -110,7 +110,7 @@ def run(visitor: str, own: Mapping[str, str], name: Any, *values: Any) -> Iterat
 
 
 def stopping(steps: Iterable[Step], stops: Sequence[int]) -> Iterator[Step]:
-    """Down to the first step at or below one of the stops."""
+    """Yield steps down to the first one at or below a stop."""
     for step in steps:
         yield step
         if step.t <= max(stops, default=0):
@@ -122,7 +122,7 @@ def stopping(steps: Iterable[Step], stops: Sequence[int]) -> Iterator[Step]:
 def from_picture(
     visitor: str, own: Mapping[str, str], source: Any, name: Any, *values: Any
 ) -> Iterator[Any]:
-    """Noise a picture, and stream how it is denoised, from each t of a row (SDEdit).
+    """Noise a picture up to each t of a row, and stream how it is denoised (SDEdit).
 
     Args:
         source: JSON of the page: `picture`, a data URI, and `t`, a list of them.
@@ -151,7 +151,7 @@ def show(
     """Stream the steps of a run to the player, and keep them for its visitor.
 
     Args:
-        past: of the run, where the steps go on from there.
+        past: the record of the run, if the steps go on from it.
         since: the run and the step of the page's from which this one goes on.
     """
     record = past or Record()
@@ -175,7 +175,7 @@ def show(
 
 
 def _unbroken(steps: Iterator[Step]) -> Iterator[Step]:
-    """A change that fails in a way that we didn't foresee ends its own run, with a sentence."""
+    """If a change fails in a way that we didn't foresee, end its run with a sentence."""
     try:
         yield from steps
     except REFUSED:
@@ -200,7 +200,7 @@ def _changes(spec: RunSpec) -> list[str]:
 
 
 def how_long(own: Mapping[str, str], name: Any, *values: Any) -> str:
-    """The line below the button; nothing if there is no such run."""
+    """The line below the button. It is empty if there is no such run."""
     try:
         selected = find(name, own)
         config = sample_config(selected, Asked(*values))
@@ -215,7 +215,7 @@ def how_long(own: Mapping[str, str], name: Any, *values: Any) -> str:
 
 
 def fit(own: Mapping[str, str], name: Any, seconds: Any, *values: Any) -> tuple[Any, Any, Any]:
-    """Sampler, steps and spacing for the time that was picked; as they are if there is none."""
+    """Sampler, steps and spacing for the chosen time. Without one, they stay."""
     try:
         if not (isinstance(seconds, int) and seconds > 0 and TIMES.get(seconds)):
             return SKIP, SKIP, SKIP
@@ -232,11 +232,11 @@ def fit(own: Mapping[str, str], name: Any, seconds: Any, *values: Any) -> tuple[
 
 @friendly
 def chosen(own: Mapping[str, str], name: Any, n: Any, held: Any) -> Iterator[Any]:
-    """What changes with the model, see `link.shown`; nothing, if the settings are its own already.
+    """Update what changes with the model (see `link.shown`), unless the page has its settings.
 
     Args:
-        held: the model that the settings are of. A link brings its model with settings, and Gradio
-            may tell of a change twice.
+        held: the model whose settings the page shows. A link brings both, and Gradio may report one
+            change twice.
     """
     selected = find(name, own)
     values = link.shown(selected.facts, selected.best, n)
@@ -244,7 +244,7 @@ def chosen(own: Mapping[str, str], name: Any, n: Any, held: Any) -> Iterator[Any
 
 
 def query(own: Mapping[str, str], name: Any, *values: Any) -> Any:
-    """The controls as the address holds them; as it is, if they make no run.
+    """The address's query for the controls. It stays as it is if they make no run.
 
     Args:
         values: the fields of `Asked`, and changes.

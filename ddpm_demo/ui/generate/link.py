@@ -23,16 +23,16 @@ NAMES = (*query_names(), *SHOWN)
 
 
 def query_of(spec: RunSpec, model: Facts) -> str:
-    """The run as the address holds it: nothing, if it is the one that the app starts with."""
+    """The address's query for a run. It is empty for the run that the app starts with."""
     query = spec.to_query(model)
     return "" if query == urlencode({"model": first_model()}) else query
 
 
 def changes_of(text: Any) -> tuple[str, ...]:
-    """The changes that stand in the box, with semicolons between.
+    """The changes in the box, separated by semicolons.
 
     Raises:
-        ValueError: it is no text.
+        ValueError: it is not a text.
     """
     require(isinstance(text, str), "changes", text, "a text such as z=0:400; eps=1.02:300")
     return tuple(filter(None, (part.strip() for part in text.split(";"))))
@@ -72,7 +72,7 @@ def shown(model: Facts, config: SampleConfig, n: int) -> list[Any]:
 
 
 def _fitting(config: SampleConfig, model: Facts) -> tuple[SampleConfig, list[str]]:
-    """A run with only what the controls can hold, and a sentence on what they can't."""
+    """The run as far as the controls can show it, and a sentence on what they can't."""
     own, problems = model.best, []
     limits = {"n": (1, most_pictures(model)), "guidance": (0, controls.GUIDANCE_MOST)}
     for name, (low, high) in limits.items():

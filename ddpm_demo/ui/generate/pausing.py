@@ -1,4 +1,4 @@
-"""Going on with a run from the step that is shown: plainly, with a change, or in branches."""
+"""Goes on with a run from the step that is shown: as it was, with a change, or in branches."""
 
 from __future__ import annotations
 
@@ -80,7 +80,7 @@ def _run_of(at: Place, own: Mapping[str, str]) -> tuple[Selected, RunSpec]:
     """The model and the settings of the run on the page.
 
     Raises:
-        ValueError: the page says something that isn't allowed.
+        ValueError: the page asks for something that isn't allowed.
     """
     selected = find(at.meta.get("model"), own)
     spec = RunSpec.from_metadata(at.meta, selected.checkpoint.classes)
@@ -92,7 +92,7 @@ def _run_of(at: Place, own: Mapping[str, str]) -> tuple[Selected, RunSpec]:
 def _state_at(
     at: Place, selected: Selected, spec: RunSpec, options: Mapping[str, Any]
 ) -> Generator[str, None, tuple[Record, State]]:
-    """The run's record and its state at the step that is shown; before, what to show meanwhile."""
+    """Return the run's record, and its state at the step shown. Yield what to show meanwhile."""
     record = runs.get(at.run)
     seen = record.before(at.step) if record else None
     if record and seen and seen.state.index == at.step:
@@ -112,7 +112,7 @@ def _state_at(
 def _changed(
     way: str, at: Place, selected: Selected, spec: RunSpec, state: State, form: Sequence[Any]
 ) -> Generator[str, None, RunSpec]:
-    """The run with what the form says, from a step on; before, what to show meanwhile."""
+    """Return the run with the form's changes from a step on. Yield what to show meanwhile."""
     kind, value, once, _, count, switch = form
     # All branches are of one picture, so a drawing goes on all of them.
     place = dataclasses.replace(at, one=None) if way == "branch" else at

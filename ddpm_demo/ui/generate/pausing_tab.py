@@ -1,4 +1,4 @@
-"""The box "Pause and change" below the player. What it does is in `pausing`."""
+"""The box "Pause and change" below the player. `pausing` has what it does."""
 
 from __future__ import annotations
 
@@ -28,8 +28,8 @@ class Pausing:
     """The controls, in the order in which `proceed` takes their values.
 
     Attributes:
-        buttons: by the way in which they go on.
-        first: breakpoints and changes, which the first run has, too.
+        buttons: the buttons that go on, each by its way.
+        first: breakpoints and changes. The first run has them, too.
         form: values of a change and of branches.
     """
 
@@ -86,7 +86,7 @@ def build_pausing() -> Pausing:
 
 
 def _draw_with(kind: gr.Dropdown, value: gr.Textbox, clear: gr.Button) -> None:
-    """The brush is there while a change needs it; each change begins with a value of its own."""
+    """Show the brush while a change needs it. Each change begins with its own value."""
     js = f"""(kind) => {{
       document.getElementById('player')?.brush?.(/^(draw|keep)=/.test(kind));
       return ({VALUES!r})[kind] ?? '';

@@ -1,4 +1,4 @@
-"""The usual experiments: the next run, with one setting swapped."""
+"""The usual experiments: the same run with one setting swapped."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def _student(model: str) -> str | None:
 
 
 def _by(find: Callable[[str], str | None]) -> Callable[[RunSpec], RunSpec]:
-    """The same pictures by another model, sampled as that is sampled best."""
+    """The same run by another model, with that model's own settings."""
 
     def swap(spec: RunSpec) -> RunSpec:
         name = find(spec.model)
@@ -73,7 +73,7 @@ SWAPS: Mapping[str, Callable[[RunSpec], RunSpec]] = {
 
 
 def offered(model: Any) -> list[str]:
-    """The swaps that a model can have: none, if it isn't a shipped one."""
+    """The swaps that a model can have. Only shipped models have some."""
     if model not in available():
         return []
     there = {LAPLACE: _brother(model), FEW: _student(model)}
@@ -86,10 +86,10 @@ def offered(model: Any) -> list[str]:
 
 
 def swapped(spec: RunSpec, model: Facts, words: str) -> list[Any]:
-    """New values of the controls that a link gives values to, see `link.read`.
+    """New values of the controls, as `link.read` returns them.
 
     Args:
-        model: the one of the run.
+        model: the run's model.
     """
     after = SWAPS[words](spec)
     given = after.to_query(model if after.model == spec.model else facts(after.model))

@@ -1,4 +1,4 @@
-"""The tab "Generate": pictures come out of noise, step by step. What it does is in `handlers`."""
+"""The tab "Generate": pictures come out of noise, step by step. `handlers` has what it does."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ VARIANCES = {"beta_tilde": "σ² = β̃ₜ, less noise", "beta": "σ² = βₜ, 
 
 
 def _length(model: Facts, best: SampleConfig) -> tuple[gr.Dropdown, gr.Dropdown, gr.Slider]:
-    """Time limit, sampler and steps, of which the first chooses the others."""
+    """Time limit, sampler and steps. The time limit chooses the others."""
     time = gr.Dropdown(
         [(words, seconds) for seconds, words in TIMES.items()],
         value=0,
@@ -59,7 +59,7 @@ def _length(model: Facts, best: SampleConfig) -> tuple[gr.Dropdown, gr.Dropdown,
 
 
 def _more(model: Facts, best: SampleConfig) -> dict[str, Any]:
-    """What few change, in a box that is closed at first: the fields of `Asked` that are left."""
+    """The other fields of `Asked`, which few change, in a box that is closed at first."""
     T = model.diffusion.T
     with gr.Accordion("More settings", open=False, elem_id="more"):
         spacing = gr.Dropdown(
@@ -102,9 +102,9 @@ def build_generate_tab(any_repo: bool = False, links: Links | None = None) -> Mo
     """Lay out the tab; call it inside `with gr.Tab(...)`. None: there is no model to choose.
 
     Args:
-        any_repo: visitors may name repos of the Hub and folders of this disk; else only the listed
-            repos are theirs.
-        links: what a link holds of the tab is added to them.
+        any_repo: visitors may name any repo of the Hub and folders of this disk. Otherwise, they
+            have only the listed repos.
+        links: the tab's part is added to them.
     """
     first = first_model()
     if first is None:
@@ -157,10 +157,10 @@ def _connect_controls(
     shown: list[Any],
     run: Any,
 ) -> gr.State:
-    """What a model and each setting change.
+    """Connect what a model and each setting change.
 
     Args:
-        run: the event of a run, after which its time is known better.
+        run: the event of a run. After it, the time is known better.
 
     Returns:
         the name of the model that the controls were last set for.
@@ -174,7 +174,7 @@ def _connect_controls(
 
 
 def _add_link(links: Links, choice: ModelChoice, asked: Asked, read: list[Any]) -> None:
-    """What a link holds of the tab.
+    """Add the tab's part of a link.
 
     Args:
         read: as `link.read` returns their values.
@@ -203,7 +203,7 @@ def _swaps(name: Any) -> Any:
 
 
 def _connect_swap(choice: ModelChoice, asked: Asked, swap: gr.Dropdown, read: list[Any]) -> None:
-    """The run is kept, a setting changes, and the next run begins.
+    """Keep the run, change a setting, and begin the next run.
 
     Args:
         read: as `link.read` returns their values.
@@ -212,7 +212,7 @@ def _connect_swap(choice: ModelChoice, asked: Asked, swap: gr.Dropdown, read: li
     keep = "() => { document.querySelector('#player [data-part=keep]')?.click(); }"
     again = "() => { document.getElementById('go')?.click(); return null; }"
     inputs = [choice.own, swap, choice.name, *asked.all()]
-    # Not `input`, which comes when the focus leaves the list, too.
+    # Not `input`, which also comes when the focus leaves the list.
     kept = swap.select(None, js=keep, **QUIET)
     done = kept.then(streamed(f"{HANDLERS}:swap"), inputs, read, **QUIET)
     done.success(None, outputs=swap, js=again, **QUIET)
@@ -238,7 +238,7 @@ def _connect_runs(
     denoise: gr.Button,
     screen: gr.HTML,
 ) -> Any:
-    """What begins runs, goes on with them, and ends them: the event of a run."""
+    """Connect what begins, continues and ends runs. Returns the event of a run."""
     visitor = gr.State("", delete_callback=runs.leave)
     gr.on(None, new_visitor, None, visitor, **QUICK)
     model = [choice.own, choice.name, *asked.all()]
@@ -254,7 +254,7 @@ def _connect_runs(
 def _connect_picture(
     denoise: gr.Button, inputs: list[Any], buttons: controls.RunButtons, screen: gr.HTML
 ) -> Any:
-    """What "Denoise from here" does: its event.
+    """Connect "Denoise from here". Returns its event.
 
     Args:
         inputs: of the handler; in place of the third, the page sends what is on the pad.
@@ -275,7 +275,7 @@ def _connect_picture(
 
 
 def _connect_run(inputs: list[Any], buttons: controls.RunButtons, screen: gr.HTML) -> Any:
-    """What the main button does: its event."""
+    """Connect the main button. Returns its event."""
     again = json.dumps({"__type__": "update", "value": "Make new ones"})
     screen.begun(None, None, buttons.go, js=f"() => ({again})", **QUIET)
     buttons.begin(screen)
@@ -294,7 +294,7 @@ def _connect_run(inputs: list[Any], buttons: controls.RunButtons, screen: gr.HTM
 def _connect_stop(
     events: list[Any], buttons: controls.RunButtons, box: Pausing, screen: gr.HTML
 ) -> None:
-    """What ends a run before its time."""
+    """Connect what ends a run early."""
     buttons.ending()
     halts = ((buttons.stop, lambda: player.note("Stopped.")), (box.pause, pausing))
     for button, said in halts:
@@ -302,7 +302,7 @@ def _connect_stop(
 
 
 def pausing() -> str:
-    """What the player is told at the press of Pause."""
+    """What the player is told when Pause is pressed."""
     return player.paused("Paused. Go on from here, or change something first.")
 
 
@@ -340,7 +340,7 @@ def _connect_model(choice: ModelChoice, pace: gr.HTML, asked: Asked, changed: li
     Returns:
         the event after which all is as the model has it.
     """
-    # One after the other, or an answer for the last model's settings may come after the right one.
+    # One after the other. Otherwise, an old answer may come after the right one.
     timing = choice.name.change(None, outputs=pace, js=f"() => {TIMING!r}", **QUIET)
     given = [choice.own, choice.name, asked.n, changed[-1]]
     return timing.then(streamed(f"{HANDLERS}:chosen"), given, changed, **QUIET)

@@ -1,4 +1,4 @@
-"""Lessons as text files: what docs/lessons.md describes, read and checked line by line."""
+"""Reads lessons from text files, as docs/lessons.md describes, and checks them line by line."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import yaml
 
 SHIPPED = Path(__file__).resolve().parents[2] / "lessons"
 MOST_WORDS, MOST_CARDS, MOST_CHARS, MOST_BYTES = 60, 12, 300, 100_000
-LATE = 100  # order of a lesson that names none
+LATE = 100  # the order of a lesson that doesn't say
 HIDDEN = ("x_t", "x0_hat", "eps_hat", "z")  # panes that a card can cover
 NAME = re.compile(r"[a-z0-9][a-z0-9-]{0,60}", re.ASCII)
 SETTING = re.compile(r"(open|hide|show):\s*(.*)", re.ASCII)
@@ -21,7 +21,7 @@ CHOICE = re.compile(r"- \[([ x])\] (.+)")
 
 @dataclass(frozen=True)
 class Choice:
-    """An answer that can be given, and what is said to whoever gives it."""
+    """A possible answer, and the reply to it."""
 
     text: str
     right: bool
@@ -34,10 +34,10 @@ class Card:
 
     Attributes:
         open: the query of the page's address that sets the app up for the question.
-        show: the one that is opened after the answer; nothing if the run is there already.
-        hide: panes that are covered until the answer.
-        explained: one sentence, shown after the answer.
-        line: in the file, from 1.
+        show: the query to open after the answer; empty if the run is there already.
+        hide: the panes to cover until the answer.
+        explained: one sentence to show after the answer.
+        line: its line in the file, from 1.
     """
 
     title: str
@@ -64,11 +64,11 @@ class Lesson:
 
 
 class LessonError(ValueError):
-    """A lesson's file is not what it has to be; the message says where, and why."""
+    """A lesson's file has a mistake. The message says where, and which."""
 
 
 def read_lessons(folders: Iterable[Path]) -> dict[str, Lesson]:
-    """All lessons of some folders, by name and in their order; of the same name, the last.
+    """All lessons of some folders, by name and in order. A later folder wins.
 
     Raises:
         LessonError: a file is wrong, or a folder isn't there.
@@ -83,7 +83,7 @@ def read_lessons(folders: Iterable[Path]) -> dict[str, Lesson]:
 
 
 def read_lesson(path: Path) -> Lesson:
-    """The lesson of a file.
+    """Read one lesson.
 
     Raises:
         LessonError: it is not a lesson; the message has file and line.
@@ -148,7 +148,7 @@ def _blocks(lines: _Lines, first: int) -> Iterator[tuple[int, int]]:
 
 @dataclass
 class _Draft:
-    """A card while it is read: texts, each with its line."""
+    """A card that is being read: its texts, each with its line."""
 
     settings: dict[str, str] = field(default_factory=dict)
     words: list[str] = field(default_factory=list)
@@ -190,7 +190,7 @@ def _card(lines: _Lines, start: int, end: int) -> Card:
 
 
 def _take(lines: _Lines, draft: _Draft, i: int) -> None:
-    """One line of a card, which is not empty."""
+    """Read one line of a card. It is not empty."""
     text, line = lines.all[i].rstrip(), i + 1
     lines.require(len(text) <= 4 * MOST_CHARS, line, "the line is too long")
     setting, choice = SETTING.fullmatch(text), CHOICE.fullmatch(text)

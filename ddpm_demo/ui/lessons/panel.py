@@ -1,4 +1,4 @@
-"""The panel that shows lessons beside the app. What it does in the browser is in panel.js."""
+"""The panel that shows lessons beside the app. panel.js is its half in the browser."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ def build_lessons(links: Links) -> None:
 
 
 def _listed(lesson: Lesson) -> dict[str, Any]:
-    """What the list of lessons says of one."""
+    """A lesson's entry in the list."""
     said = {key: getattr(lesson, key) for key in ("name", "title", "about", "minutes")}
     return {**said, "cards": len(lesson.cards)}
 
@@ -78,7 +78,7 @@ def _place(lessons: Mapping[str, Lesson], given: Mapping[str, str]) -> tuple[Les
 
 
 def _read(lessons: Mapping[str, Lesson], given: Mapping[str, str]) -> Read:
-    """What a link says of the card that is open."""
+    """Read which card a link opens."""
     try:
         lesson, card = _place(lessons, given)
     except ValueError as error:
@@ -87,7 +87,7 @@ def _read(lessons: Mapping[str, Lesson], given: Mapping[str, str]) -> Read:
 
 
 def _preset(lessons: Mapping[str, Lesson], given: Mapping[str, str]) -> str:
-    """How a card sets the app up; nothing, if there is no such card."""
+    """How a card sets the app up. Empty if there is no such card."""
     try:
         lesson, card = _place(lessons, given)
     except ValueError:

@@ -22,11 +22,11 @@ def metrics() -> dict[str, str]:
 
 @dataclass(frozen=True)
 class Asked:
-    """Values as they came from a page, not yet checked; or the controls that they come from.
+    """The values that a page sent, not yet checked; or the controls of these values.
 
     Attributes:
         wanted: names of `metrics()`.
-        against: the class of the test pictures that samples are compared with, or `ALL`.
+        against: compare with this class of the test pictures, or with `ALL`.
         images, terms: of bits/dim.
     """
 

@@ -35,7 +35,7 @@ Said = tuple[Any, Any, Any, Any]  # for player, line, result, and the report tha
 
 
 def say(screen: Any = None, line: Any = None, result: Any = None, kept: Any = None) -> Said:
-    """An update of the page; a part that is not given stays as it is."""
+    """Update parts of the page. What is not given stays as it is."""
     screen, line, result, kept = (
         gr.skip() if part is None else part for part in (screen, line, result, kept)
     )
@@ -46,12 +46,12 @@ IDLE = say()  # where Stop may take effect
 
 
 def most_seconds() -> float:
-    """What one measurement may take: the lane is for all visitors."""
+    """The most seconds of a measurement, because all visitors share the lane."""
     return settings.most_seconds(settings.LANE_MINUTES, 60)
 
 
 def how_long(own: Mapping[str, str], name: Any, *values: Any) -> str:
-    """The line below the button: the time it takes, or why there is no such measurement."""
+    """The line below the button: how long it takes, or why it can't be measured."""
     try:
         seconds, most = plan(find(name, own), Asked(*values)).seconds(), most_seconds()
     except (ValueError, OSError, FloatingPointError) as error:
@@ -66,8 +66,8 @@ def chosen(own: Mapping[str, str], name: Any, held: Any, *seen: bool) -> Iterato
     """Updates of the controls for a model, and of the line that says what it can't have.
 
     Args:
-        held: what a link said of a model: these values stay.
-        seen: whether the tab was open before; then nothing changes.
+        held: the model of a link. Its values stay.
+        seen: the tab was open before, so nothing changes.
     """
     if any(seen):
         return
@@ -79,14 +79,14 @@ def chosen(own: Mapping[str, str], name: Any, held: Any, *seen: bool) -> Iterato
 
 
 def query(own: Mapping[str, str], name: Any, *values: Any) -> Any:
-    """The controls as the address holds them; as it is, if they measure nothing."""
+    """The address's query for the controls. It stays as it is if they measure nothing."""
     try:
         selected, asked = find(name, own), Asked(*values)
         plan(selected, asked)
         usual = offer(selected)[0]
     except (ValueError, TypeError, OSError):
         return gr.skip()
-    if name in own:  # it is on this page alone
+    if name in own:  # only this page has it
         return ""
     said = {k: v["value"] for k, v in vars(usual).items() if "value" in v} | {"images": IMAGES}
     return link.query_of(name, asked, said)
@@ -105,11 +105,11 @@ def run(local: bool, before: Report | None, own: Mapping[str, str], *asked: Any)
 
     Args:
         local: folders of this disk are allowed.
-        before: the run before, which is shown beside.
+        before: the last run, to show beside this one.
         asked: the name of the model, and the fields of `Asked`.
 
     Raises:
-        gr.Error: a bad value, or data that can't be had; the line says so, too.
+        gr.Error: a value is bad, or the data can't be had. The line says so, too.
     """
     try:
         yield from friendly(_run)(local, before, own, *asked)
@@ -153,7 +153,7 @@ def _run(
 
 
 def _test_pictures(p: Plan, local: bool) -> Generator[Said, None, Images | None]:
-    """The test pictures, where they are needed."""
+    """Read the test pictures, if they are needed."""
     if not p.images and all(j.reference for j in p.judged):
         return None
     checkpoint = p.selected.checkpoint
@@ -175,7 +175,7 @@ def _reference(judged: Judged, pictures: Images | None) -> Summary:
 
 
 def _sample(p: Plan) -> Generator[Said, None, list[Summary]]:
-    """Draw and show the samples; returns what each judge sees in them."""
+    """Draw and show the samples. Returns what each judge sees in them."""
     c, model, window = p.config, p.selected.checkpoint.model.config, p.pages[0].n
     title = f"{p.selected.name} · {SAMPLERS[c.sampler].label}, {counted(c.steps, 'step')}"
     shape = (window, model.size, model.size, model.channels)
@@ -211,7 +211,7 @@ def _add(summary: Summary, judged: Judged, pictures: np.ndarray) -> None:
 
 
 def _bounded(p: Plan, x_0: torch.Tensor) -> Generator[Said, None, Bound]:
-    """Walk through the bound; returns it."""
+    """Compute the bound step by step, and return it."""
     sent = 0.0
     for bound in _bound(p.selected.source, x_0, p.terms):
         if time.monotonic() - sent >= EVERY:

@@ -1,4 +1,4 @@
-"""What a link holds of Measure: the model, what is measured of it, and how it is sampled."""
+"""What a link holds of Measure: the model, the metrics, and how the model is sampled."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from ddpm_demo.ui.components.links import Read, checked, listed, whole
 from ddpm_demo.ui.measure.asked import ALL, IMAGES_MOST, N_MOST, metrics
 
 SAMPLED = ("model", "sampler", "steps", "class", "guidance")
-FIELDS = {  # of `Asked`, and what a link calls them
+FIELDS = {  # the fields of `Asked`, each with its name in a link
     "wanted": "metrics",
     "n": "n",
     "sampler": "sampler",
@@ -32,7 +32,7 @@ NAMES = ("model", *FIELDS.values())
 
 
 def read(given: dict[str, str]) -> Read:
-    """New values for the model, for what a link brought with it, and for the fields of `Asked`."""
+    """New values for the model, for the link's own model, and for the fields of `Asked`."""
     first = first_model() or ""
     asked = {name: given[name] for name in SAMPLED if name in given}
     spec, problems = RunSpec.from_query(urlencode(asked), listed, first)

@@ -1,4 +1,4 @@
-"""What is to be measured: the visitor's values, checked against the model, and what it offers."""
+"""The plan of a measurement: the visitor's values, checked against the model."""
 
 from __future__ import annotations
 
@@ -32,8 +32,8 @@ class Judged:
 
     Attributes:
         metric: its row, and its name.
-        judge: what looks at the samples.
-        reference: what it sees in the test pictures; None: not known before they are read.
+        judge: the network that looks at the samples.
+        reference: what it sees in the test pictures; None before they are read.
     """
 
     metric: metric_rows.Asked
@@ -47,13 +47,13 @@ class Judged:
 
 @dataclass(frozen=True)
 class Plan:
-    """A measurement that can be made, as far as that is known before it begins.
+    """A measurement whose values are all allowed.
 
     Attributes:
-        config: of the samples; `n` of them.
-        against: the class of the data that is compared with; None: all of them.
-        judged: for each metric of samples.
-        images, terms: of the bound; 0 without it.
+        config: how to sample, with `n` pictures.
+        against: compare with this class of the data; None for all.
+        judged: one for each metric of samples.
+        images, terms: the size of the bound; 0 without it.
     """
 
     selected: Selected
@@ -76,7 +76,7 @@ class Plan:
 
 
 def _judged(checkpoint: Checkpoint, name: str, against: str | None) -> Judged | None:
-    """How this model's samples are judged; None for bits/dim, which has no samples.
+    """How to judge this model's samples; None for bits/dim, which has no samples.
 
     Raises:
         ValueError: the model can't have this metric.
@@ -92,7 +92,7 @@ def _judged(checkpoint: Checkpoint, name: str, against: str | None) -> Judged | 
 
 
 def classes_of(checkpoint: Checkpoint) -> list[str]:
-    """The classes that samples can be compared with, each alone."""
+    """The classes of the data, each of which samples can be compared with."""
     try:
         return list(judge_of(checkpoint).config.classes)
     except ValueError:
@@ -112,10 +112,10 @@ def why_not(checkpoint: Checkpoint) -> dict[str, str]:
 
 
 def plan(selected: Selected, asked: Asked) -> Plan:
-    """What the controls, or a raw API call, ask for; no data is read yet.
+    """The plan that the controls, or a raw API call, ask for. It reads no data.
 
     Raises:
-        ValueError: a value that is not allowed, or a metric that this model can't have.
+        ValueError: a value is not allowed, or this model can't have a metric.
     """
     checkpoint, wanted = selected.checkpoint, asked.wanted
     require(isinstance(wanted, list) and len(wanted) > 0, "metrics", wanted, "one or more of them")

@@ -1,4 +1,4 @@
-"""What was measured, in sentences that need no legend."""
+"""Writes the results of a measurement in plain sentences."""
 
 from __future__ import annotations
 
@@ -24,11 +24,11 @@ class Figure:
     """One number of a measurement.
 
     Attributes:
-        name: what it is, as a reader would say it.
+        name: its name, as a reader would say it.
         value: the number.
-        text: the same as it is shown.
+        text: the number as it is shown.
         goal: which way is better: `LOWER` or `HIGHER`.
-        said: HTML of the sentence after the number.
+        said: the sentence after the number, as HTML.
     """
 
     name: str
@@ -48,8 +48,8 @@ class Report:
 
     Attributes:
         title: model, sampler and number of samples.
-        figures: what is compared with another run's, by name.
-        details: HTML below.
+        figures: the numbers to compare with another run's, by name.
+        details: the HTML below.
     """
 
     title: str
@@ -57,7 +57,7 @@ class Report:
     details: str
 
     def html(self, before: Report | None) -> str:
-        """The whole of it, and the run before beside it."""
+        """The whole report, with the last run's beside it."""
         lines = "".join(f'<p class="said">{figure.sentence()}</p>' for figure in self.figures)
         return f"{lines}{self._beside(before) if before else ''}{self.details}"
 

@@ -1,4 +1,4 @@
-"""The tab "Measure": how good a model's pictures are. What it does is in `handlers`."""
+"""The tab "Measure": how good a model's pictures are. `handlers` has what it does."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ HANDLERS = "ddpm_demo.ui.measure.handlers"
 EMPTY = "Press Measure. The model draws new pictures here, and a classifier judges them."
 ENOUGH = 2 * N  # for every shipped classifier, until `chosen` says what the model's own needs
 STOPPED = "Stopped. Nothing was kept."
-# The class of the data follows the class that is drawn, if that is one.
+# If one class is drawn, the class of the data follows it.
 SAME = f"""(words) =>
   words.length === 1 && ![{EACH!r}, {ANY!r}].includes(words[0]) ? words[0] : {ALL!r}"""
 
@@ -94,11 +94,11 @@ def _bits(model: Facts) -> dict[str, Any]:
 def build_measure_tab(
     choice: ModelChoice, tab: gr.Tab, local: bool, links: Links | None = None
 ) -> None:
-    """Lay out the tab; call it inside of it.
+    """Lay out the tab. Call it inside `with gr.Tab(...)`.
 
     Args:
         local: folders of this disk are allowed.
-        links: what a link holds of the tab is added to them.
+        links: the tab's part is added to them.
     """
     names = available()
     first = first_model() or names[0]
@@ -138,11 +138,11 @@ def build_measure_tab(
 def _connect_run(
     what: list[Any], buttons: controls.RunButtons, shown: list[Any], local: bool
 ) -> None:
-    """What Measure and Stop do.
+    """Connect Measure and Stop.
 
     Args:
         what: the model and the controls of a run.
-        shown: player, line, result, and the report of the run before.
+        shown: player, line, result, and the report of the last run.
     """
     screen, line, result, kept = shown
     buttons.begin(screen)
@@ -162,11 +162,11 @@ def _connect_run(
 def _connect_settings(
     choice: ModelChoice, model: list[Any], asked: Asked, lines: list[gr.HTML], tab: gr.Tab
 ) -> None:
-    """How long it takes, and what a model changes.
+    """Connect the estimate of time, and what a model changes.
 
     Args:
-        model: its name, and what a link said of it.
-        lines: of the time, and of what the model can't have.
+        model: its name, and the model of a link.
+        lines: one for the time, and one for what the model can't have.
     """
     (pace, why), name = lines, model[0]
     what, offered, seen = [choice.own, *model], [*asked.all(), why], gr.State(False)
@@ -175,7 +175,7 @@ def _connect_settings(
     first = tab.select(chosen, [*what, seen], [*offered, seen], **QUIET)
     asked.labels.input(None, asked.labels, asked.against, js=SAME, **QUIET)
     choice.follow(name)
-    # What Gradio would check are the choices, and between the change of a model and that of its
+    # Gradio would check the choices. But between the change of a model and that of its
     # choices they are of two models.
     timed = (called(f"{HANDLERS}:how_long"), [choice.own, name, *asked.all()], pace)
     changes = [name.change, *(control.change for control in asked.all())]

@@ -18,9 +18,9 @@ MOST_PLACES = 8  # addresses to choose from
 
 
 def lectern(lessons: Mapping[str, Lesson], rooms: Rooms) -> list[Callable[..., Any]]:
-    """What the page of a lecturer can call; anyone else can, too, but for a room needs its key.
+    """The functions for a lecturer's page. Anyone can call them, but a room needs its key.
 
-    They are coroutines, so that they run where phones are answered, on the event loop.
+    They are coroutines, so they run on the event loop, which also answers the phones.
     """
 
     async def open_room(asked: Any) -> dict[str, Any]:
@@ -70,7 +70,7 @@ def _seen(room: Room) -> dict[str, Any]:
 
 
 def _place(address: str, code: str) -> dict[str, str]:
-    """An address to type, without what browsers add themselves, and one to scan."""
+    """An address to type, without the parts that browsers add, and one to scan."""
     link = f"{address}/room/{code}"
     picture = segno.make_qr(link, error="m").svg_data_uri(border=3, dark="#000", light="#fff")
     return {"typed": f"{address.removeprefix('http://')}/room", "link": link, "qr": picture}

@@ -1,4 +1,4 @@
-"""The routes of phones: one page of a few kB, what it shows, and votes; none of it is Gradio's.
+"""The routes of phones: one page of a few kB, its state, and votes. No Gradio is in it.
 
 GET  room, room/CODE            the page
 GET  room/CODE/state?seen=7     what it shows; answers when there is more than version 7
@@ -29,11 +29,11 @@ PAGE = (Path(__file__).parent / "phone.html").read_text(encoding="utf-8")
 COOKIE = "ddpm-ticket"
 WAIT = 20.0  # seconds that a phone waits for news before it asks again; proxies end longer ones
 MOST_WAITING = 400  # phones that wait at the same time, each with a connection; others ask again
-AGAIN = 4  # seconds after which those do
+AGAIN = 4  # seconds until those ask again
 
 
 def _hashes(tag: str) -> str:
-    """What the page's own script or style is known by, so that no other runs there."""
+    """The hashes of the page's own scripts or styles, so that no others run there."""
     inside = re.findall(f"<{tag}>(.*?)</{tag}>", PAGE, re.DOTALL)
     digests = [base64.b64encode(hashlib.sha256(text.encode()).digest()) for text in inside]
     return " ".join(f"'sha256-{digest.decode()}'" for digest in digests)
@@ -50,7 +50,7 @@ HEADERS = {
 
 
 class Tickets:
-    """Random names of browsers, signed: nobody can make up more of them."""
+    """Random names of browsers. They are signed, so nobody can make up more of them."""
 
     def __init__(self) -> None:
         self._secret = secrets.token_bytes(32)
@@ -85,14 +85,14 @@ class Phones:
         ]
 
     def end(self) -> None:
-        """Close all rooms, as the server is being stopped; from any thread."""
+        """Close all rooms when the server is being stopped. Any thread may call it."""
         if self._loop and self._loop.is_running():
             self._loop.call_soon_threadsafe(self.rooms.close_all)
 
     async def page(self, request: Request) -> Response:
         answer = HTMLResponse(PAGE, headers=HEADERS)
         if "code" in request.path_params and not self._tickets.of(request):
-            # Without a path it is for all rooms of this app, wherever a proxy has put it.
+            # Without a path, the cookie is for all rooms of this app, whatever path a proxy uses.
             secure = "https" in (request.url.scheme, request.headers.get("x-forwarded-proto"))
             more = "; Secure" if secure else ""
             cookie = f"{COOKIE}={self._tickets.new()}; Max-Age=14400; HttpOnly; SameSite=Lax{more}"
@@ -102,7 +102,7 @@ class Phones:
     async def _answer(
         self, ask: Callable[[Request, Room, str], Awaitable[dict[str, Any]]], request: Request
     ) -> JSONResponse:
-        """What a phone that is in a room is told, or the sentence that says why it is not."""
+        """What a phone in a room is told, or a sentence that says why it is not in the room."""
         code = request.path_params["code"].upper()
         address = request.client.host if request.client else ""
         headers = {"Cache-Control": "no-store"}

@@ -1,6 +1,6 @@
-"""What holds in a room: who comes in, when votes count, and when all of it is forgotten.
+"""The rules of a room: who comes in, when votes count, and when the room is forgotten.
 
-Rooms live in memory alone, and know of people no more than a random ticket. Everything here runs on
+Rooms live in memory only. All they know of people is a random ticket. Everything here runs on
 one thread, the server's event loop.
 """
 
@@ -19,19 +19,19 @@ from ddpm_demo.ui.lessons.format import Card, Lesson
 
 LETTERS = "ABCDEFGHJKMNPQRSTUVWXYZ23456789"  # of a code; none looks like another
 LENGTH = 6
-SECONDS = 4 * 3600  # after which a room is gone
+SECONDS = 4 * 3600  # a room ends after this time
 AWAY = 600  # seconds without its lecturer after which a room makes way for another
 MOST_ROOMS, MOST_PEOPLE = 50, 300
 MINUTE = 60.0
 MOST_WRONG = 20  # codes that one address may try in a minute without finding a room,
 MOST_WRONG_ALL = 600  # and all addresses together, as a proxy may hide or invent addresses
-MOST_ADDRESSES = 1000  # that are remembered
+MOST_ADDRESSES = 1000  # the most addresses to remember
 
 Clock = Callable[[], float]
 
 
 class RoomError(ValueError):
-    """A room can't do what was asked; the message is one sentence.
+    """A room can't do what was asked. The message is one sentence.
 
     Attributes:
         status: the HTTP status that says the same.
@@ -58,13 +58,13 @@ class Room:
 
     Attributes:
         code: what people type to come in.
-        key: what only the lecturer's page knows.
-        until: when it is gone, on the clock of `Rooms`.
+        key: a secret of the lecturer's page.
+        until: when it ends, by the clock of `Rooms`.
         seen: when its lecturer was there last.
         card: the index of the card that all phones show.
-        version: another one whenever phones have something new to show.
+        version: a number that grows when phones have something new to show.
         closed: it is over.
-        people: the tickets of all that came in.
+        people: the tickets of all who came in.
     """
 
     code: str
@@ -90,7 +90,7 @@ class Room:
 
     @property
     def revealed(self) -> bool:
-        """Whether all see what the answers to this card are."""
+        """True if all can see the answers to this card."""
         return self.place in self._revealed
 
     @property
@@ -99,7 +99,7 @@ class Room:
         return self._votes.setdefault(self.place, (self.asked, {}))[1]
 
     def counts(self) -> list[int]:
-        """How often each choice of this card was taken."""
+        """How many votes each choice of this card has."""
         return _counts(self.asked, self.votes)
 
     def join(self, ticket: str) -> None:
@@ -113,7 +113,7 @@ class Room:
         self.people.add(ticket)
 
     def vote(self, ticket: str, place: tuple[str, int], choice: int) -> None:
-        """Take a choice; a ticket has one for a card, which may be changed until it is revealed.
+        """Vote for a choice. A ticket has one vote a card, and may change it until the reveal.
 
         Raises:
             RoomError: it is too late, or there is no such choice.
@@ -144,7 +144,7 @@ class Room:
             self._change()
 
     def wait(self, ticket: str, call: Callable[[], None]) -> None:
-        """Call once when phones have something new; a later wait of the ticket ends an earlier."""
+        """Call `call` once when phones have news. A ticket's new wait ends its last one."""
         before = self._waiting.pop(ticket, None)
         self._waiting[ticket] = call
         if before:
@@ -174,7 +174,7 @@ class Room:
         return text.getvalue()
 
     def shown_to(self, ticket: str) -> dict[str, Any]:
-        """What a phone shows: of the answers nothing, until they are revealed."""
+        """What a phone shows. It shows no answers until they are revealed."""
         if self.closed:
             return {"closed": True, "version": self.version}
         card, mine = self.asked, self.votes.get(ticket)
@@ -201,12 +201,12 @@ def _counts(card: Card, votes: dict[str, int]) -> list[int]:
 
 
 def _plain(text: str) -> str:
-    """A text that no spreadsheet takes for a formula."""
+    """A text that no spreadsheet reads as a formula."""
     return f"'{text}" if text[:1] in "=+-@\t\r" else text
 
 
 class Tries:
-    """Codes that led nowhere, by the address that they came from."""
+    """Counts wrong codes by the address that they came from."""
 
     def __init__(self, clock: Clock) -> None:
         self._clock = clock
@@ -241,7 +241,7 @@ class Rooms:
     """All rooms of a server.
 
     Args:
-        clock: seconds, which never go back.
+        clock: tells the time in seconds, and never goes back.
     """
 
     def __init__(self, clock: Clock = time.monotonic) -> None:
@@ -279,7 +279,7 @@ class Rooms:
             self.close(room)
 
     def close(self, room: Room) -> None:
-        """Forget a room; its phones are told."""
+        """Tell a room's phones that it is over, and forget it."""
         if self._rooms.pop(room.code, None):
             self._past.append(room.code)
         room.close()
@@ -302,7 +302,7 @@ class Rooms:
         return room
 
     def enter(self, code: str, ticket: str, address: str) -> Room:
-        """The room of a code; whoever comes from `address` with this ticket is in it then.
+        """The room of a code. From now on, this ticket is in it.
 
         Raises:
             NoRoomError: there is none.
