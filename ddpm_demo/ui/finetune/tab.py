@@ -1,5 +1,7 @@
-"""The tab "Fine-tune": a copy of a model learns one class while you watch. `handlers` and
-`results` have what it does."""
+"""The tab "Fine-tune": a copy of a model learns one class while you watch.
+
+`handlers` and `results` have what it does.
+"""
 
 from __future__ import annotations
 

@@ -1,5 +1,7 @@
-"""The tab "Forward noising": a picture dissolves into noise. `handlers` and
-forward.js have what it does."""
+"""The tab "Forward noising": a picture dissolves into noise.
+
+`handlers` and forward.js have what it does.
+"""
 
 from __future__ import annotations
 
@@ -102,7 +104,7 @@ def _more(process: DiffusionConfig) -> tuple[gr.Number, gr.Number, gr.Number]:
 
 
 def build_forward_tab(links: Links | None = None, choice: ModelChoice | None = None) -> None:
-    """Lay out the tab; call it inside `with gr.Tab(...)`.
+    """Lay out the tab. Call it inside `with gr.Tab(...)`.
 
     Args:
         links: the tab's part is added to them.
