@@ -139,11 +139,14 @@ def judged_details(p: Plan, judged: Judged, summary: Summary, known: Summary) ->
         },
     )
     which = "" if p.against is None else f" of class {html.escape(p.against)}"
+    even = "Classes in turn are spread more evenly than by chance, so these can be below it."
+    turns = even if len(p.config.labels or ()) > 1 else ""
     return f"""<figure>What our classifier sees in them{histogram}</figure>
 <p>The distance is Fréchet's: it compares the mean and the spread of {judged.judge.dim} features
 with those of {known.n:,} test pictures{which}. The features are those of this project's own
 classifier ({judged.judge.name}), so it is not FID. It falls with the number of samples, so compare
-it only with the same number. Clearly: the classifier gives one class more than 90 %.</p>"""
+it only with the same number. Perfect is what as many random draws would have.
+{turns} Clearly: the classifier gives one class more than 90 %.</p>"""
 
 
 def bound_figure(bound: Bound) -> Figure:

@@ -71,7 +71,7 @@ export class Pictures {
       const ratio = window.devicePixelRatio || 1;
       const [wide, high] = [clientWidth - FRAME, clientHeight - FRAME];
       const room = ratio * Math.min(wide / canvas.width, high / canvas.height);
-      const scale = Math.floor(room) < 0.92 * room ? room : Math.floor(room);
+      const scale = Math.floor(room) < 0.9 * room ? room : Math.floor(room);
       canvas.style.width = `${(scale * canvas.width) / ratio}px`;
       canvas.style.height = `${(scale * canvas.height) / ratio}px`;
     }

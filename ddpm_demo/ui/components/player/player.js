@@ -118,7 +118,8 @@ class Player {
     const { header, last } = this.recording;
     const words = [moment(header, frame), seconds(frame.s)];
     if (this.one !== null) words.unshift(`picture ${this.one + 1} of ${header.n}`);
-    if (this.live && this.follow && last.step) {
+    // A player of training has a line beside it, which counts the time of its pictures, too.
+    if (this.props.step && this.live && this.follow && last.step) {
       words.push(`about ${seconds((last.s * (header.total - last.step)) / last.step)} left`);
     }
     if (this.live && !this.follow) words.push(`still running, ${header.unit} ${last.step}`);
