@@ -79,4 +79,4 @@ def test_the_code_is_the_function_that_runs():
 
 @pytest.mark.parametrize("name", ["os", None, 3, ["ddpm"], "../ddpm"])
 def test_there_is_code_of_samplers_alone(name):
-    assert "sampler is" in sampler_code(name)["error"]
+    assert "Sampler must be" in sampler_code(name)["error"]
