@@ -49,5 +49,5 @@ def test_both_shipped_ones_are_there() -> None:
 
 
 def test_there_is_no_other() -> None:
-    with pytest.raises(gr.Error, match="recorded run is"):
+    with pytest.raises(gr.Error, match="Recorded run must be"):
         list(finetune.show_recorded("../cifar10-ship"))
