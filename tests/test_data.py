@@ -291,7 +291,7 @@ def test_a_data_set_is_one_row(
     assert "stripes" in named()
     assert arrived("stripes") == (0, 0)
     assert len(data_of("stripes", 8, 1, local=False)) == 4  # what the app trains on
-    with pytest.raises(DataError, match="mnist, fashion_mnist, cifar10, stripes, folder:PATH"):
+    with pytest.raises(DataError, match="mnist, fashion_mnist, cifar10, stripes or folder:PATH"):
         load("imagenet")
 
 

@@ -510,7 +510,7 @@ def test_what_cannot_be_encoded(kind: str) -> None:
         encode([photo()[..., 0]], kind)
     with pytest.raises(ValueError, match=r"\(H, W, 3\)"):
         encode([photo(), photo(16)], kind)
-    with pytest.raises(ValueError, match="fps"):
+    with pytest.raises(ValueError, match="Fps"):
         encode([photo()], kind, fps=0)
 
 
@@ -594,7 +594,7 @@ def test_times_that_no_film_has(kind: str, options: dict[str, float]) -> None:
 
 @pytest.mark.parametrize("key", ["", "x" * 80, "ключ", "a\nb", " a"])
 def test_names_of_texts_that_a_png_cannot_hold(key: str) -> None:
-    with pytest.raises(ValueError, match="name of a text in a PNG is "):
+    with pytest.raises(ValueError, match="Name of a text in a PNG must be "):
         encode([photo()], "png", metadata={key: "x"})
     assert encode([photo()], "gif", metadata={key: "x"})
 

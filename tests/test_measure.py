@@ -210,10 +210,10 @@ def test_only_what_is_possible_is_offered(models: Path) -> None:
     assert offered("mnist") == (["fd", "bpd"], "", 128)
     kinds, why, _ = offered("folder")
     assert kinds == ["bpd"]
-    assert why.startswith("No distance: data of the model is &#x27;folder:")
+    assert why.startswith("No distance: Data of the model must be mnist")
     kinds, why, _ = offered("laplace")
     assert kinds == ["fd"]
-    assert why.startswith("No bits/dim: noise of the model is &#x27;laplace&#x27;")
+    assert why.startswith("No bits/dim: Noise of the model must be")
     next((models / "classifiers").glob("*.npz")).unlink()
     assert "There are no statistics of the test pictures" in offered("mnist")[1]
 
@@ -235,9 +235,9 @@ def test_a_fine_tuned_one_is_measured_as_what_it_is(models: Path) -> None:
 def test_folders_of_this_disk_are_for_its_owner(models: Path) -> None:
     controls = (["bpd"], 1, "ddim", 3, ANY, 1, ALL, 4, 5)
     said: list[Any] = []
-    with pytest.raises(gr.Error, match="cifar10 for visitors"):
+    with pytest.raises(gr.Error, match="visitors have no folders here"):
         said.extend(measuring.run(False, None, {}, "folder", *controls))
-    assert "cifar10 for visitors" in said[-1][1]  # it is in the line, too
+    assert "visitors have no folders here" in said[-1][1]  # it is in the line, too
 
 
 def test_a_stopped_one_leaves_nothing(models: Path) -> None:

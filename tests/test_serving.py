@@ -94,7 +94,8 @@ def test_a_port_for_administrators(
 )
 def test_a_host_that_is_not_this_machine(host: str, capsys: pytest.CaptureFixture[str]) -> None:
     said = refused(capsys, "--host", host, "--port", "7999")
-    assert said.startswith(f"--host is {host!r}, ")
+    assert said.startswith("--host ")
+    assert repr(host) in said
 
 
 def test_kinds_of_addresses() -> None:

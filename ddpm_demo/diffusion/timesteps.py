@@ -24,11 +24,11 @@ def parse_timesteps(text: str, T: int) -> list[int]:
             "separated by commas."
         )
     if len(items) > MOST:
-        raise ValueError(f"The list has {len(items)} timesteps. It can have {MOST}.")
+        raise ValueError(f"The list has {len(items)} timesteps; at most {MOST} are allowed.")
     for item in items:
         if not re.fullmatch(r"[0-9]{1,9}", item) or not 1 <= int(item) <= T:
             raise ValueError(
-                f"{item[:40]!r} is not a timestep. Each is a whole number from 1 to T = {T}."
+                f"{item[:40]!r} is not a timestep; each is a whole number from 1 to T = {T}."
             )
     return [int(item) for item in items]
 

@@ -29,7 +29,7 @@ def test_a_link_makes_its_run_and_a_reload_keeps_it(page: Any, app_url: str) -> 
     page.goto(f"{app_url}?{RUN}&run=1&seed=-1&x=<img+src=y+onerror=alert(1)>&seed=7&guidance=99")
     page.locator(READ).wait_for(state="attached")
     line = page.locator("#link-line").inner_text()
-    assert "Nothing is called 'x'. guidance is 99.0" in line
+    assert "Nothing is called 'x'. Guidance must be a number from 0 to 20, not 99.0." in line
     assert page.locator("#link-line img").count() == 0
 
     status = page.locator("#player [data-part=status]")

@@ -118,8 +118,8 @@ class Player {
     const { header, last } = this.recording;
     const words = [moment(header, frame), seconds(frame.s)];
     if (this.one !== null) words.unshift(`picture ${this.one + 1} of ${header.n}`);
-    // A player of training has a line beside it, which counts the time of its pictures, too.
-    if (this.props.step && this.live && this.follow && last.step) {
+    // A training, whose frames have no t, has a line beside it that counts its pictures, too.
+    if (this.live && this.follow && last.step && last.t !== null) {
       words.push(`about ${seconds((last.s * (header.total - last.step)) / last.step)} left`);
     }
     if (this.live && !this.follow) words.push(`still running, ${header.unit} ${last.step}`);
