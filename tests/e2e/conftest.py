@@ -5,6 +5,7 @@ Without a browser these tests are skipped, loudly; REQUIRE_BROWSER=1 makes that 
 
 import os
 import shutil
+import socket
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -88,7 +89,10 @@ def serving() -> Iterator[Callable[..., str]]:
 
     def launch(demo: Any, **options: Any) -> str:
         running.append(demo)
-        return str(demo.launch(server_name="127.0.0.1", **LAUNCH, **options)[1])
+        with socket.socket() as free:  # Gradio's own search collides with that of another worker
+            free.bind(("127.0.0.1", 0))
+            port = free.getsockname()[1]
+        return str(demo.launch(server_name="127.0.0.1", server_port=port, **LAUNCH, **options)[1])
 
     yield launch
     for demo in running:

@@ -160,7 +160,7 @@ def test_a_bad_list_of_timesteps_is_named_and_changes_nothing(tab):
     listed = tab.locator("#forward-timesteps").locator("input, textarea")
     listed.fill("100, soup, 300")
     listed.press("Enter")
-    tab.get_by_text("'soup' is not a timestep. Each is a whole number from 1 to").wait_for()
+    tab.get_by_text("'soup' is not a timestep; each is a whole number from 1 to").wait_for()
     assert tab.locator("#noiser .strips .linear button").count() == 10
 
     listed.fill("5, 50")
