@@ -76,7 +76,7 @@ def test_it_is_the_trainer_of_the_command_line(tools: Tools, tmp_path: Path) -> 
 
 def test_it_is_stopped_and_goes_on_with_another_rate(tools: Tools) -> None:
     assert tools.folder
-    with pytest.raises(ValueError, match="there is no run of yours to go on with"):
+    with pytest.raises(ValueError, match="There is no run of yours to go on with"):
         list(EXPERIMENTS["learn"](Learn(go_on=True), tools))
     first = until_the_second(tools, Learn(seconds=60))
     sheet, one = next(r.panels for r in first if r.panels)[:2]

@@ -18,7 +18,6 @@ from torch import Tensor
 
 from ddpm_demo import data
 from ddpm_demo.config import DiffusionConfig, ModelConfig, SampleConfig, TrainConfig
-from ddpm_demo.config.setting import require
 from ddpm_demo.data import Images
 from ddpm_demo.diffusion.schedule import Noise, Schedule
 from ddpm_demo.evaluation.classifier import load_classifier
@@ -115,7 +114,8 @@ class _Watch:
             ValueError: there is no saved state.
         """
         there = self.files is not None and self.files.resumable()
-        require(there, "go on", True, "False", "there is no run of yours to go on with")
+        if not there:
+            raise ValueError("There is no run of yours to go on with. Start one without “Go on”.")
         assert self.files
         state, about = load_tensors(self.files.state)
         self.before = float(about["seconds"])
