@@ -126,7 +126,7 @@ def test_a_picture_of_classes_in_turn_can_be_made_again_alone(tiny: Tiny) -> Non
     for k, label in enumerate([0, 2, 0, 2, 0]):  # seeds 3 to 7
         for again in ({"labels": (2, 0)}, {"labels": (label,)}):
             alone = sample(checkpoint, n=1, seed=3 + k, **again)
-            assert (batch[k] - alone[0]).abs().max() < 1e-5
+            assert (batch[k] - alone[0]).abs().max() < 1e-4  # what shared batches promise
 
 
 def test_a_model_with_classes_draws_them_in_turn(tiny: Tiny) -> None:
