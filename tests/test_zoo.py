@@ -2,12 +2,16 @@
 
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from ddpm_demo.models.checkpoint import Checkpoint
 from ddpm_demo.models.load import load_checkpoint
 from ddpm_demo.models.zoo import available, facts
+from ddpm_demo.ui.components.controls import about
 
 
 @pytest.mark.parametrize("name", available())
@@ -25,3 +29,21 @@ def test_no_torch_is_needed() -> None:
     words = "import sys; from ddpm_demo.models import zoo; zoo.facts('cifar10')"
     words += "; assert 'torch' not in sys.modules"
     assert subprocess.run([sys.executable, "-c", words], check=False).returncode == 0
+
+
+@pytest.mark.parametrize(
+    ("info", "says"),
+    [
+        ({"images": 1500}, "saw 1,500 pictures"),
+        ({"images": 1500, "init": "base"}, "base + 1,500 more pictures"),
+        ({"images": 1500, "init": "mine"}, "an earlier version + 1,500 more pictures"),
+        ({"images": 1500, "base": "base", "train": {"only": "ship"}}, "base + 1,500 ship pictures"),
+    ],
+)
+def test_a_model_says_what_it_learned_from(
+    tiny: Callable[..., Checkpoint], info: dict[str, Any], says: str
+) -> None:
+    checkpoint = tiny()
+    checkpoint.info = info
+    checkpoint.name = "mine"
+    assert about(checkpoint.facts).replace("\N{NO-BREAK SPACE}", " ").endswith(f"T = 20, {says}")

@@ -316,9 +316,10 @@ def about(facts: Facts) -> str:
 
 
 def _learned(facts: Facts) -> str:
-    seen, base = facts.info.get("images"), facts.info.get("base")
+    seen, base = facts.info.get("images"), facts.info.get("base") or facts.info.get("init")
     if not seen:
         return ""
+    base = "an earlier version" if base == facts.name else base
     only = (facts.info.get("train") or {}).get("only")
     words = f"{seen:,}" if seen < 10**6 else f"{seen / 1e6:.2g} M"
     return f"{base} + {words} {only or 'more'} pictures" if base else f"saw {words} pictures"
