@@ -21,6 +21,7 @@ OFF += ["AimEnabled", "NetworkTimeServiceQuerying", "OptimizationHints", "Precon
 OFF += ["OmniboxAimPopup", "WebUIOmniboxAimPopup", "WebUIOmniboxPopup"]  # a process for each page
 FLAGS += [f"--disable-features={','.join(OFF)}"]  # in place of Playwright's own list
 LEFT = "Connection errored out"  # what Gradio's client says of a request whose page is left
+FAILED = pytest.StashKey[bool]()  # whether the test itself failed
 LAUNCH = {"prevent_thread_lock": True, "quiet": True, "ssr_mode": False, "run_history": False}
 
 
@@ -59,8 +60,16 @@ def browser() -> Iterator[Any]:
         chromium.close()
 
 
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item: pytest.Item, call: Any) -> Iterator[Any]:
+    report = yield
+    if report.when == "call":
+        item.stash[FAILED] = report.failed
+    return report
+
+
 @pytest.fixture
-def page(browser: Any) -> Iterator[Any]:
+def page(browser: Any, request: pytest.FixtureRequest) -> Iterator[Any]:
     """A new page, in which no script may fail, and from which no request may leave."""
     page, wrong, opened = browser.new_page(), [], []
 
@@ -79,7 +88,11 @@ def page(browser: Any) -> Iterator[Any]:
     page.on("pageerror", lambda error: wrong.append(f"script: {error}"))
     yield page
     page.close()
-    assert not [text for text in wrong if len(opened) < 2 or LEFT not in text]
+    wrong = [text for text in wrong if len(opened) < 2 or LEFT not in text]
+    if request.node.stash.get(FAILED, False):  # a second error would keep it from a second try
+        print(*wrong, sep="\n")
+    else:
+        assert not wrong
 
 
 @contextmanager
