@@ -108,7 +108,7 @@ class _Watch:
         self.shown: tuple[Panel, ...] = ()
 
     def _take_up(self) -> None:
-        """Prepare to go on from the saved state, with the learning rate that is asked for now.
+        """Set the learning rate of the new settings in the saved state, which the run goes on from.
 
         Raises:
             ValueError: there is no saved state.
