@@ -46,7 +46,7 @@ class Network:
         self.contexts.append((torch.is_grad_enabled(), autocast))
         if not self.gate.is_set():
             self.entered.set()
-        assert self.gate.wait(PATIENCE)
+            assert self.gate.wait(PATIENCE)
         self.running -= 1
         y = self.config.num_classes if y is None else y
         if bool(torch.as_tensor(y == 13).any()):
@@ -230,19 +230,24 @@ def test_a_newcomer_is_in_the_very_next_batch_while_eight_run(batcher):
 
     with ThreadPoolExecutor(9) as pool:
         runs = [pool.submit(visit, who) for who in range(1, 9)]
-        for _ in range(5):
-            until(lambda: len(network.batches) > 20)
-            network.entered.clear()
-            network.gate.clear()
-            assert network.entered.wait(PATIENCE)
-            until(lambda: pending(batcher) == 8)
-            during, waiting = len(network.batches), pending(batcher)
-            newcomer = pool.submit(batcher.run, Visitor(), network, pictures(99, 4), torch.zeros(4))
-            until(lambda now=waiting: pending(batcher) > now)
+        try:
+            until(lambda: {who for batch in network.batches for who in batch} == set(range(1, 9)))
+            for _ in range(5):
+                network.entered.clear()
+                network.gate.clear()
+                assert network.entered.wait(PATIENCE)
+                until(lambda: pending(batcher) == 8)
+                during = len(network.batches)
+                newcomer = pool.submit(
+                    batcher.run, Visitor(), network, pictures(99, 4), torch.zeros(4)
+                )
+                until(lambda: pending(batcher) > 8)
+                network.gate.set()
+                newcomer.result(PATIENCE)
+                assert network.batches[during].count(99) == 4
+        finally:
+            stop.set()
             network.gate.set()
-            newcomer.result(PATIENCE)
-            assert network.batches[during].count(99) == 4
-        stop.set()
         for run in runs:
             run.result(PATIENCE)
 
