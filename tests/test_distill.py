@@ -157,6 +157,21 @@ def test_stopped_and_continued_is_as_unbroken(learn, tmp_path):
         learn("parts", 9, lr=0.1, resume=True)
 
 
+def test_a_student_can_go_on_learning(learn, teacher, tmp_path):
+    learn("first", 60, bf16=False)
+    student = load_checkpoint(tmp_path / "first")
+    *_, last = learn("second", 3, lr=1e-9, init=student, bf16=False)  # it hardly moves
+    info = load_checkpoint(tmp_path / "second").info
+    assert info["init"] == "first"
+    assert (info["teacher"]["name"], info["images"]) == ("tiny", 24)
+    own = [load_checkpoint(tmp_path / name) for name in ("first", "second")]
+    drawn = [list(generate(one, one.best.but(n=3)))[-1].x_t for one in own]
+    assert torch.allclose(*drawn, atol=2e-3)  # weights are saved in half precision
+    assert last.report.train_loss < learn("none", 3, lr=1e-9)[-1].report.train_loss
+    with pytest.raises(ValueError, match="another run"):
+        learn("second", 5, lr=1e-9, resume=True)  # without its --init
+
+
 def test_a_student_says_how_it_is_sampled(learn, teacher, tmp_path):
     *_, last = learn("out", 4, bf16=False)
     student = load_checkpoint(tmp_path / "out")
@@ -210,6 +225,8 @@ def test_the_command_distills_and_its_result_samples(shell, tmp_path):
     assert len(list((tmp_path / "out/trajectories").iterdir())) == 2
     assert shell("sample --model out --steps 1 -n 2 --out strip.png") == 0
     assert shell(f"{LINE} --out out") == 2  # not over a run
+    assert shell(f"{LINE} --steps 1 --init out --out again") == 0
+    assert shell(f"{LINE} --steps 3 --init out --out other") == 2  # it has not learned three
     assert shell("distill --model out --steps 1 --iterations 1 --out two") == 2  # a student
 
 
@@ -233,6 +250,8 @@ def test_the_command_distills_and_its_result_samples(shell, tmp_path):
         ("--preview-every 0", "preview_every must be"),
         ("--lr 0", "lr must be"),
         ("--device tpu", "Device must be"),
+        ("--init eps", "--init must be distilled from teacher for 2,1 steps, not 'eps'."),
+        ("--init nobody", "There is no model 'nobody'"),
     ],
 )
 def test_a_bad_argument_is_one_line_and_code_2(shell, tiny, words, message, tmp_path, capsys):
@@ -257,8 +276,19 @@ def test_a_student_is_shipped_as_its_run_says(learn, teacher, tmp_path, monkeypa
     text = (tmp_path / "student" / "README.md").read_text()
     assert "distill --model tiny --steps 2,1 --trajectories 40 --batch-size 8" in text
     assert "--iterations 4 --out runs/student" in text
+    assert "starting from" not in text
     assert "distilled by this project from [`tiny`](../tiny/README.md)" in text
     assert "The first seeds: tiny, and under it this model in 2 and in 1 steps." in text
     sheet = np.asarray(open_image(tmp_path / "student" / cards.BESIDE))[:, :, :1]
     *_, own = generate(teacher, teacher.best.but(n=10, seed=0))
     assert (cut(sheet, 30, 10, scale=2)[:10] == to_uint8(own.x_t)).all()
+
+
+def test_the_card_of_one_that_went_on_says_so(learn, tmp_path, monkeypatch):
+    monkeypatch.setattr(cards, "SHOWN", 4)
+    learn("first", 2)
+    learn("second", 2, init=load_checkpoint(tmp_path / "first"))
+    ship(tmp_path / "second", tmp_path / "mine", cards.Story("abc123", "It is tiny."))
+    text = (tmp_path / "mine" / "README.md").read_text()
+    assert "distill --model tiny --init first --steps 2,1" in text
+    assert "README.md), starting from [`first`](../first/README.md)." in text

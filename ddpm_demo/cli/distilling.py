@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import sys
+from functools import partial
 from typing import Any
 
 from ddpm_demo.cli.options import (
@@ -26,6 +27,12 @@ def distill_arguments(p: argparse.ArgumentParser) -> None:
         type=model_name,
         default="cifar10",
         help="the teacher: it is copied, never changed",
+    )
+    p.add_argument(
+        "--init",
+        type=model_name,
+        metavar="MODEL",
+        help="start from this student of the same teacher; default: start from the teacher",
     )
     p.add_argument(
         "--steps",
@@ -67,6 +74,9 @@ def _distill(o: argparse.Namespace) -> None:
     RunFolder(o.out).check(o.resume)
     teacher = load_checkpoint(o.model, device)
     plans = d.plan(teacher, o.steps)
+    init = load_checkpoint(o.init, device) if o.init else None
+    if init:
+        d.require_student(init, teacher, plans)
     for name in ("iterations", "preview_every"):
         if (value := getattr(o, name)) is not None:
             number(name, value, 1, 10**7, whole=True)
@@ -87,10 +97,6 @@ def _distill(o: argparse.Namespace) -> None:
         for made in tr.make(teacher, at, o.trajectories, folder, bf16=bf16):
             bar.update(made - bar.n)
     x = tr.load(teacher, at, o.trajectories, folder)
-    follow_until_stopped(
-        lambda should_stop: d.distill(
-            teacher, plans, config, x, o.out, resume=o.resume, bf16=bf16, should_stop=should_stop
-        ),
-        o.out,
-    )
+    run = partial(d.distill, teacher, plans, config, x, o.out, init, resume=o.resume, bf16=bf16)
+    follow_until_stopped(lambda should_stop: run(should_stop=should_stop), o.out)
     print(o.out)

@@ -102,8 +102,9 @@ def _finetune(checkpoint: Checkpoint, name: str, base: str, train: Mapping[str, 
 
 
 def _distill(info: Mapping[str, Any], train: Mapping[str, Any]) -> str:
+    init = f"--init {shlex.quote(info['init'])} " if "init" in info else ""
     return (
-        f"python -m ddpm_demo distill --model {shlex.quote(info['teacher']['name'])} "
+        f"python -m ddpm_demo distill --model {shlex.quote(info['teacher']['name'])} {init}"
         f"--steps {','.join(info['few'])} --trajectories {info['trajectories']} "
         f"--batch-size {train['batch_size']} --lr {train['lr']:g} "
         f"--iterations {info['images'] // train['batch_size']}"
@@ -182,9 +183,10 @@ def _opening(name: str, checkpoint: Checkpoint, beside: bool) -> str:
         said = f"The first seeds: {teacher}, and under it this model {steps} steps"
         film = f"\n![{said}]({BESIDE})\n\n{said}.\n" if beside else ""
         origin = f"distilled by this project from [`{teacher}`](../{teacher}/README.md)"
+        if init := info.get("init"):
+            origin += f", starting from {_earlier(init, name)}"
     elif init := info.get("init"):
-        before = "an earlier version" if init == name else f"[`{init}`](../{init}/README.md)"
-        origin = f"trained by this project from the weights of {before}"
+        origin = f"trained by this project from the weights of {_earlier(init, name)}"
     averaged = "The weights are the exponential moving average, in half precision."
     if info.get("raw"):
         averaged = "The weights are those of the last step, not averaged, in half precision."
@@ -206,6 +208,11 @@ A DDPM (Ho, Jain & Abbeel 2020) of {checkpoint.parameters / 1e6:.1f} M parameter
 {shown.sampler}{start}{guided}{drawn}, made by
 
     python -m ddpm_demo sample --model {name} -n {SHOWN}"""
+
+
+def _earlier(init: str, name: str) -> str:
+    """The model that this one started from."""
+    return "an earlier version" if init == name else f"[`{init}`](../{init}/README.md)"
 
 
 def _training(

@@ -26,7 +26,7 @@ from ddpm_demo.diffusion.denoiser import Denoiser, split
 from ddpm_demo.diffusion.samplers.ddim import ddim
 from ddpm_demo.diffusion.schedule import Noise, Schedule
 from ddpm_demo.machine.devices import bf16_pays
-from ddpm_demo.models.checkpoint import Checkpoint
+from ddpm_demo.models.checkpoint import Checkpoint, digest
 from ddpm_demo.training import trajectories as tr
 from ddpm_demo.training.run_folder import RunFolder
 from ddpm_demo.training.state import load_run
@@ -60,6 +60,19 @@ def plan(teacher: Checkpoint, lengths: Sequence[int]) -> Plans:
     apart = len({t for times in plans.values() for t in times})
     require(apart == sum(lengths) > 0, "steps", asked, allowed)
     return plans
+
+
+def require_student(init: Checkpoint, teacher: Checkpoint, plans: Plans) -> None:
+    """Check that a student can go on learning from this teacher.
+
+    Raises:
+        ValueError: it has another teacher, or has not learned these numbers of steps.
+    """
+    own, known = init.info.get("teacher") or {}, init.info.get("few") or {}
+    fits = own.get("teacher") == tr.about(teacher, [])["teacher"]
+    fits = fits and all(known.get(str(n)) == times for n, times in plans.items())
+    steps = ",".join(map(str, plans))
+    require(fits, "--init", init.name, f"distilled from {teacher.name} for {steps} steps")
 
 
 def stops(plans: Plans) -> list[int]:
@@ -108,6 +121,13 @@ class Distiller(Trainer):
         self.model.eval()  # no dropout: the targets have no noise
         self.teacher, self.plans, self.x = teacher, plans, x
         self.taught: Tensor | None = None  # the teacher's pictures for the previews
+
+    def start_from(self, student: Checkpoint) -> None:
+        """Start from an earlier student instead of the teacher."""
+        for net in self.nets.values():
+            net.load_state_dict(student.model.state_dict())
+        self.inherited = {"init": student.name}
+        self.base = {"name": student.name, "weights": digest(student.model)}
 
     def move(self, net: nn.Module, x: Tensor, t: int, s: int, y: Tensor | None) -> Tensor:
         """Go from x_t to x_s by DDIM with eta = 0. x0_hat is not clipped."""
@@ -196,6 +216,7 @@ def distill(
     config: TrainConfig,
     x: Tensor,
     out: Path | None = None,
+    init: Checkpoint | None = None,
     **options: Any,
 ) -> Iterator[Progress]:
     """Train a student, and yield `Progress` after every batch. The teacher doesn't change.
@@ -204,6 +225,7 @@ def distill(
         plans, config: from `plan` and `settings`.
         x: the teacher's trajectories at `stops(plans)`, from `trajectories.load`.
         out: the folder of the run, as in `train`.
+        init: an earlier student to start from (see `require_student`); None: the teacher.
         options: `resume`, `bf16` and `should_stop`, as in `train.Options`.
 
     Raises:
@@ -214,6 +236,8 @@ def distill(
     o = Options(**options)
     bf16 = bf16_pays(device) if o.bf16 is None else o.bf16
     run = Distiller(teacher, plans, config, x, device, bf16)
+    if init:
+        run.start_from(init)
     if o.resume and out and RunFolder(out).resumable():
         load_run(out, run)
     if out:
