@@ -277,3 +277,15 @@ def test_a_tab_is_one_row() -> None:
     tabs = [part["props"]["label"] for part in parts if part["type"] == "tabitem"]
     assert tabs == ["More"]
     assert any(part["props"].get("elem_id") == "outside" for part in parts)
+
+
+def test_no_two_listeners_of_a_change_keep_events() -> None:
+    """Gradio would let them wake each other forever; see `controls.answer`."""
+    keep: dict[tuple[int, str], list[str]] = {}
+    for row in build_app().get_config_file()["dependencies"]:
+        if row["backend_fn"] and row["trigger_mode"] == "always_last":
+            for target in row["targets"]:
+                keep.setdefault(tuple(target), []).append(row["api_name"])
+    twice = {k: names for k, names in keep.items() if k[0] and k[1] != "load" and len(names) > 1}
+    assert len(keep) > 5
+    assert twice == {}

@@ -36,6 +36,21 @@ ALONE = """(words) => {
 MODEL: dict[str, Any] = {"label": "Model", "info": "The network and the data it learned from."}
 
 
+def answer(
+    triggers: Sequence[Any] | None, fn: Any, inputs: Any, outputs: Any, **options: Any
+) -> None:
+    """Answer events at once. While an answer is on its way, only the last event is kept.
+
+    When Gradio comes to a kept event, it sends it to all that listen. So two slow listeners of one
+    event can wake each other forever. Here each is woken alone, by a first step without work.
+
+    Args:
+        triggers: None means a change of any input, and a new page.
+    """
+    heard = gr.on(triggers, None, None if triggers else inputs, js="() => []", **QUIET)
+    heard.then(fn, inputs, outputs, **QUICK | options)
+
+
 def text(name: str, cls: type = SampleConfig) -> dict[str, Any]:
     """Label and sentence of the control of a setting, as options of a component."""
     about = settings(cls)[name][1]
@@ -247,13 +262,11 @@ class ModelChoice:
 
     def follow(self, other: gr.Dropdown) -> None:
         """Keep another tab's list of models as long as this one."""
-        self.own.change(
-            lambda own: gr.update(choices=[*available(), *own]),
-            self.own,
-            other,
-            show_progress="hidden",
-            api_visibility="private",
-        )
+
+        def longer(own: Mapping[str, str]) -> Any:
+            return gr.update(choices=[*available(), *own])
+
+        answer([self.own.change], longer, self.own, other)
 
 
 @dataclass(frozen=True)

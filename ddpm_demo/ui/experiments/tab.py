@@ -74,7 +74,7 @@ def build_experiments_tab(choice: ModelChoice, tab: gr.Tab, links: Links) -> Non
     part = Part("experiments", link.NAMES, link.read, [card, *inputs], "experiment-run")
     links.add(part, changes, link.query, inputs=[card, *inputs], preprocess=False)
     timed = (called(f"{HANDLERS}:how_long"), [choice.own, card, *inputs], pace)
-    gr.on(changes, *timed, preprocess=False, **QUICK)
+    controls.answer(changes, *timed, preprocess=False)
     tab.select(*timed, preprocess=False, **QUICK)
 
 

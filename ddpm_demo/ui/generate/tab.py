@@ -208,7 +208,7 @@ def _connect_swap(choice: ModelChoice, asked: Asked, swap: gr.Dropdown, read: li
     Args:
         read: as `link.read` returns their values.
     """
-    choice.name.change(_swaps, choice.name, swap, **QUICK)
+    controls.answer([choice.name.change], _swaps, choice.name, swap)
     keep = "() => { document.querySelector('#player [data-part=keep]')?.click(); }"
     again = "() => { document.getElementById('go')?.click(); return null; }"
     inputs = [choice.own, swap, choice.name, *asked.all()]
@@ -322,8 +322,8 @@ def _connect_settings(
         [asked.sampler, asked.steps, asked.spacing],
     )
     sizes = (asked.n, asked.labels, asked.guidance)
-    gr.on(None, *timed, **QUICK)  # at each change of an input, and for a new page
-    gr.on([c.change for c in (time, asked.start, *sizes)], *fitted, **QUICK)
+    controls.answer(None, *timed)
+    controls.answer([c.change for c in (time, asked.start, *sizes)], *fitted)
     shorter = "(t) => ({__type__: 'update', maximum: Math.max(2, t)})"
     asked.start.change(None, asked.start, asked.steps, js=shorter, **QUIET)
     for control in (asked.sampler, asked.steps):  # set by hand

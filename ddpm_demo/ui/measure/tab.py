@@ -179,5 +179,5 @@ def _connect_settings(
     # choices they are of two models.
     timed = (called(f"{HANDLERS}:how_long"), [choice.own, name, *asked.all()], pace)
     changes = [name.change, *(control.change for control in asked.all())]
-    gr.on(changes, *timed, preprocess=False, **QUICK)
+    controls.answer(changes, *timed, preprocess=False)
     first.then(*timed, preprocess=False, **QUICK)

@@ -21,7 +21,7 @@ from ddpm_demo.config.setting import one_of, require
 from ddpm_demo.inference.spec import QUERY_MOST, parts, shortened
 from ddpm_demo.models.facts import Facts
 from ddpm_demo.models.zoo import available, facts
-from ddpm_demo.ui.components.controls import QUICK, QUIET, first_model
+from ddpm_demo.ui.components.controls import QUICK, QUIET, answer, first_model
 
 HERE = Path(__file__).parent
 ASKED = "() => globalThis.ddpmLinks?.asked() ?? ''"
@@ -111,7 +111,7 @@ class Links:
         if write:
             unseen: dict[str, Any] = {"elem_classes": "unseen", "padding": False}
             box = gr.HTML(html_template=" ", js_on_load=WRITTEN, part=part.id, **unseen)
-            gr.on(list(changes), write, outputs=box, **QUICK | options)
+            answer(list(changes), write, options.pop("inputs", None), box, **options)
 
     def at_load(self, part: str, read: Callable[[dict[str, str]], Any], output: Any) -> None:
         """Fill a component of a new page with what `read` makes of a part of the link."""
