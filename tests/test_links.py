@@ -117,7 +117,7 @@ def test_bad_parts_of_generate(given: dict[str, str], named: str) -> None:
 
 
 def test_a_link_of_forward_comes_back() -> None:
-    values = ("cat", 64, "laplace", 5, "cosine", 500, 1e-3, 0.03, "1,20")
+    values = ("cat", 64, "laplace", 5, "cosine", "1,20", 500, 1e-3, 0.03)
     query = forward.query(*values)
     read = forward.read({k: v for k, (v,) in parse_qs(query).items()} | {"t": "400"})
     assert read.query == query

@@ -60,7 +60,7 @@ def test_a_link_makes_its_run_and_a_reload_keeps_it(page: Any, app_url: str) -> 
 
 
 def test_a_link_opens_forward_noising(page: Any, app_url: str) -> None:
-    page.goto(f"{app_url}?tab=forward&T=500&t=100&schedule=cosine&picture=cat")
+    page.goto(f"{app_url}?tab=forward&T=500&t=100&schedule=cosine&picture=cat&timesteps=1,50")
     page.locator("#noiser [data-shown='100']").wait_for()
     page.locator(READ).wait_for(state="attached")
     formula = page.locator("#noiser figure.cosine .formula").inner_text()
@@ -70,6 +70,7 @@ def test_a_link_opens_forward_noising(page: Any, app_url: str) -> None:
     page.locator("#noiser input[type=range]").fill("300")
     page.get_by_role("radio", name="Laplace").check()
     has(page, "t=300", "noise=laplace", "T=500", "schedule=cosine", "picture=cat")
+    has(page, "timesteps=1,50")
     page.get_by_role("tab", name="Generate").click()
     page.wait_for_function("() => !location.search.includes('forward')")
     page.reload()
@@ -77,6 +78,7 @@ def test_a_link_opens_forward_noising(page: Any, app_url: str) -> None:
     page.get_by_role("tab", name="Forward noising").click()
     has(page, "tab=forward", "t=300", "noise=laplace")  # the other tab was kept, too
     page.locator("#noiser [data-shown='300']").wait_for()
+    page.get_by_role("button", name="Cameraman").wait_for()
 
     page.goto(f"{app_url}?x={30_000 * 'y'}")
     page.locator("#link-line").get_by_text("more than 4,096 characters").wait_for()

@@ -332,7 +332,7 @@ q(".own").addEventListener("click", () => {
 // Gradio's buttons with example pictures have no names.
 function nameExamples() {
   document.querySelectorAll("#forward-examples button").forEach((button, i) => {
-    if (props.names[i]) button.setAttribute("aria-label", props.names[i]);
+    if (NAMES[i]) button.setAttribute("aria-label", NAMES[i]);
   });
 }
 new MutationObserver(nameExamples).observe(document.body, { subtree: true, childList: true });

@@ -149,14 +149,17 @@ def _source(kept: Any) -> str | bytes:
 
 
 def set_picture(
-    first: Any, upload: Any, kept: Any, size: int, noise: str, seed: int
+    first: Any, upload: Any, kept: Any, size: int | None, noise: str, seed: int
 ) -> tuple[Any, ...]:
     """Message, picture shown in the input, and the last good picture, which outlives a bad one: an
     example by its name, or an upload as `_keep` makes it.
 
     Args:
         first: what the input shows at first.
+        size: None if the page has no figure yet. Then nothing is done.
     """
+    if size is None:
+        return gr.skip(), gr.skip(), gr.skip()
     try:
         path = uploaded(upload)
         chosen = (_example(path) or _keep(path)) if path else kept
@@ -176,7 +179,10 @@ def _seen(kept: Any) -> dict[str, Any]:
     return {"path": None, "url": _keep(link.PICTURES[kept]) if known else kept}
 
 
-def set_schedules(view: str, T: int, start: float, end: float, timesteps: str) -> Any:
+def set_schedules(view: str | None, T: int, start: float, end: float, timesteps: str) -> Any:
+    """Message of new schedules; none if the page has no figure yet (`view` is None)."""
+    if view is None:
+        return gr.skip()
     try:
         return json.dumps({"schedules": schedules_message(view, T, start, end, timesteps)})
     except ValueError as error:
@@ -184,7 +190,11 @@ def set_schedules(view: str, T: int, start: float, end: float, timesteps: str) -
         return gr.skip()
 
 
-def set_length(view: str, T: int, start: float, end: float, timesteps: str) -> tuple[Any, str]:
+def set_length(
+    view: str | None, T: int, start: float, end: float, timesteps: str
+) -> tuple[Any, Any]:
     """As `set_schedules`, and the list of timesteps that goes with the new T."""
+    if view is None:
+        return gr.skip(), gr.skip()
     timesteps = fit(timesteps, T)
     return set_schedules(view, T, start, end, timesteps), timesteps

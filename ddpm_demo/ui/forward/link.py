@@ -32,10 +32,12 @@ class Shown:
     noise: str = DiffusionConfig.noise
     seed: int = 0
     schedule: str = "both"
+    timesteps: str = (
+        ""  # of the strip; if empty, spread over all of T. Set before T, which fits it.
+    )
     T: int = DiffusionConfig.T
     beta_start: float = DiffusionConfig.beta_start
     beta_end: float = DiffusionConfig.beta_end
-    timesteps: str = ""  # of the strip; if empty, spread over all of T
 
 
 NAMES = (*Shown.__dataclass_fields__, "t")

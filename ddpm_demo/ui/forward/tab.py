@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import functools
+import json
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +29,8 @@ from ddpm_demo.ui.server.lazy import called, streamed
 HERE = Path(__file__).parent
 HANDLERS = "ddpm_demo.ui.forward.handlers"
 SCRIPTS = ("forward.js", "denoise.js", "link.js")
-NAMES = [Path(path).stem.capitalize() for path in EXAMPLES]
+# Not a prop: Gradio drops those of a component that gets a value before its tab is opened.
+NAMES = f"const NAMES = {json.dumps([Path(path).stem.capitalize() for path in EXAMPLES])};\n"
 
 
 def _noiser() -> gr.HTML:
@@ -36,10 +38,9 @@ def _noiser() -> gr.HTML:
     return gr.HTML(
         html_template=TEMPLATE,
         css_template=(HERE / "forward.css").read_text(encoding="utf-8"),
-        js_on_load=joined(PLAYER, ["present.js"]) + joined(HERE, SCRIPTS),
+        js_on_load=NAMES + joined(PLAYER, ["present.js"]) + joined(HERE, SCRIPTS),
         apply_default_css=False,
         server_functions=[export_film, qr_code],
-        names=NAMES,
         elem_id="noiser",
     )
 
@@ -140,7 +141,7 @@ def build_forward_tab(links: Links | None = None, choice: ModelChoice | None = N
     _connect_picture(noiser, picture, examples, [kept, size, noise, seed])
     _connect_schedules(noiser, [view, length, start, end, timesteps])
     links = links or Links()
-    _add_link(links, picture, [kept, size, noise, seed, view, length, start, end, timesteps])
+    _add_link(links, picture, [kept, size, noise, seed, view, timesteps, length, start, end])
     if choice and asks:
         _connect_shot(choice, *asks, seed)
     links.at_load("forward", called(f"{HANDLERS}:first_message"), noiser)
@@ -188,6 +189,8 @@ def _add_link(links: Links, picture: gr.Image, controls: list[Any]) -> None:
 # preprocess=False: what people typed or uploaded comes as it is, so that a bad value is refused in
 # one sentence of ours. postprocess=False: a picture is shown without a file.
 RAW: dict[str, Any] = {**QUIET, "preprocess": False, "postprocess": False}
+# A link sets controls before the tab is opened. Until then, only `first_message` counts.
+SHOWN = "document.querySelector('#noiser [data-ready]')"
 
 
 def _connect_picture(
@@ -203,6 +206,7 @@ def _connect_picture(
         "fn": functools.partial(called(f"{HANDLERS}:set_picture"), picture.value),
         "inputs": [picture, kept, size, noise, seed],
         "outputs": [noiser, picture, kept],
+        "js": f"(file, kept, size, ...rest) => [file, kept, {SHOWN} ? size : null, ...rest]",
         **RAW,
     }
     # Not `change`, which comes twice for an upload.
@@ -219,5 +223,7 @@ def _connect_schedules(noiser: gr.HTML, controls: list[Any]) -> None:
     view, length, start, end, timesteps = controls
     typed = (start, end, timesteps)
     settled = [view.change, *(f.submit for f in typed), *(f.blur for f in typed)]
-    gr.on(settled, called(f"{HANDLERS}:set_schedules"), controls, noiser, **RAW)
-    length.change(called(f"{HANDLERS}:set_length"), controls, [noiser, timesteps], **RAW)
+    js = f"(view, ...rest) => [{SHOWN} ? view : null, ...rest]"
+    gr.on(settled, called(f"{HANDLERS}:set_schedules"), controls, noiser, js=js, **RAW)
+    set_length = called(f"{HANDLERS}:set_length")
+    length.change(set_length, controls, [noiser, timesteps], js=js, **RAW)

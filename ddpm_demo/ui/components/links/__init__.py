@@ -35,7 +35,7 @@ watch("value", () => {
   globalThis.ddpmLinks?.open(message);
 });
 """
-WRITTEN = 'watch("value", () => globalThis.ddpmLinks?.written(props.part, props.value));'
+WRITTEN = 'watch("value", () => globalThis.ddpmLinks?.written("PART", props.value));'
 
 
 @dataclass(frozen=True)
@@ -110,7 +110,8 @@ class Links:
         self.parts.append(part)
         if write:
             unseen: dict[str, Any] = {"elem_classes": "unseen", "padding": False}
-            box = gr.HTML(html_template=" ", js_on_load=WRITTEN, part=part.id, **unseen)
+            js = WRITTEN.replace("PART", part.id)
+            box = gr.HTML(html_template=" ", js_on_load=js, **unseen)
             answer(list(changes), write, options.pop("inputs", None), box, **options)
 
     def at_load(self, part: str, read: Callable[[dict[str, str]], Any], output: Any) -> None:
