@@ -342,3 +342,10 @@ def test_a_metric_is_one_row(models: Path, monkeypatch: pytest.MonkeyPatch) -> N
     assert drawn == pytest.approx(float(to_uint8(last.x_t).mean()), rel=1e-3)
     held_out = d.load(load_checkpoint("folder").info["dataset"], train=False, size=8, channels=1)
     assert data == pytest.approx(float(held_out.pixels.float().mean()), rel=1e-4)
+
+
+def test_idle_values_are_thinned_and_no_other() -> None:
+    idle = ("idle",)
+    said = list(work.sparing(iter([idle] * 3 + ["a"] * 5 + [idle] * 10_000 + ["b"]), idle))
+    assert [value for value in said if value is not idle] == [*"aaaaa", "b"]
+    assert 1 <= said.count(idle) < 20

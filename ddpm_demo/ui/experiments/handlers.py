@@ -23,7 +23,7 @@ from ddpm_demo.ui.experiments.asked import asked
 from ddpm_demo.ui.server import runtime, settings
 from ddpm_demo.ui.server.errors import friendly
 from ddpm_demo.ui.server.settings import GPU
-from ddpm_demo.ui.server.work import give_way, own_folder
+from ddpm_demo.ui.server.work import give_way, own_folder, sparing
 
 Said = tuple[Any, Any, Any]  # for the line, the result, and the visitor's folder
 EVERY = 0.5  # seconds between two messages: each has all pictures that there are
@@ -34,6 +34,9 @@ def say(line: Any = None, result: Any = None, folder: Any = None) -> Said:
     """Update parts of the page. What is not given stays as it is."""
     line, result, folder = (gr.skip() if part is None else part for part in (line, result, folder))
     return line, result, folder
+
+
+IDLE = say()  # where Stop may take effect
 
 
 def most_seconds() -> float:
@@ -66,7 +69,7 @@ def run(own: Mapping[str, str], folder: Any, name: Any, *values: Any) -> Iterato
         gr.Error: a value is bad, or the data can't be had. The line says so, too.
     """
     try:
-        yield from friendly(_run)(own, folder, name, *values)
+        yield from sparing(friendly(_run)(own, folder, name, *values), IDLE)
     except gr.Error as error:
         yield say(line=error.message)
         raise
@@ -85,10 +88,10 @@ def _run(own: Mapping[str, str], folder: Any, name: Any, *values: Any) -> Iterat
             raise ValueError(f"Stopped after the limit of {spoken(most_seconds())}.")
         if now - looked > WAY:
             for _ in give_way():
-                yield say()
+                yield IDLE
             looked = time.monotonic()
         if now - sent < EVERY:
-            yield say()
+            yield IDLE
             continue
         sent = now
         left = (now - begun) * (1 / report.done - 1) if report.done > 0.02 else 0

@@ -29,7 +29,7 @@ from ddpm_demo.ui.measure.report import Report
 from ddpm_demo.ui.server import runtime, settings
 from ddpm_demo.ui.server.errors import friendly
 from ddpm_demo.ui.server.settings import GPU
-from ddpm_demo.ui.server.work import EVERY, give_way, loading, shown
+from ddpm_demo.ui.server.work import EVERY, give_way, loading, shown, sparing
 
 Said = tuple[Any, Any, Any, Any]  # for player, line, result, and the report that is kept
 
@@ -112,7 +112,7 @@ def run(local: bool, before: Report | None, own: Mapping[str, str], *asked: Any)
         gr.Error: a value is bad, or the data can't be had. The line says so, too.
     """
     try:
-        yield from friendly(_run)(local, before, own, *asked)
+        yield from sparing(friendly(_run)(local, before, own, *asked), IDLE)
     except gr.Error as error:
         yield say(line=error.message)
         raise

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 SIZE_MOST = 64  # whole data sets are only resized for models up to this size
 LANE: dict[str, Any] = {"concurrency_id": "work", "concurrency_limit": 1}
 EVERY = 0.3  # seconds between two messages
+BREATH = 0.1  # seconds between two moments in which Stop takes effect
 
 R = TypeVar("R")
 Y = TypeVar("Y")
@@ -91,6 +92,19 @@ def shown(steps: Generator[str, None, R], show: Callable[[str], Y]) -> Generator
             yield show(next(steps))
     except StopIteration as end:
         return end.value
+
+
+def sparing(values: Iterator[Y], idle: Y) -> Iterator[Y]:
+    """Pass on all values but `idle`, which comes ten times a second at most.
+
+    Gradio can stop a handler only where it yields. But a page that is sent something at each of a
+    thousand steps a second has no time left for a click on Stop.
+    """
+    sent = 0.0
+    for value in values:
+        if value is not idle or time.monotonic() - sent > BREATH:
+            sent = time.monotonic()
+            yield value
 
 
 def give_way() -> Iterator[None]:
