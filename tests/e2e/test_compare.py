@@ -30,7 +30,7 @@ def test_a_kept_run_stands_beside_the_next(page: Any, serve: Any, tiny: Any) -> 
         shown = player.Player(elem_id="player", step=True, link="generate")
         for k in range(2):
             which = gr.Number(k, visible=False, precision=0)
-            gr.Button(f"Run {k}").click(run, which, shown, **player.PROGRESS)
+            gr.Button(f"Run {k}").click(run, which, shown, **player.progress(shown))
     page.goto(serve(demo))
     page.get_by_role("button", name="Run 0").click()
     page.locator("#player [data-run=over]").wait_for(state="attached")

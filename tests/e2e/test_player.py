@@ -73,7 +73,7 @@ def url(serve):
         go = gr.Button("Generate", elem_id="go")
         stop = gr.Button("Stop", elem_id="stop")
         shown = player.Player(elem_id="player", empty="Nothing yet.")
-        event = go.click(run, None, shown, **player.PROGRESS)
+        event = go.click(run, None, shown, **player.progress(shown))
         stop.click(lambda: player.note("Stopped."), None, shown, cancels=[event], queue=False)
     return serve(demo)
 

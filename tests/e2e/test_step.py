@@ -42,7 +42,7 @@ def said(page, serve, tiny):
     with gr.Blocks() as demo:
         go = gr.Button("Generate", elem_id="go")
         shown = player.Player(elem_id="player", step=True)
-        go.click(run, None, shown, **player.PROGRESS)
+        go.click(run, None, shown, **player.progress(shown))
     page.goto(serve(demo))
     page.locator("#go").click()
     page.wait_for_selector("#player [data-run=over]", state="attached")

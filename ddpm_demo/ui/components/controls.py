@@ -20,7 +20,9 @@ if TYPE_CHECKING:
     from ddpm_demo.models.checkpoint import Checkpoint
 
 HERE = Path(__file__).parent
-QUIET: dict[str, Any] = {"show_progress": "hidden", "api_visibility": "private"}
+# At each event, the page renews the progress of every component that ever had one. Here none has.
+QUIET: dict[str, Any] = {"show_progress": "hidden", "show_progress_on": []}
+QUIET["api_visibility"] = "private"
 QUICK: dict[str, Any] = {**QUIET, "queue": False, "trigger_mode": "always_last"}
 DICE = f"() => Math.floor(Math.random() * {SEED_MAX})"
 GUIDANCE_MOST = 8

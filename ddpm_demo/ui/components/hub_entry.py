@@ -4,15 +4,13 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import gradio as gr
 
 from ddpm_demo.models.listed import LISTED
+from ddpm_demo.ui.components.controls import QUIET, ModelChoice
 from ddpm_demo.ui.server.lazy import called, streamed
-
-if TYPE_CHECKING:
-    from ddpm_demo.ui.components.controls import ModelChoice
 
 FIRST = next(iter(LISTED))
 HANDLERS = "ddpm_demo.ui.components.hub_handlers"
@@ -43,34 +41,33 @@ def build_hub_entry(choice: ModelChoice, any_repo: bool) -> None:
                 "Get it", variant="primary", size="md", elem_id="hub-get", min_width=80
             )
             stop = gr.Button("Stop", size="md", elem_id="hub-stop", min_width=80)
-    quiet: dict[str, Any] = {"show_progress": "hidden", "api_visibility": "private"}
     about = called(f"{HANDLERS}:about")
 
     def tell(repo: Any) -> str:
         words: str = about(repo, any_repo)
         return words
 
-    gr.on([entry.expand, repo.change], tell, repo, line, concurrency_limit=4, **quiet)
+    gr.on([entry.expand, repo.change], tell, repo, line, concurrency_limit=4, **QUIET)
     got = gr.State()
     event = load.click(
         functools.partial(streamed(f"{HANDLERS}:get"), any_repo),
         repo,
         [line, got],
         concurrency_limit=4,
-        **quiet,
+        **QUIET,
     )
     event.success(
         functools.partial(choose, choice),
         [choice.own, got],
         [choice.own, choice.name],
         queue=False,
-        **quiet,
+        **QUIET,
     )
     stop.click(
         lambda: "Stopped. What has come stays, and the next try goes on from there.",
         outputs=line,
         cancels=[event],
         queue=False,
-        **quiet,
+        **QUIET,
     )
-    gr.on(None, called(f"{HANDLERS}:offer"), None, [entry, line], **quiet)
+    gr.on(None, called(f"{HANDLERS}:offer"), None, [entry, line], **QUIET)

@@ -226,7 +226,7 @@ def _add_link(links: Links, choice: ModelChoice, model: list[Any], asked: Asked)
 
 def _long(screen: gr.HTML) -> dict[str, Any]:
     """Options of events that wait for their turn among all visitors."""
-    return {**QUIET, **LANE, **player.PROGRESS, "show_progress_on": screen}
+    return {**QUIET, **LANE, **player.progress(screen)}
 
 
 def _replays() -> dict[str, gr.Button]:

@@ -113,7 +113,7 @@ def connect_pausing(
             js=js,
             concurrency_id="model",
             concurrency_limit=settings.RUNS,
-            **QUIET | player.PROGRESS,
+            **QUIET | player.progress(screen),
         )
         buttons.restore_after(event)
         events.append(event)

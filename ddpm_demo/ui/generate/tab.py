@@ -268,7 +268,7 @@ def _connect_picture(
         js=f"({names}) => [{names.replace('v2', SOURCE.format('pad'), 1)}]",
         concurrency_id="model",
         concurrency_limit=settings.RUNS,
-        **QUIET | player.PROGRESS,
+        **QUIET | player.progress(screen),
     )
     buttons.restore_after(event)
     return event
@@ -285,7 +285,7 @@ def _connect_run(inputs: list[Any], buttons: controls.RunButtons, screen: gr.HTM
         screen,
         concurrency_id="model",
         concurrency_limit=settings.RUNS,
-        **QUIET | player.PROGRESS,
+        **QUIET | player.progress(screen),
     )
     buttons.restore_after(event)
     return event

@@ -151,7 +151,7 @@ def _connect_run(
         functools.partial(streamed(f"{HANDLERS}:run"), local),
         [kept, *what],
         shown,
-        **{**QUIET, **LANE, **player.PROGRESS, "show_progress_on": screen},
+        **{**QUIET, **LANE, **player.progress(screen)},
     )
     buttons.restore_after(event, {line: STOPPED, result: ""})
     buttons.ending()

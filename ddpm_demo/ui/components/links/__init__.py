@@ -184,9 +184,7 @@ class Links:
         """
         asked = gr.Textbox(visible=False)
         controls = [control for part in self.parts for control in part.controls]
-        filled = [tabs, line, *controls]
-        # At each event, Gradio renews the progress of all that ever showed some: here, one will do.
-        gr.on(None, self.opened, asked, filled, js=ASKED, show_progress_on=line, **QUICK)
+        gr.on(None, self.opened, asked, [tabs, line, *controls], js=ASKED, **QUICK)
         for name, tab in self.tabs.items():
             chosen = f"() => {{ globalThis.ddpmLinks?.choose({name!r}); }}"
             tab.select(None, js=chosen, **QUIET)

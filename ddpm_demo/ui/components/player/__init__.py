@@ -30,8 +30,14 @@ from ddpm_demo.ui.components.player.qr import qr_code
 from ddpm_demo.ui.components.player.source import sampler_code
 from ddpm_demo.ui.server.runs import pixels
 
-PROGRESS = {"show_progress": "minimal"}
-"""For events that fill a player: so it learns its place in the queue, and when a run is over."""
+
+def progress(screen: gr.HTML) -> dict[str, Any]:
+    """Options of events that fill a player.
+
+    It learns by them its place in the queue, and when a run is over.
+    """
+    return {"show_progress": "minimal", "show_progress_on": screen}
+
 
 LOADING = starting("The model is being loaded. Your run begins by itself…")
 """For a click while the server is still starting: see `lazy.streamed`."""

@@ -168,7 +168,7 @@ def stream(
         def generate(...):
             yield from stream(ddpm(...))
 
-    with the options `PROGRESS`, and never inside `with torch.no_grad()`: each step may be pulled by
+    with the options `progress`, and never inside `with torch.no_grad()`: each step may be pulled by
     another thread.
 
     Args:
