@@ -13,12 +13,12 @@ from PIL import Image
 from ddpm_demo.cli import main, parser
 from ddpm_demo.cli.training import configs, network
 from ddpm_demo.config import DiffusionConfig, ModelConfig, TrainConfig
-from ddpm_demo.models.checkpoint import Checkpoint, save_checkpoint, save_tensors
+from ddpm_demo.models.checkpoint import Checkpoint, digest, save_checkpoint, save_tensors
 from ddpm_demo.models.load import load_checkpoint
 from ddpm_demo.nn.unet import UNet
 from ddpm_demo.publishing import cards
 from ddpm_demo.publishing.cards import Story
-from ddpm_demo.publishing.ship import ship
+from ddpm_demo.publishing.ship import MEAN, ship
 from ddpm_demo.training.run_folder import RunFolder
 from ddpm_demo.training.trainer import wide
 
@@ -75,6 +75,23 @@ def test_an_average_of_another_width_is_shipped(run: Path, tmp_path: Path) -> No
     with pytest.raises(ValueError, match=r"one with the weights ema-0\.1,"):
         ship(run, tmp_path / "other", STORY, kind=wide(0.1))
     assert not (tmp_path / "other").exists()
+
+
+def test_the_mean_of_first_and_last_weights_is_shipped(
+    run: Path, zoo: Path, tmp_path: Path, tiny: Callable[..., Checkpoint]
+) -> None:
+    base = {"name": "tiny", "weights": digest(load_checkpoint("tiny").model)}
+    save_tensors(RunFolder(run).state, {"x": torch.zeros(1)}, {"configs": {"base": base}})
+    save_checkpoint(run, dataclasses.replace(tiny(seed=5), info=load_checkpoint(run).info))
+    first, last = (load_checkpoint(k).model.state_dict() for k in ("tiny", run))
+    words = ["ship", str(run), str(zoo / "mine"), "--mean", "--commit", "abc", "--limits", "Tiny."]
+    assert main([*words, "--sample", '{"steps": 2}']) == 0
+    for name, weight in load_checkpoint(zoo / "mine").model.state_dict().items():
+        assert torch.allclose(weight, (first[name] + last[name]) / 2, atol=2e-3), name
+    assert "halfway from those it started from" in (zoo / "mine" / "README.md").read_text()
+    save_checkpoint(zoo / "tiny", tiny(seed=6))
+    with pytest.raises(ValueError, match="Model that the run started from must be as it was then"):
+        ship(run, zoo / "other", STORY, kind=MEAN)
 
 
 def test_a_fine_tuned_copy_names_its_base_and_shows_its_film(

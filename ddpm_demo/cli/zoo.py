@@ -35,6 +35,9 @@ def ship_arguments(p: argparse.ArgumentParser) -> None:
     kind.add_argument(
         "--raw", action="store_true", help="the weights of the last step, without EMA"
     )
+    kind.add_argument(
+        "--mean", action="store_true", help="halfway from the model that the run started from"
+    )
     kind.add_argument("--ema-rel", type=float, metavar="WIDTH", help="the average of this width")
     p.add_argument("--history", default="", help="a sentence on interruptions")
     p.set_defaults(run_command=_ship)
@@ -81,7 +84,7 @@ def _models(o: argparse.Namespace) -> None:
 def _ship(o: argparse.Namespace) -> None:
     from ddpm_demo.models.zoo import available, models_folder
     from ddpm_demo.publishing.cards import Story
-    from ddpm_demo.publishing.ship import make_card, ship
+    from ddpm_demo.publishing.ship import MEAN, make_card, ship
     from ddpm_demo.training.trainer import EMA, RAW, wide
 
     if o.all:
@@ -98,7 +101,7 @@ def _ship(o: argparse.Namespace) -> None:
     require(sample is None or isinstance(sample, dict), "--sample", o.sample, 'like {"start": 940}')
     samplers = None if o.samplers is None else _json(o.samplers.read_bytes(), "--samplers")
     story = Story(o.commit, o.limits, o.history)
-    kind = RAW if o.raw else EMA if o.ema_rel is None else wide(o.ema_rel)
+    kind = RAW if o.raw else MEAN if o.mean else EMA if o.ema_rel is None else wide(o.ema_rel)
     ship(o.run, o.folder, story, sample=sample, samplers=samplers, kind=kind)
     print(o.folder)
 

@@ -190,6 +190,9 @@ def _opening(name: str, checkpoint: Checkpoint, beside: bool) -> str:
     averaged = "The weights are the exponential moving average, in half precision."
     if info.get("raw"):
         averaged = "The weights are those of the last step, not averaged, in half precision."
+    elif info.get("weights") == "mean":
+        averaged = "The weights are halfway from those it started from to the run's average,\n"
+        averaged += "in half precision (`ship --mean`)."
     elif kind := info.get("weights"):
         averaged = f"The weights are the run's average `{kind}`, in half precision."
     return f"""---

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 from ddpm_demo.config import SampleConfig, from_dict
 from ddpm_demo.config.setting import require
@@ -19,7 +20,13 @@ from ddpm_demo.inference.spec import RunSpec
 from ddpm_demo.machine.files import require_writable, write_atomically
 from ddpm_demo.media import convert, encode
 from ddpm_demo.media.plots import as_file, line_plot
-from ddpm_demo.models.checkpoint import Checkpoint, load_tensors, model_files, save_checkpoint
+from ddpm_demo.models.checkpoint import (
+    Checkpoint,
+    digest,
+    load_tensors,
+    model_files,
+    save_checkpoint,
+)
 from ddpm_demo.models.load import load_checkpoint
 from ddpm_demo.publishing import cards
 from ddpm_demo.publishing.cards import Story, card, check_samplers
@@ -29,6 +36,7 @@ from ddpm_demo.training.state import weights
 from ddpm_demo.training.trainer import EMA, RAW
 
 STORY = "card.json"  # the file with a shipped model's `Story`, to make its card again
+MEAN = "mean"  # the kind of weights between a run's first and last
 PAGE = 10  # how many samples are drawn at once, and are in a row
 
 
@@ -50,7 +58,8 @@ def ship(
         samplers: rows with the measured quality of samplers, for the app's time limit (see
             `cards.COLUMNS`).
         kind: which weights to ship. "ema" is the average. The run's state has those of the last
-            step ("model"), and may have other averages ("ema-0.05").
+            step ("model"), and may have other averages ("ema-0.05"). "mean" is halfway between
+            the average and the model that the run started from (Wortsman et al. 2022).
 
     Returns:
         The shipped checkpoint, read back from its file.
@@ -67,7 +76,8 @@ def ship(
     checkpoint = public(load_checkpoint(run))
     if kind != EMA:
         require(source.resumable(), "RUN", str(run), f"one with {source.state.name}")
-        own = weights(load_tensors(source.state)[0], kind)
+        state, about_run = load_tensors(source.state)
+        own = _mean(checkpoint, about_run) if kind == MEAN else weights(state, kind)
         require(bool(own), "RUN", str(run), f"one with the weights {kind}")
         checkpoint.model.load_state_dict(own)
         checkpoint.info |= {"raw": True} if kind == RAW else {"weights": kind}
@@ -88,6 +98,24 @@ def ship(
         save_checkpoint(folder, checkpoint, torch.float16)
     write_atomically(folder / STORY, (json.dumps(vars(story), indent=1) + "\n").encode())
     return make_card(folder)
+
+
+def _mean(checkpoint: Checkpoint, run: Mapping[str, Any]) -> dict[str, Tensor]:
+    """Weights halfway between a run's and those that it started from. Empty if it had none.
+
+    Raises:
+        ValueError: the model that it started from has other weights now.
+    """
+    base = (run.get("configs") or {}).get("base") or {}
+    if not base:
+        return {}
+    first = load_checkpoint(base["name"])
+    same = digest(first.model) == base["weights"]
+    require(same, "model that the run started from", first.name, "as it was then")
+    pairs = zip(
+        first.model.state_dict().items(), checkpoint.model.state_dict().values(), strict=True
+    )
+    return {name: (a + b) / 2 for (name, a), b in pairs}
 
 
 def make_card(folder: Path) -> Checkpoint:
