@@ -35,7 +35,7 @@ def test_no_torch_is_needed() -> None:
     ("info", "says"),
     [
         ({"images": 1500}, "saw 1,500 pictures"),
-        ({"images": 1500, "teacher": {}}, "saw 1,500 trajectories of its teacher"),
+        ({"images": 1500, "teacher": {}}, "saw 1,500 trajectories"),
         ({"images": 1500, "init": "base"}, "base + 1,500 more pictures"),
         ({"images": 1500, "init": "mine"}, "an earlier version + 1,500 more pictures"),
         ({"images": 1500, "base": "base", "train": {"only": "ship"}}, "base + 1,500 ship pictures"),

@@ -11,6 +11,7 @@ import torch
 
 from ddpm_demo.config import SampleConfig
 from ddpm_demo.config.samplers import SAMPLERS, Sampler
+from ddpm_demo.config.setting import counted
 from ddpm_demo.experiments.asked import Race
 from ddpm_demo.experiments.tools import (
     Panel,
@@ -114,7 +115,7 @@ class _Course:
             f"Four pictures from the same noise, seed {self.asked.seed}",
             tuple(tuple(self.pictures.get(key) for key in row) for row in keys),
             rows=tuple(map(_label, self.rows)),
-            columns=tuple(f"{calls} calls" for calls in self.calls),
+            columns=tuple(counted(calls, "call") for calls in self.calls),
             notes=tuple(notes),
             wide=N,
         )
@@ -143,7 +144,7 @@ def run(asked: Race, tools: Tools) -> Iterator[Report]:
     whole = sum(calls for _, calls in course.runs()) + LONG
     done = 0
     for name, calls in course.runs():
-        words = f"{_label(name)} with {calls} calls"
+        words = f"{_label(name)} with {counted(calls, 'call')}"
         for made in course.run(name, calls):
             yield Report((done + made) / whole, words, (course.sheet(),))
         done += calls
@@ -177,7 +178,7 @@ def _result(course: _Course) -> tuple[Panel, ...]:
     )
     table = Table(
         "Distance from a long run",
-        ("sampler", *(f"{c} calls" for c in calls), "looks the same from"),
+        ("sampler", *(counted(c, "call") for c in calls), "looks the same from"),
         tuple(rows),
         note,
     )
@@ -205,7 +206,7 @@ def _nearest(course: _Course) -> Iterator[str]:
         every = {_label(name): course.distance(name, calls) for name in course.rows}
         known = {label: found for label, found in every.items() if found}
         if len(known) > 1:
-            yield f"With {calls} calls, {alike(known, N)}"
+            yield f"With {counted(calls, 'call')}, {alike(known, N)}"
 
 
 def _measured(checkpoint: Checkpoint) -> Table | None:

@@ -337,7 +337,7 @@ def _learned(facts: Facts) -> str:
     base = "an earlier version" if base == facts.name else base
     only = (facts.info.get("train") or {}).get("only")
     words = f"{seen:,}" if seen < 10**6 else f"{seen / 1e6:.2g} M"
-    what = "trajectories of its teacher" if "teacher" in facts.info else "pictures"
+    what = "trajectories" if "teacher" in facts.info else "pictures"
     return f"{base} + {words} {only or 'more'} {what}" if base else f"saw {words} {what}"
 
 
