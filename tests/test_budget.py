@@ -145,7 +145,7 @@ TABLE = [
     {"sampler": "unipc", "spacing": "trailing", "steps": 35, "calls": 35, "distance": 6.0},
     {"sampler": "heun", "spacing": "logsnr", "steps": 18, "calls": 35, "distance": 5.0},
     {"sampler": "ddpm", "spacing": "uniform", "steps": 35, "calls": 35, "distance": 4.0},
-    {"sampler": "ddim", "spacing": "uniform", "steps": 40, "calls": 40, "distance": 7.0},
+    {"sampler": "ddim", "spacing": "uniform", "steps": 40, "calls": 40, "distance": 7.0, "n": 500},
 ]
 
 

@@ -95,6 +95,7 @@ class Measured:
     steps: int
     calls: int  # calls of the network for each picture
     distance: float  # distance of many samples from the data; less is better
+    n: int | None = None  # of how many samples
 
     def __post_init__(self) -> None:
         one_of("sampler", self.sampler, tuple(SAMPLERS))
