@@ -17,8 +17,8 @@ from ddpm_demo.models.checkpoint import Checkpoint, digest, save_checkpoint, sav
 from ddpm_demo.models.load import load_checkpoint
 from ddpm_demo.nn.unet import UNet
 from ddpm_demo.publishing import cards
-from ddpm_demo.publishing.cards import Story
-from ddpm_demo.publishing.ship import MEAN, ship
+from ddpm_demo.publishing.cards import MEAN, Story
+from ddpm_demo.publishing.ship import ship
 from ddpm_demo.training.run_folder import RunFolder
 from ddpm_demo.training.trainer import wide
 

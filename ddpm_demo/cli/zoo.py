@@ -83,8 +83,8 @@ def _models(o: argparse.Namespace) -> None:
 
 def _ship(o: argparse.Namespace) -> None:
     from ddpm_demo.models.zoo import available, models_folder
-    from ddpm_demo.publishing.cards import Story
-    from ddpm_demo.publishing.ship import MEAN, make_card, ship
+    from ddpm_demo.publishing.cards import MEAN, Story
+    from ddpm_demo.publishing.ship import make_card, ship
     from ddpm_demo.training.trainer import EMA, RAW, wide
 
     if o.all:

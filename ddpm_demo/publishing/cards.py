@@ -16,6 +16,7 @@ from ddpm_demo.models.checkpoint import Checkpoint
 from ddpm_demo.models.facts import ANY, EACH
 
 BESIDE = "teacher.png"  # a picture for the card of a distilled model
+MEAN = "mean"  # the kind of weights halfway between a run's first and its average
 SHOWN = 100  # the number of samples on a card, with the seeds 0 to 99
 NUMBERS = "## Evaluation"  # the last section, which `evaluate --card` writes
 COLUMNS = ("sampler", "spacing", "steps", "calls", "distance")
@@ -190,7 +191,7 @@ def _opening(name: str, checkpoint: Checkpoint, beside: bool) -> str:
     averaged = "The weights are the exponential moving average, in half precision."
     if info.get("raw"):
         averaged = "The weights are those of the last step, not averaged, in half precision."
-    elif info.get("weights") == "mean":
+    elif info.get("weights") == MEAN:
         averaged = "The weights are halfway from those it started from to the run's average,\n"
         averaged += "in half precision (`ship --mean`)."
     elif kind := info.get("weights"):

@@ -29,14 +29,13 @@ from ddpm_demo.models.checkpoint import (
 )
 from ddpm_demo.models.load import load_checkpoint
 from ddpm_demo.publishing import cards
-from ddpm_demo.publishing.cards import Story, card, check_samplers
+from ddpm_demo.publishing.cards import MEAN, Story, card, check_samplers
 from ddpm_demo.publishing.private import public
 from ddpm_demo.training.run_folder import RunFolder
 from ddpm_demo.training.state import weights
 from ddpm_demo.training.trainer import EMA, RAW
 
 STORY = "card.json"  # the file with a shipped model's `Story`, to make its card again
-MEAN = "mean"  # the kind of weights between a run's first and last
 PAGE = 10  # how many samples are drawn at once, and are in a row
 
 

@@ -21,8 +21,11 @@ if TYPE_CHECKING:
 
 HERE = Path(__file__).parent
 # At each event, the page renews the progress of every component that ever had one. Here none has.
-QUIET: dict[str, Any] = {"show_progress": "hidden", "show_progress_on": []}
-QUIET["api_visibility"] = "private"
+QUIET: dict[str, Any] = {
+    "show_progress": "hidden",
+    "show_progress_on": [],
+    "api_visibility": "private",
+}
 QUICK: dict[str, Any] = {**QUIET, "queue": False, "trigger_mode": "always_last"}
 DICE = f"() => Math.floor(Math.random() * {SEED_MAX})"
 GUIDANCE_MOST = 8

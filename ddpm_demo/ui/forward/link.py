@@ -32,9 +32,8 @@ class Shown:
     noise: str = DiffusionConfig.noise
     seed: int = 0
     schedule: str = "both"
-    timesteps: str = (
-        ""  # of the strip; if empty, spread over all of T. Set before T, which fits it.
-    )
+    # A link sets the controls in this order, and a new T may change the timesteps of the strip.
+    timesteps: str = ""  # of the strip; if empty, spread over all of T
     T: int = DiffusionConfig.T
     beta_start: float = DiffusionConfig.beta_start
     beta_end: float = DiffusionConfig.beta_end
