@@ -30,7 +30,7 @@ demo: .venv/.runtime
 	$(PY) app.py --host $(HOST) --port $(PORT) $(ARGS)
 
 test: .venv/.dev
-	$(PY) -m pytest -n $(WORKERS) $(ARGS)
+	$(PY) -m pytest -n $(WORKERS) --dist loadfile $(ARGS)
 
 browsers: .venv/.dev
 	$(PY) tests/browsers.py

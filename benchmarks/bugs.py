@@ -18,7 +18,7 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
-from ddpm_demo.diffusion.walk import Step
+from ddpm_demo.diffusion import Step
 from ddpm_demo.evaluation.classifier import Classifier, judge_of
 from ddpm_demo.evaluation.features import Summary
 from ddpm_demo.evaluation.frechet import distance

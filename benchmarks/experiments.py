@@ -14,7 +14,7 @@ import tempfile
 import time
 from pathlib import Path
 
-from ddpm_demo.config.setting import one_of
+from ddpm_demo.config import one_of
 from ddpm_demo.experiments import EXPERIMENTS, Experiment
 from ddpm_demo.experiments.tools import Hidden, Panel, Plot, Report, Sheet, Tools
 from ddpm_demo.machine.devices import keep_memory

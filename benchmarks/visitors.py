@@ -40,7 +40,7 @@ def serve(how: str) -> None:
     """Run the app in this process until stdin ends, and print its address."""
     import torch
 
-    from ddpm_demo.diffusion.denoiser import Denoiser
+    from ddpm_demo.diffusion import Denoiser
     from ddpm_demo.machine.devices import keep_memory
     from ddpm_demo.ui.app import LAUNCH, build_app
     from ddpm_demo.ui.server import runtime

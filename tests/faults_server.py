@@ -56,12 +56,15 @@ class Server:
             port = str(free.getsockname()[1])
         self.url = f"http://127.0.0.1:{port}/"
         own = {"OMP_NUM_THREADS": "1", "OMP_WAIT_POLICY": "PASSIVE", "TMPDIR": str(self.temporary)}
+        self._command = [sys.executable, __file__, str(self.zoo), "--port", port, *options]
+        self._environment = os.environ | own | environment
+        self.start()
+
+    def start(self) -> None:
+        """Start it, for the first time or again at the same address, and wait until it is up."""
         with self._log.open("wb") as out:
             self.process = subprocess.Popen(
-                [sys.executable, __file__, str(self.zoo), "--port", port, *options],
-                env=os.environ | own | environment,
-                stdout=out,
-                stderr=out,
+                self._command, env=self._environment, stdout=out, stderr=out
             )
         self._wait()
 
@@ -97,8 +100,12 @@ class Server:
             try:
                 self.process.wait(20)
             except subprocess.TimeoutExpired:
-                self.process.kill()
-                self.process.wait()
+                self.kill()
+
+    def kill(self) -> None:
+        """End it as when the power goes."""
+        self.process.kill()
+        self.process.wait()
 
 
 class Tab:

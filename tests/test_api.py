@@ -17,7 +17,7 @@ from ddpm_demo.api import learning, pictures
 from ddpm_demo.api import model as model_of_api
 from ddpm_demo.config import DiffusionConfig, ModelConfig, SampleConfig
 from ddpm_demo.data import Images
-from ddpm_demo.diffusion.schedule import Noise
+from ddpm_demo.diffusion import Noise
 from ddpm_demo.evaluation import frechet
 from ddpm_demo.evaluation import references as metrics_data
 from ddpm_demo.evaluation.classifier import Classifier, ClassifierConfig

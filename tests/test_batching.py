@@ -12,10 +12,9 @@ import pytest
 import torch
 
 from ddpm_demo.config import DiffusionConfig, ModelConfig
-from ddpm_demo.diffusion.denoiser import Denoiser
+from ddpm_demo.diffusion import Denoiser, Noise
 from ddpm_demo.diffusion.samplers.ddim import ddim
 from ddpm_demo.diffusion.samplers.ddpm import ddpm
-from ddpm_demo.diffusion.schedule import Noise
 from ddpm_demo.inference import batching
 from ddpm_demo.inference.batching import BatchedDenoiser, Batcher, Pace, Visitor, _Call, share
 

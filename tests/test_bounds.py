@@ -12,8 +12,7 @@ from torch import Tensor
 from torch.distributions import Normal, kl_divergence
 
 from ddpm_demo.config import VARIANCES, DiffusionConfig, ModelConfig
-from ddpm_demo.diffusion.denoiser import Denoiser, Prediction, split
-from ddpm_demo.diffusion.schedule import Schedule
+from ddpm_demo.diffusion import Denoiser, Prediction, Schedule, split
 from ddpm_demo.evaluation.bounds import (
     Bound,
     BoundConfig,

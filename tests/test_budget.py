@@ -9,9 +9,8 @@ import gradio as gr
 import pytest
 import torch
 
-from ddpm_demo.config import SampleConfig
-from ddpm_demo.config.samplers import SAMPLERS
-from ddpm_demo.diffusion.denoiser import Denoiser
+from ddpm_demo.config import SAMPLERS, SampleConfig
+from ddpm_demo.diffusion import Denoiser
 from ddpm_demo.inference import timing as budget
 from ddpm_demo.inference.generate import generate
 from ddpm_demo.inference.timing import (

@@ -9,9 +9,10 @@ import pytest
 import torch
 
 from ddpm_demo import cli, config
-from ddpm_demo.config import SampleConfig
-from ddpm_demo.config.samplers import SAMPLERS, Sampler, register
-from ddpm_demo.diffusion.walk import Move, Moved, Step, walk
+from ddpm_demo.config import SAMPLERS, SampleConfig, Sampler
+from ddpm_demo.config.samplers import register
+from ddpm_demo.diffusion import Move, Moved, Step
+from ddpm_demo.diffusion.walk import walk
 from ddpm_demo.inference.generate import generate
 from ddpm_demo.inference.timing import estimate, plan
 from ddpm_demo.models.checkpoint import Checkpoint

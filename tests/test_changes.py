@@ -7,9 +7,8 @@ from typing import Any
 import pytest
 import torch
 
-from ddpm_demo.config import SampleConfig
-from ddpm_demo.config.samplers import SAMPLERS
-from ddpm_demo.diffusion.denoiser import Denoiser
+from ddpm_demo.config import SAMPLERS, SampleConfig
+from ddpm_demo.diffusion import Denoiser
 from ddpm_demo.inference.batching import BatchedDenoiser, Batcher
 from ddpm_demo.inference.changes import Now, read, read_mask, write_mask
 from ddpm_demo.inference.generate import generate, go_on, play

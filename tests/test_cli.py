@@ -23,10 +23,8 @@ import torch
 from PIL import Image
 
 from ddpm_demo.cli import EXAMPLES, main, parser
-from ddpm_demo.config import SampleConfig
-from ddpm_demo.config.samplers import SAMPLERS
-from ddpm_demo.diffusion.denoiser import Denoiser
-from ddpm_demo.diffusion.schedule import Noise, Schedule
+from ddpm_demo.config import SAMPLERS, SampleConfig
+from ddpm_demo.diffusion import Denoiser, Noise, Schedule
 from ddpm_demo.inference.generate import generate
 from ddpm_demo.inference.spec import RunSpec
 from ddpm_demo.media import convert

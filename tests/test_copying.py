@@ -11,7 +11,7 @@ import torch
 
 from ddpm_demo.config import DiffusionConfig
 from ddpm_demo.data import Images, packed
-from ddpm_demo.diffusion.denoiser import Denoiser
+from ddpm_demo.diffusion import Denoiser
 from ddpm_demo.evaluation.classifier import Classifier, ClassifierConfig
 from ddpm_demo.experiments import EXPERIMENTS, copying, few
 from ddpm_demo.experiments.asked import Copying

@@ -7,10 +7,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from ddpm_demo.config import SampleConfig, TrainConfig
-from ddpm_demo.config.samplers import SAMPLERS
+from ddpm_demo.config import SAMPLERS, SampleConfig, TrainConfig
 from ddpm_demo.data import Images
-from ddpm_demo.diffusion.schedule import KINDS
+from ddpm_demo.diffusion import KINDS
 from ddpm_demo.inference.batching import BatchedDenoiser, Batcher
 from ddpm_demo.inference.generate import generate
 from ddpm_demo.models.checkpoint import Checkpoint, save_checkpoint

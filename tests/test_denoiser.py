@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from ddpm_demo.config import PREDICTIONS, DiffusionConfig
-from ddpm_demo.diffusion.denoiser import Denoiser
+from ddpm_demo.diffusion import Denoiser
 from ddpm_demo.models.checkpoint import Checkpoint
 
 

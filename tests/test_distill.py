@@ -9,10 +9,9 @@ import torch
 
 from ddpm_demo.cli import main
 from ddpm_demo.config import SampleConfig
-from ddpm_demo.diffusion.denoiser import Denoiser
+from ddpm_demo.diffusion import Denoiser, Noise, Schedule
 from ddpm_demo.diffusion.samplers.ddim import ddim
 from ddpm_demo.diffusion.samplers.dpmpp import dpmpp_2m
-from ddpm_demo.diffusion.schedule import Noise, Schedule
 from ddpm_demo.inference.generate import generate, timesteps_of
 from ddpm_demo.media.convert import cut, to_uint8
 from ddpm_demo.media.open import open_image

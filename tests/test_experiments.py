@@ -16,9 +16,8 @@ from PIL import Image
 from scipy import stats
 
 from ddpm_demo import cli
-from ddpm_demo.config import SampleConfig
-from ddpm_demo.config.setting import settings
-from ddpm_demo.diffusion.denoiser import Denoiser
+from ddpm_demo.config import SampleConfig, settings
+from ddpm_demo.diffusion import Denoiser
 from ddpm_demo.evaluation.classifier import Classifier, ClassifierConfig
 from ddpm_demo.experiments import EXPERIMENTS, deciding
 from ddpm_demo.experiments.asked import BUG_NAMES, Break, Decide, Guess, Guide, Race

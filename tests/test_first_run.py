@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from ddpm_demo.diffusion.denoiser import Denoiser
+from ddpm_demo.diffusion import Denoiser
 from ddpm_demo.inference.generate import generate
 from ddpm_demo.media.convert import to_uint8
 from ddpm_demo.models.checkpoint import Checkpoint

@@ -9,7 +9,8 @@ import torch
 from gradio.utils import get_upload_folder
 from PIL import Image
 
-from ddpm_demo.diffusion.timesteps import MOST, default_timesteps, parse_timesteps
+from ddpm_demo.config import default_timesteps, parse_timesteps
+from ddpm_demo.config.timesteps import MOST
 from ddpm_demo.media.open import ImageError
 from ddpm_demo.ui.forward.asked import EXAMPLES
 from ddpm_demo.ui.forward.handlers import fit, picture_message, schedules_message, uploaded

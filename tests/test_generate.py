@@ -7,10 +7,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from ddpm_demo.config import NOISES, SampleConfig
-from ddpm_demo.config.samplers import SAMPLERS
-from ddpm_demo.diffusion.denoiser import Denoiser
-from ddpm_demo.diffusion.schedule import Noise
+from ddpm_demo.config import NOISES, SAMPLERS, SampleConfig
+from ddpm_demo.diffusion import Denoiser, Noise
 from ddpm_demo.inference.generate import generate
 from ddpm_demo.inference.spec import RunSpec
 from ddpm_demo.models.checkpoint import Checkpoint

@@ -11,10 +11,8 @@ import pytest
 import torch
 from PIL import Image
 
-from ddpm_demo.config import SampleConfig
-from ddpm_demo.config.samplers import SAMPLERS
-from ddpm_demo.diffusion.denoiser import Denoiser
-from ddpm_demo.diffusion.schedule import Noise, Schedule
+from ddpm_demo.config import SAMPLERS, SampleConfig
+from ddpm_demo.diffusion import Denoiser, Noise, Schedule
 from ddpm_demo.inference import given
 from ddpm_demo.inference.changes import write_mask
 from ddpm_demo.inference.generate import generate, go_on, play

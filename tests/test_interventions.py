@@ -12,21 +12,25 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from ddpm_demo.config import SCHEDULES, SPACINGS, DiffusionConfig, SampleConfig
-from ddpm_demo.config.samplers import SAMPLERS
-from ddpm_demo.diffusion.denoiser import Denoiser, Prediction
-from ddpm_demo.diffusion.interventions import (
+from ddpm_demo.config import SAMPLERS, SCHEDULES, SPACINGS, DiffusionConfig, SampleConfig
+from ddpm_demo.diffusion import (
+    At,
+    Denoiser,
     Edit,
     GuidanceInterval,
     Inpaint,
     Intervention,
+    Noise,
     NoiseAtEnd,
+    Prediction,
     ScaleEps,
+    Schedule,
+    Step,
+    StopRun,
     Terms,
+    total,
 )
 from ddpm_demo.diffusion.samplers.ddim import ddim, invert
-from ddpm_demo.diffusion.schedule import Noise, Schedule
-from ddpm_demo.diffusion.walk import At, Step, StopRun, total
 from ddpm_demo.inference.batching import BatchedDenoiser, Batcher
 from ddpm_demo.inference.generate import generate
 from ddpm_demo.models.checkpoint import Checkpoint

@@ -13,7 +13,7 @@ import torch
 
 from ddpm_demo.config import ModelConfig, SampleConfig
 from ddpm_demo.data import Images
-from ddpm_demo.diffusion.schedule import Noise, Schedule
+from ddpm_demo.diffusion import Noise, Schedule
 from ddpm_demo.experiments import EXPERIMENTS, learn
 from ddpm_demo.experiments.asked import Learn, Recorded
 from ddpm_demo.experiments.tools import Plot, Report, Sheet, Tools

@@ -12,9 +12,7 @@ from torch import Tensor
 from ddpm_demo.config import DiffusionConfig
 from ddpm_demo.data import fitted
 from ddpm_demo.data.packed import mnist
-from ddpm_demo.diffusion.interventions import Intervention, ScaleEps, Terms
-from ddpm_demo.diffusion.schedule import Schedule
-from ddpm_demo.diffusion.walk import Step
+from ddpm_demo.diffusion import Intervention, ScaleEps, Schedule, Step, Terms
 from ddpm_demo.evaluation.classifier import judge_of, load_classifier
 from ddpm_demo.experiments.asked import Decide
 from ddpm_demo.experiments.bugs import BUGS

@@ -5,9 +5,7 @@ import pytest
 import torch
 
 from ddpm_demo.config import LOSSES, PREDICTIONS, DiffusionConfig
-from ddpm_demo.diffusion import losses
-from ddpm_demo.diffusion.denoiser import split
-from ddpm_demo.diffusion.schedule import Schedule
+from ddpm_demo.diffusion import Schedule, losses, split
 
 SCHEDULE = Schedule.from_config(DiffusionConfig(1000, "cosine"))
 

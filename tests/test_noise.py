@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from ddpm_demo.diffusion.schedule import KINDS, Noise
+from ddpm_demo.diffusion import KINDS, Noise
 
 # Moments of Laplace noise with unit variance: E|x| = 1/sqrt(2), kurtosis 6.
 MOMENTS = {"gaussian": (0.79788, 3.0), "laplace": (0.70711, 6.0)}

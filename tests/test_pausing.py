@@ -12,8 +12,7 @@ import pytest
 import torch
 
 from ddpm_demo.config import SampleConfig
-from ddpm_demo.diffusion.denoiser import Denoiser
-from ddpm_demo.diffusion.interventions import ScaleEps
+from ddpm_demo.diffusion import Denoiser, ScaleEps
 from ddpm_demo.inference.batching import BatchedDenoiser, Batcher
 from ddpm_demo.inference.changes import write_mask
 from ddpm_demo.inference.generate import generate

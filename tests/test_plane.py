@@ -11,8 +11,7 @@ import torch
 from PIL import Image as PIL
 
 from ddpm_demo.data import Images
-from ddpm_demo.diffusion.denoiser import Prediction, split
-from ddpm_demo.diffusion.schedule import Schedule
+from ddpm_demo.diffusion import Prediction, Schedule, split
 from ddpm_demo.experiments import EXPERIMENTS, between, noises, plane
 from ddpm_demo.experiments.asked import OTHER_NOISES, SHAPES, Between, Noises, Plane
 from ddpm_demo.experiments.noises import DRAW, kurtosis, noise_of_chain

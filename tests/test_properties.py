@@ -19,11 +19,18 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from ddpm_demo.config import DiffusionConfig, ModelConfig, SampleConfig, TrainConfig, from_dict
-from ddpm_demo.config.setting import settings
+from ddpm_demo.config import (
+    DiffusionConfig,
+    ModelConfig,
+    SampleConfig,
+    TrainConfig,
+    from_dict,
+    parse_timesteps,
+    settings,
+)
+from ddpm_demo.config.timesteps import MOST
 from ddpm_demo.data import load
-from ddpm_demo.diffusion.schedule import Schedule
-from ddpm_demo.diffusion.timesteps import MOST, parse_timesteps
+from ddpm_demo.diffusion import Schedule
 from ddpm_demo.inference.spec import RunSpec
 from ddpm_demo.media.open import suffixes
 from ddpm_demo.models.diffusers_config import published

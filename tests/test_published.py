@@ -21,7 +21,7 @@ from safetensors.torch import load_file, save_file
 
 from ddpm_demo.cli import main
 from ddpm_demo.config import ModelConfig, SampleConfig
-from ddpm_demo.diffusion.schedule import Noise
+from ddpm_demo.diffusion import Noise
 from ddpm_demo.inference.generate import generate
 from ddpm_demo.models.checkpoint import Checkpoint, CheckpointError, save_checkpoint
 from ddpm_demo.models.diffusers_config import model_config

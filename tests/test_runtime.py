@@ -12,7 +12,7 @@ import gradio as gr
 import pytest
 import torch
 
-from ddpm_demo.diffusion.denoiser import Denoiser
+from ddpm_demo.diffusion import Denoiser
 from ddpm_demo.inference.batching import BatchedDenoiser
 from ddpm_demo.machine import devices
 from ddpm_demo.models.checkpoint import Checkpoint, CheckpointError

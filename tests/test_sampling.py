@@ -18,13 +18,10 @@ from diffusers import DDIMScheduler, DDPMScheduler
 from diffusers.schedulers import scheduling_ddpm
 from torch import Tensor
 
-from ddpm_demo.config import NOISES, PREDICTIONS, SCHEDULES, DiffusionConfig
-from ddpm_demo.config.samplers import SAMPLERS
-from ddpm_demo.diffusion.denoiser import Denoiser, Prediction
+from ddpm_demo.config import NOISES, PREDICTIONS, SAMPLERS, SCHEDULES, DiffusionConfig
+from ddpm_demo.diffusion import Denoiser, Noise, Prediction, Schedule, Step
 from ddpm_demo.diffusion.samplers.ddim import ddim
 from ddpm_demo.diffusion.samplers.ddpm import ddpm
-from ddpm_demo.diffusion.schedule import Noise, Schedule
-from ddpm_demo.diffusion.walk import Step
 from ddpm_demo.models.checkpoint import Checkpoint
 
 VARIANTS: dict[str, tuple[Callable[..., Iterator[Step]], dict[str, Any]]] = {

@@ -8,7 +8,7 @@ import torch
 from diffusers import DDIMScheduler, DDPMScheduler
 
 from ddpm_demo.config import SCHEDULES, SPACINGS, DiffusionConfig, SampleConfig
-from ddpm_demo.diffusion.schedule import Schedule
+from ddpm_demo.diffusion import Schedule
 
 BETA_SCHEDULES = {
     "linear": "linear",

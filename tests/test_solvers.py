@@ -10,13 +10,10 @@ import pytest
 import torch
 from torch import Tensor
 
-from ddpm_demo.config import SPACINGS, DiffusionConfig
-from ddpm_demo.config.samplers import SAMPLERS
-from ddpm_demo.diffusion.denoiser import Denoiser, Prediction, split
+from ddpm_demo.config import SAMPLERS, SPACINGS, DiffusionConfig
+from ddpm_demo.diffusion import Denoiser, Noise, Prediction, Schedule, Step, split
 from ddpm_demo.diffusion.samplers.ddim import ddim
 from ddpm_demo.diffusion.samplers.ddpm import ddpm
-from ddpm_demo.diffusion.schedule import Noise, Schedule
-from ddpm_demo.diffusion.walk import Step
 
 SOLVERS = ("dpmpp_2m", "dpmpp_2m_sde", "heun", "unipc")
 LINEAR, COSINE = Schedule.linear(), Schedule.cosine()

@@ -11,13 +11,13 @@ from hypothesis import strategies as st
 from ddpm_demo.cli import parser
 from ddpm_demo.cli.sampling import asked
 from ddpm_demo.config import (
+    SAMPLERS,
     SPACINGS,
     VARIANCES,
     DiffusionConfig,
     ModelConfig,
     SampleConfig,
 )
-from ddpm_demo.config.samplers import SAMPLERS
 from ddpm_demo.inference.spec import RunSpec
 from ddpm_demo.models.facts import Facts
 

@@ -30,9 +30,8 @@ from ddpm_demo.config import (
     TrainConfig,
 )
 from ddpm_demo.data import Images
-from ddpm_demo.diffusion.denoiser import Denoiser
+from ddpm_demo.diffusion import Denoiser, Noise
 from ddpm_demo.diffusion.samplers.ddim import ddim
-from ddpm_demo.diffusion.schedule import Noise
 from ddpm_demo.models.checkpoint import Checkpoint, CheckpointError, load_tensors, save_tensors
 from ddpm_demo.models.load import load_checkpoint
 from ddpm_demo.nn.unet import UNet

@@ -5,10 +5,8 @@ import json
 import pytest
 import torch
 
-from ddpm_demo.config import SampleConfig
-from ddpm_demo.config.samplers import SAMPLERS
-from ddpm_demo.diffusion.denoiser import Prediction
-from ddpm_demo.diffusion.schedule import Schedule
+from ddpm_demo.config import SAMPLERS, SampleConfig
+from ddpm_demo.diffusion import Prediction, Schedule
 from ddpm_demo.inference.generate import generate
 from ddpm_demo.inference.updates import code, updates
 from ddpm_demo.ui.components import player

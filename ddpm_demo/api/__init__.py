@@ -7,8 +7,7 @@ Each function only combines what other modules do, with the models' own defaults
 from ddpm_demo.api.learning import finetune, train
 from ddpm_demo.api.model import Model, evaluate, load
 from ddpm_demo.api.pictures import Film, Pictures, film, grid, noise
-from ddpm_demo.diffusion.schedule import Schedule
-from ddpm_demo.diffusion.walk import Step
+from ddpm_demo.diffusion import Schedule, Step
 
 __all__ = [
     "Film",

@@ -11,10 +11,8 @@ from PIL import Image
 from torch import Tensor
 
 from ddpm_demo.api.pictures import Pictures
-from ddpm_demo.config import SampleConfig
-from ddpm_demo.config.setting import one_of
-from ddpm_demo.diffusion.schedule import Schedule
-from ddpm_demo.diffusion.walk import Step
+from ddpm_demo.config import SampleConfig, one_of
+from ddpm_demo.diffusion import Schedule, Step
 from ddpm_demo.evaluation import frechet, references
 from ddpm_demo.evaluation.classifier import judge_of
 from ddpm_demo.evaluation.features import summarise

@@ -12,9 +12,7 @@ from PIL import Image
 from torch import Tensor
 
 from ddpm_demo.config import DiffusionConfig
-from ddpm_demo.diffusion.forward import jump
-from ddpm_demo.diffusion.schedule import Noise, Schedule
-from ddpm_demo.diffusion.walk import Step
+from ddpm_demo.diffusion import Noise, Schedule, Step, jump
 from ddpm_demo.machine.files import expand, write_atomically
 from ddpm_demo.media import convert, encode
 from ddpm_demo.media.open import open_image

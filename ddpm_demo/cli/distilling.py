@@ -17,8 +17,7 @@ from ddpm_demo.cli.options import (
     progress_bar,
 )
 from ddpm_demo.cli.training import follow_until_stopped
-from ddpm_demo.config import TrainConfig
-from ddpm_demo.config.setting import number
+from ddpm_demo.config import TrainConfig, number
 
 
 def distill_arguments(p: argparse.ArgumentParser) -> None:

@@ -22,7 +22,7 @@ from ddpm_demo.cli.options import (
     path,
     progress_bar,
 )
-from ddpm_demo.config.samplers import SAMPLERS
+from ddpm_demo.config import SAMPLERS
 from ddpm_demo.data import shown
 from ddpm_demo.evaluation.metrics import DATA_KEPT, METRICS, written
 from ddpm_demo.machine import files

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from ddpm_demo import config as c
 from ddpm_demo.cli.options import own_device, say_skipped, suffix
-from ddpm_demo.config.setting import number, require
+from ddpm_demo.config import number, require
 from ddpm_demo.evaluation.metrics import Asked
 from ddpm_demo.machine import files
 

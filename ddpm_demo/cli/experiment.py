@@ -6,7 +6,7 @@ import argparse
 from pathlib import Path
 
 from ddpm_demo.cli.options import add_settings, device_argument, path, progress_bar, suffix
-from ddpm_demo.config.setting import settings
+from ddpm_demo.config import settings
 from ddpm_demo.experiments import EXPERIMENTS, Experiment
 
 

@@ -23,7 +23,7 @@ from ddpm_demo.cli.options import (
     say_skipped,
 )
 from ddpm_demo.cli.training import follow_until_stopped
-from ddpm_demo.config.setting import number
+from ddpm_demo.config import number
 from ddpm_demo.data import named
 
 if TYPE_CHECKING:

@@ -18,8 +18,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ddpm_demo import data as d
-from ddpm_demo.config import SEED_MAX
-from ddpm_demo.config.setting import number, require
+from ddpm_demo.config import SEED_MAX, number, require
 from ddpm_demo.evaluation.classifier import (
     Classifier,
     ClassifierConfig,

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from ddpm_demo import config as c
 from ddpm_demo.cli.options import add_settings, path, progress_bar, suffix, text
-from ddpm_demo.config.setting import number
+from ddpm_demo.config import number
 
 NOISED = ("schedule", "beta_start", "beta_end", "T", "noise")
 
@@ -33,9 +33,8 @@ def noise_arguments(p: argparse.ArgumentParser) -> None:
 def _noise(o: argparse.Namespace) -> None:
     import numpy as np
 
-    from ddpm_demo.diffusion.forward import chain
-    from ddpm_demo.diffusion.schedule import Noise, Schedule
-    from ddpm_demo.diffusion.timesteps import default_timesteps, parse_timesteps
+    from ddpm_demo.config import default_timesteps, parse_timesteps
+    from ddpm_demo.diffusion import Noise, Schedule, chain
     from ddpm_demo.media import convert, encode
     from ddpm_demo.media.open import open_image
 

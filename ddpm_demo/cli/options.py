@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ddpm_demo.config.setting import Setting, one_of, require, settings
+from ddpm_demo.config import Setting, one_of, require, settings
 from ddpm_demo.machine.files import expand, require_writable
 
 if TYPE_CHECKING:

@@ -23,13 +23,12 @@ from ddpm_demo.cli.options import (
     sheet,
     suffix,
 )
-from ddpm_demo.config.samplers import SAMPLERS
-from ddpm_demo.config.setting import counted, number, require
+from ddpm_demo.config import SAMPLERS, counted, number, require
 
 if TYPE_CHECKING:
     import numpy as np
 
-    from ddpm_demo.diffusion.walk import Step
+    from ddpm_demo.diffusion import Step
     from ddpm_demo.inference.spec import RunSpec
     from ddpm_demo.models.checkpoint import Checkpoint
     from ddpm_demo.models.facts import Facts

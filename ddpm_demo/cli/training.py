@@ -25,7 +25,7 @@ from ddpm_demo.cli.options import (
     say_skipped,
 )
 from ddpm_demo.cli.tracking import tracked, tracker
-from ddpm_demo.config.setting import require
+from ddpm_demo.config import require
 from ddpm_demo.data import named, shown
 
 if TYPE_CHECKING:

@@ -8,7 +8,7 @@ import json
 from typing import Any
 
 from ddpm_demo.cli.options import model_name, path
-from ddpm_demo.config.setting import require
+from ddpm_demo.config import require
 
 
 def models_arguments(p: argparse.ArgumentParser) -> None:

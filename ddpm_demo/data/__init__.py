@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from filelock import FileLock
 
-from ddpm_demo.config.setting import SettingError, either, number
+from ddpm_demo.config import SettingError, either, number
 from ddpm_demo.data.folder import folder_state, read_folder
 from ddpm_demo.data.images import NO_LABEL as NO_LABEL
 from ddpm_demo.data.images import DataError as DataError

@@ -6,7 +6,7 @@ import hashlib
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from ddpm_demo.config.setting import either, require
+from ddpm_demo.config import either, require
 
 if TYPE_CHECKING:
     import torch

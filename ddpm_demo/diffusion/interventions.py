@@ -30,7 +30,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import interpolate
 
-from ddpm_demo.config.setting import number
+from ddpm_demo.config import number
 from ddpm_demo.diffusion.denoiser import Prediction, split
 from ddpm_demo.diffusion.schedule import Noise, Schedule
 from ddpm_demo.diffusion.walk import At, Intervention, Step, Term

@@ -19,8 +19,15 @@ from functools import cached_property
 import torch
 from torch import Tensor
 
-from ddpm_demo.config import NOISES, SPACINGS, DiffusionConfig, SampleConfig
-from ddpm_demo.config.setting import SettingError, number, one_of
+from ddpm_demo.config import (
+    NOISES,
+    SPACINGS,
+    DiffusionConfig,
+    SampleConfig,
+    SettingError,
+    number,
+    one_of,
+)
 
 # The least alpha_bar. Sensible betas never reach it, and its root is still above 0 in float32.
 FLOOR = 1e-60

@@ -19,10 +19,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ddpm_demo.config import SEED_MAX, VARIANCES
-from ddpm_demo.config.setting import number, one_of, require
-from ddpm_demo.diffusion.denoiser import Denoise, Denoiser
-from ddpm_demo.diffusion.schedule import Noise, Schedule
+from ddpm_demo.config import SEED_MAX, VARIANCES, number, one_of, require
+from ddpm_demo.diffusion import Denoise, Denoiser, Noise, Schedule
 from ddpm_demo.models.checkpoint import Checkpoint
 
 BIN = 1 / 255  # half the distance between neighbours of the 256 levels in [-1, 1]

@@ -16,8 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from ddpm_demo import data
-from ddpm_demo.config import from_dict
-from ddpm_demo.config.setting import SettingError, number, require, whole_numbers
+from ddpm_demo.config import SettingError, from_dict, number, require, whole_numbers
 from ddpm_demo.models.checkpoint import (
     Checkpoint,
     CheckpointError,

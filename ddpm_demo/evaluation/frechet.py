@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ddpm_demo.config.setting import require
+from ddpm_demo.config import require
 from ddpm_demo.evaluation.features import Summary
 
 

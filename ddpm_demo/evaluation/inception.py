@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ddpm_demo.config.setting import either, require
+from ddpm_demo.config import either, require
 from ddpm_demo.evaluation.features import MetricError, Summary
 from ddpm_demo.machine.files import expand
 

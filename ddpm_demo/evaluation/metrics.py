@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from ddpm_demo.config.setting import either, require
+from ddpm_demo.config import either, require
 
 if TYPE_CHECKING:
     import torch

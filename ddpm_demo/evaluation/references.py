@@ -21,7 +21,7 @@ import numpy as np
 import torch
 
 from ddpm_demo import data as d
-from ddpm_demo.config.setting import number, one_of
+from ddpm_demo.config import number, one_of
 from ddpm_demo.evaluation.classifier import Classifier, load_classifier
 from ddpm_demo.evaluation.features import Extractor, MetricError, Summary, reference, summarise
 from ddpm_demo.machine.files import expand, write_atomically

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
-from ddpm_demo.config.setting import one_of, require, settings
+from ddpm_demo.config import one_of, require, settings
 from ddpm_demo.experiments.asked import (
     Between,
     Break,

@@ -5,8 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from ddpm_demo.config import SEED_MAX
-from ddpm_demo.config.setting import check, require, setting, whole_numbers
+from ddpm_demo.config import SEED_MAX, check, require, setting, whole_numbers
 
 # The names of the rows of `bugs.BUGS`. That module imports torch; this one doesn't.
 BUG_NAMES = (

@@ -10,12 +10,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ddpm_demo.config import ModelConfig, SampleConfig
-from ddpm_demo.config.samplers import SAMPLERS
-from ddpm_demo.diffusion.denoiser import Denoise
+from ddpm_demo.config import SAMPLERS, ModelConfig, SampleConfig
+from ddpm_demo.diffusion import Denoise, Noise, State
 from ddpm_demo.diffusion.samplers.ddim import invert
-from ddpm_demo.diffusion.schedule import Noise
-from ddpm_demo.diffusion.walk import State
 from ddpm_demo.experiments.asked import Between
 from ddpm_demo.experiments.tools import (
     Film,

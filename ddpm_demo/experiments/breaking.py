@@ -9,7 +9,7 @@ import numpy as np
 import torch
 
 from ddpm_demo.config import SampleConfig
-from ddpm_demo.diffusion.walk import Step
+from ddpm_demo.diffusion import Step
 from ddpm_demo.experiments.asked import Break, Guess
 from ddpm_demo.experiments.bugs import BUGS, Bug, recorded
 from ddpm_demo.experiments.tools import (

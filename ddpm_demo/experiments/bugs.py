@@ -17,10 +17,16 @@ from typing import Any, NamedTuple
 from torch import Tensor
 
 from ddpm_demo.config import DiffusionConfig, SampleConfig
-from ddpm_demo.diffusion.denoiser import Prediction, split
-from ddpm_demo.diffusion.interventions import NoiseAtEnd, Terms
-from ddpm_demo.diffusion.schedule import Schedule
-from ddpm_demo.diffusion.walk import At, Intervention, Term
+from ddpm_demo.diffusion import (
+    At,
+    Intervention,
+    NoiseAtEnd,
+    Prediction,
+    Schedule,
+    Term,
+    Terms,
+    split,
+)
 from ddpm_demo.models.checkpoint import Checkpoint
 
 RECORD = Path(__file__).with_name("recorded.json")

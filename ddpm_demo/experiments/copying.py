@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from ddpm_demo.config.setting import require
+from ddpm_demo.config import require
 from ddpm_demo.data import Images
 from ddpm_demo.evaluation.classifier import Classifier, judge_of
 from ddpm_demo.experiments import few

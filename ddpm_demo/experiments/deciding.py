@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from ddpm_demo.config import SEED_MAX, SampleConfig
-from ddpm_demo.diffusion.walk import State
+from ddpm_demo.diffusion import State
 from ddpm_demo.evaluation.classifier import Classifier, judge_of
 from ddpm_demo.experiments.asked import Decide
 from ddpm_demo.experiments.tools import (

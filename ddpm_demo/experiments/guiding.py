@@ -14,12 +14,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ddpm_demo.config import SampleConfig
-from ddpm_demo.config.setting import require
-from ddpm_demo.diffusion.denoiser import split
-from ddpm_demo.diffusion.interventions import GuidanceInterval
-from ddpm_demo.diffusion.schedule import Schedule
-from ddpm_demo.diffusion.walk import At, Intervention
+from ddpm_demo.config import SampleConfig, require
+from ddpm_demo.diffusion import At, GuidanceInterval, Intervention, Schedule, split
 from ddpm_demo.experiments.asked import Guide
 from ddpm_demo.experiments.tools import Panel, Plot, Report, Sheet, Table, Tools, Words, interval
 from ddpm_demo.media import convert

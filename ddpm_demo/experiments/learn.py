@@ -19,7 +19,7 @@ from torch import Tensor
 from ddpm_demo import data
 from ddpm_demo.config import DiffusionConfig, ModelConfig, SampleConfig, TrainConfig
 from ddpm_demo.data import Images
-from ddpm_demo.diffusion.schedule import Noise, Schedule
+from ddpm_demo.diffusion import Noise, Schedule
 from ddpm_demo.evaluation.classifier import load_classifier
 from ddpm_demo.evaluation.features import SURE
 from ddpm_demo.experiments.asked import Learn

@@ -11,8 +11,7 @@ import torch
 from torch import Tensor
 
 from ddpm_demo.config import SampleConfig
-from ddpm_demo.diffusion.schedule import KINDS, Schedule
-from ddpm_demo.diffusion.walk import At, Intervention, State, Term
+from ddpm_demo.diffusion import KINDS, At, Intervention, Schedule, State, Term
 from ddpm_demo.experiments.asked import OTHER_NOISES, Noises
 from ddpm_demo.experiments.tools import Panel, Plot, Report, Sheet, Table, Tools, Words, unseen
 from ddpm_demo.inference.generate import timesteps_of

@@ -10,9 +10,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ddpm_demo.config.samplers import SAMPLERS
-from ddpm_demo.diffusion.denoiser import Denoise, Prediction, split
-from ddpm_demo.diffusion.schedule import Noise, Schedule
+from ddpm_demo.config import SAMPLERS
+from ddpm_demo.diffusion import Denoise, Noise, Prediction, Schedule, split
 from ddpm_demo.experiments.asked import Plane
 from ddpm_demo.experiments.tools import (
     Panel,

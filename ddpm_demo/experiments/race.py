@@ -9,9 +9,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from ddpm_demo.config import SampleConfig
-from ddpm_demo.config.samplers import SAMPLERS, Sampler
-from ddpm_demo.config.setting import counted
+from ddpm_demo.config import SAMPLERS, SampleConfig, Sampler, counted
 from ddpm_demo.experiments.asked import Race
 from ddpm_demo.experiments.tools import (
     Panel,

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from PIL import Image, ImageSequence
 
-from ddpm_demo.config.setting import one_of
+from ddpm_demo.config import one_of
 from ddpm_demo.experiments.asked import Recorded
 from ddpm_demo.experiments.learn import loss_by_t
 from ddpm_demo.experiments.tools import Panel, Plot, Report, Sheet, Table, Tools, Words

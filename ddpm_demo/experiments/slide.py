@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from PIL import Image, ImageDraw
 
-from ddpm_demo.config.setting import settings
+from ddpm_demo.config import settings
 from ddpm_demo.experiments import Experiment
 from ddpm_demo.experiments.tools import (
     Code,

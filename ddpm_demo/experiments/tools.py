@@ -10,12 +10,10 @@ from typing import Any
 
 import numpy as np
 
-from ddpm_demo.config import SampleConfig
-from ddpm_demo.config.setting import require
+from ddpm_demo.config import SampleConfig, require
 from ddpm_demo.data import Images, data_dir, fitted, packed
 from ddpm_demo.data import load as load_data
-from ddpm_demo.diffusion.denoiser import Denoiser
-from ddpm_demo.diffusion.walk import Step
+from ddpm_demo.diffusion import Denoiser, Step
 from ddpm_demo.inference.generate import generate
 from ddpm_demo.models.checkpoint import Checkpoint
 from ddpm_demo.models.load import load_checkpoint

@@ -38,7 +38,7 @@ import torch
 from torch import Tensor
 
 from ddpm_demo.config import DiffusionConfig
-from ddpm_demo.diffusion.denoiser import Denoiser
+from ddpm_demo.diffusion import Denoiser
 from ddpm_demo.machine.devices import claim_cores
 from ddpm_demo.nn.unet import UNet
 

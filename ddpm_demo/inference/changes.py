@@ -34,10 +34,8 @@ from typing import Any
 import numpy as np
 import torch
 
-from ddpm_demo.config import SEED_MAX, T_MAX, SampleConfig
-from ddpm_demo.config.samplers import SAMPLERS
-from ddpm_demo.config.setting import number, one_of, require
-from ddpm_demo.diffusion.interventions import (
+from ddpm_demo.config import SAMPLERS, SEED_MAX, T_MAX, SampleConfig, number, one_of, require
+from ddpm_demo.diffusion import (
     DRAWING,
     Between,
     Draw,
@@ -46,9 +44,9 @@ from ddpm_demo.diffusion.interventions import (
     Inpaint,
     Intervention,
     ScaleEps,
+    State,
     Terms,
 )
-from ddpm_demo.diffusion.walk import State
 
 CELLS = 32  # the most cells along a side of a mask
 FORKS = 16  # the most continuations of one picture

@@ -13,12 +13,8 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from ddpm_demo.config import SampleConfig
-from ddpm_demo.config.samplers import SAMPLERS
-from ddpm_demo.config.setting import require
-from ddpm_demo.diffusion.denoiser import Denoiser
-from ddpm_demo.diffusion.schedule import Noise, Schedule
-from ddpm_demo.diffusion.walk import Intervention, State, Step, Term
+from ddpm_demo.config import SAMPLERS, SampleConfig, require
+from ddpm_demo.diffusion import Denoiser, Intervention, Noise, Schedule, State, Step, Term
 from ddpm_demo.inference.changes import Change, Now, ordered, read
 from ddpm_demo.models.checkpoint import Checkpoint
 

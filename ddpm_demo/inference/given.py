@@ -16,11 +16,8 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from ddpm_demo.config import ModelConfig, SampleConfig
-from ddpm_demo.config.setting import number, require, whole_numbers
-from ddpm_demo.diffusion.denoiser import Denoiser
-from ddpm_demo.diffusion.forward import jump
-from ddpm_demo.diffusion.schedule import Noise, Schedule
+from ddpm_demo.config import ModelConfig, SampleConfig, number, require, whole_numbers
+from ddpm_demo.diffusion import Denoiser, Noise, Schedule, jump
 from ddpm_demo.inference.changes import CELLS, GIVEN, write_mask
 from ddpm_demo.media import convert, encode
 from ddpm_demo.media.open import open_image

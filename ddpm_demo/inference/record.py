@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 from torch import Tensor
 
-from ddpm_demo.diffusion.walk import State, Step, Term
+from ddpm_demo.diffusion import State, Step, Term
 
 MOST_BYTES = 48 * 2**20  # the most bytes of one run's tensors
 

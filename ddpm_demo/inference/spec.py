@@ -13,8 +13,7 @@ from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import parse_qsl, urlencode
 
-from ddpm_demo.config import SampleConfig
-from ddpm_demo.config.setting import SettingError, number, require, settings
+from ddpm_demo.config import SampleConfig, SettingError, number, require, settings
 from ddpm_demo.models.facts import Facts, class_words, parse_classes
 
 QUERY_MOST = 4096  # the most characters in a link

@@ -9,11 +9,8 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from ddpm_demo.config import SPACINGS, T_MAX, SampleConfig, from_dict
-from ddpm_demo.config.samplers import SAMPLERS
-from ddpm_demo.config.setting import number, one_of
-from ddpm_demo.diffusion.denoiser import Denoiser
-from ddpm_demo.diffusion.schedule import Noise
+from ddpm_demo.config import SAMPLERS, SPACINGS, T_MAX, SampleConfig, from_dict, number, one_of
+from ddpm_demo.diffusion import Denoiser, Noise
 from ddpm_demo.models.checkpoint import Checkpoint
 
 SIZES = (1, 4, 16)  # the sizes of the batches that are timed

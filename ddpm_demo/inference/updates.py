@@ -9,12 +9,8 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from ddpm_demo.config import SampleConfig
-from ddpm_demo.config.samplers import SAMPLERS
-from ddpm_demo.config.setting import one_of
-from ddpm_demo.diffusion.denoiser import Prediction
-from ddpm_demo.diffusion.schedule import Noise, Schedule
-from ddpm_demo.diffusion.walk import Intervention, Step
+from ddpm_demo.config import SAMPLERS, SampleConfig, one_of
+from ddpm_demo.diffusion import Intervention, Noise, Prediction, Schedule, Step
 from ddpm_demo.inference.changes import GIVEN
 from ddpm_demo.inference.generate import Start, play, timesteps_of
 from ddpm_demo.models.checkpoint import Checkpoint

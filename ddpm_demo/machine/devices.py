@@ -7,7 +7,7 @@ import threading
 
 import torch
 
-from ddpm_demo.config.setting import either, require
+from ddpm_demo.config import either, require
 
 
 def here() -> list[str]:

@@ -19,7 +19,7 @@ import numpy as np
 from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
-from ddpm_demo.config.setting import number, one_of, require
+from ddpm_demo.config import number, one_of, require
 from ddpm_demo.machine.files import write_atomically
 from ddpm_demo.media.convert import enlarge
 

@@ -21,8 +21,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor, nn
 
-from ddpm_demo.config import DiffusionConfig, ModelConfig, SampleConfig, from_dict
-from ddpm_demo.config.setting import SettingError
+from ddpm_demo.config import DiffusionConfig, ModelConfig, SampleConfig, SettingError, from_dict
 from ddpm_demo.machine.files import write_atomically
 from ddpm_demo.models.facts import KEY, Facts
 from ddpm_demo.nn.prepared import Prepared

@@ -11,8 +11,7 @@ import math
 from collections.abc import Collection, Mapping
 from typing import Any
 
-from ddpm_demo.config import DiffusionConfig, ModelConfig, SampleConfig
-from ddpm_demo.config.setting import either, require
+from ddpm_demo.config import DiffusionConfig, ModelConfig, SampleConfig, either, require
 
 INDEX = "model_index.json"
 UNET, UNET_FLAT = "unet/config.json", "config.json"  # the first published models have no folders

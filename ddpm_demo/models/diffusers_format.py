@@ -22,8 +22,14 @@ import torch
 from safetensors.torch import load_file, save
 from torch import Tensor
 
-from ddpm_demo.config import DiffusionConfig, ModelConfig, SampleConfig, from_dict
-from ddpm_demo.config.setting import SettingError, require
+from ddpm_demo.config import (
+    DiffusionConfig,
+    ModelConfig,
+    SampleConfig,
+    SettingError,
+    from_dict,
+    require,
+)
 from ddpm_demo.machine.files import require_writable
 from ddpm_demo.models.checkpoint import Checkpoint, CheckpointError, build
 from ddpm_demo.models.diffusers_config import (

@@ -10,10 +10,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from ddpm_demo.config import DiffusionConfig, ModelConfig
-from ddpm_demo.config.setting import number, require
+from ddpm_demo.config import DiffusionConfig, ModelConfig, number, require
 from ddpm_demo.data.packed import mnist
-from ddpm_demo.diffusion.schedule import Schedule
+from ddpm_demo.diffusion import Schedule
 from ddpm_demo.models.checkpoint import Checkpoint
 
 PREFIX = "exact:"

@@ -10,8 +10,7 @@ from dataclasses import dataclass
 from pathlib import PurePath
 from typing import Any
 
-from ddpm_demo.config import DiffusionConfig, ModelConfig, SampleConfig, from_dict
-from ddpm_demo.config.setting import require
+from ddpm_demo.config import DiffusionConfig, ModelConfig, SampleConfig, from_dict, require
 
 EACH, ANY = "each", "any"
 NAMED = 20  # the most class names in a message

@@ -27,7 +27,7 @@ from huggingface_hub.errors import (
 )
 from tqdm.auto import tqdm
 
-from ddpm_demo.config.setting import SettingError
+from ddpm_demo.config import SettingError
 from ddpm_demo.models.checkpoint import CheckpointError, model_files
 from ddpm_demo.models.diffusers_config import INDEX, SCHEDULER, SCHEDULER_FLAT, UNET, UNET_FLAT
 from ddpm_demo.models.diffusers_format import missing, read_configs, weight_files

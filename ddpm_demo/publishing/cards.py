@@ -9,8 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from ddpm_demo.config import DiffusionConfig, ModelConfig, TrainConfig
-from ddpm_demo.config.setting import require
+from ddpm_demo.config import DiffusionConfig, ModelConfig, TrainConfig, require
 from ddpm_demo.data import DATASETS
 from ddpm_demo.models.checkpoint import Checkpoint
 from ddpm_demo.models.facts import ANY, EACH

@@ -7,7 +7,7 @@ import json
 import tempfile
 from pathlib import Path
 
-from ddpm_demo.config.setting import require
+from ddpm_demo.config import require
 from ddpm_demo.models.checkpoint import Checkpoint, save_file
 from ddpm_demo.models.load import load_checkpoint
 from ddpm_demo.publishing.private import public

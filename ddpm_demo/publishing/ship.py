@@ -13,8 +13,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from ddpm_demo.config import SampleConfig, from_dict
-from ddpm_demo.config.setting import require
+from ddpm_demo.config import SampleConfig, from_dict, require
 from ddpm_demo.inference.generate import generate, timesteps_of
 from ddpm_demo.inference.spec import RunSpec
 from ddpm_demo.machine.files import require_writable, write_atomically

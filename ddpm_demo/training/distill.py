@@ -18,13 +18,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ddpm_demo.config import TrainConfig
-from ddpm_demo.config.setting import number, require
+from ddpm_demo.config import TrainConfig, number, require
 from ddpm_demo.data import Images
-from ddpm_demo.diffusion import losses
-from ddpm_demo.diffusion.denoiser import Denoiser, split
+from ddpm_demo.diffusion import Denoiser, Noise, Schedule, losses, split
 from ddpm_demo.diffusion.samplers.ddim import ddim
-from ddpm_demo.diffusion.schedule import Noise, Schedule
 from ddpm_demo.machine.devices import bf16_pays
 from ddpm_demo.models.checkpoint import Checkpoint, digest
 from ddpm_demo.training import trajectories as tr

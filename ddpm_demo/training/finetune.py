@@ -17,10 +17,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ddpm_demo.config import TrainConfig
-from ddpm_demo.config.setting import number, require
+from ddpm_demo.config import TrainConfig, number, require
 from ddpm_demo.data import Images
-from ddpm_demo.diffusion.denoiser import Denoiser
+from ddpm_demo.diffusion import Denoiser
 from ddpm_demo.machine.devices import bf16_pays
 from ddpm_demo.models.checkpoint import Checkpoint, load_tensors, save_tensors
 from ddpm_demo.training.preview import preview

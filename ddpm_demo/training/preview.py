@@ -8,9 +8,8 @@ import torch
 from torch import Tensor
 
 from ddpm_demo.config import DiffusionConfig
-from ddpm_demo.diffusion.denoiser import Denoiser
+from ddpm_demo.diffusion import Denoiser, Noise
 from ddpm_demo.diffusion.samplers.ddim import ddim
-from ddpm_demo.diffusion.schedule import Noise
 from ddpm_demo.nn.unet import UNet
 
 N, STEPS = 16, 25  # the numbers of pictures and steps of a preview

@@ -23,7 +23,7 @@ import numpy as np
 from PIL import Image
 from torch import Tensor
 
-from ddpm_demo.config.setting import require
+from ddpm_demo.config import require
 from ddpm_demo.data import is_folder, place_of, shown
 from ddpm_demo.machine.files import require_writable, write_atomically
 from ddpm_demo.media import convert, encode

@@ -13,10 +13,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ddpm_demo.config import DiffusionConfig, ModelConfig, TrainConfig
-from ddpm_demo.config.setting import require
+from ddpm_demo.config import DiffusionConfig, ModelConfig, TrainConfig, require
 from ddpm_demo.data import NO_LABEL, Images
-from ddpm_demo.diffusion.denoiser import Denoiser
+from ddpm_demo.diffusion import Denoiser
 from ddpm_demo.machine.devices import bf16_pays
 from ddpm_demo.models.checkpoint import Checkpoint, digest
 from ddpm_demo.nn.unet import UNet

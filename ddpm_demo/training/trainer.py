@@ -20,12 +20,9 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from ddpm_demo.config import DiffusionConfig, TrainConfig
-from ddpm_demo.config.setting import require
+from ddpm_demo.config import DiffusionConfig, TrainConfig, require
 from ddpm_demo.data import NO_LABEL, Images
-from ddpm_demo.diffusion import losses
-from ddpm_demo.diffusion.denoiser import Denoiser
-from ddpm_demo.diffusion.schedule import KINDS, Schedule
+from ddpm_demo.diffusion import KINDS, Denoiser, Schedule, losses
 from ddpm_demo.models.checkpoint import Checkpoint
 from ddpm_demo.nn.unet import UNet
 from ddpm_demo.training.group import join, mean

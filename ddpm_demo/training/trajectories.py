@@ -14,10 +14,8 @@ import torch
 from torch import Tensor
 
 from ddpm_demo.config import SampleConfig, from_dict
-from ddpm_demo.diffusion.denoiser import Denoiser
+from ddpm_demo.diffusion import Denoiser, Noise, Schedule, Step
 from ddpm_demo.diffusion.samplers.dpmpp import dpmpp_2m
-from ddpm_demo.diffusion.schedule import Noise, Schedule
-from ddpm_demo.diffusion.walk import Step
 from ddpm_demo.models.checkpoint import (
     Checkpoint,
     CheckpointError,

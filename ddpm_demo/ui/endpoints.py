@@ -15,8 +15,7 @@ from typing import Any
 
 from gradio.events import api
 
-from ddpm_demo.config import SampleConfig
-from ddpm_demo.config.setting import number, one_of, require
+from ddpm_demo.config import SampleConfig, number, one_of, require
 from ddpm_demo.models.zoo import available, facts
 from ddpm_demo.ui.components.controls import first_model
 from ddpm_demo.ui.server import runtime, settings
@@ -112,7 +111,7 @@ def noise(
     """
     from ddpm_demo import api
     from ddpm_demo.config import DiffusionConfig
-    from ddpm_demo.diffusion.schedule import Schedule
+    from ddpm_demo.diffusion import Schedule
 
     one_of("schedule", schedule, ("linear", "cosine"))
     one_of("kind", kind, ("gaussian", "laplace"))

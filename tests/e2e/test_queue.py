@@ -1,27 +1,17 @@
 """Visitors who must wait, and a server that goes away: what their pages say, and how it goes on."""
 
-import os
-import shutil
-import signal
-import socket
-import subprocess
-import sys
 import threading
-import time
-import urllib.request
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import pytest
-
-from ddpm_demo.models.zoo import models_folder
+from faults_server import Server
 
 from .test_app import FRAMES, generate, saved, set_number
 
 pytestmark = pytest.mark.e2e
 
-ROOT = Path(__file__).parents[2]
 PATIENCE = 60.0
 
 
@@ -183,46 +173,11 @@ def test_stop_takes_a_fine_tuning_out_of_the_queue(visit: Any, gates: Gates) -> 
 # --- the server goes away ---------------------------------------------------------------------
 
 
-class Server:
-    """The app in a process of its own, on a port that stays the same, with one small model."""
-
-    def __init__(self, zoo: Path) -> None:
-        self.zoo = zoo
-        shutil.copytree(models_folder() / "mnist", zoo / "mnist")
-        with socket.socket() as free:
-            free.bind(("127.0.0.1", 0))
-            self.port = free.getsockname()[1]
-        self.url = f"http://127.0.0.1:{self.port}/"
-        self.start()
-
-    def start(self) -> None:
-        self.process = subprocess.Popen(
-            [sys.executable, "app.py", "--port", str(self.port)],
-            cwd=ROOT,
-            env=os.environ | {"DDPM_DEMO_MODELS": str(self.zoo)},
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,
-        )
-        deadline = time.monotonic() + PATIENCE
-        while True:
-            try:
-                urllib.request.urlopen(self.url).close()
-                return
-            except OSError:
-                assert time.monotonic() < deadline
-                assert self.process.poll() is None
-                time.sleep(0.1)
-
-    def kill(self) -> None:
-        self.process.send_signal(signal.SIGKILL)
-        self.process.wait(PATIENCE)
-
-
 @pytest.fixture
 def server(tmp_path: Path) -> Iterator[Server]:
     server = Server(tmp_path)
     yield server
-    server.kill()
+    server.stop()
 
 
 def test_a_page_outlives_its_server_and_so_do_its_pictures(browser: Any, server: Server) -> None:

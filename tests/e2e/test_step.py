@@ -20,12 +20,11 @@ ROOT = "#player .ddpm-player"
 @pytest.fixture
 def page(browser):
     """As another visitor has it: what other tests have left in the browser doesn't count."""
-    visitor = browser.browser.new_context(viewport={"width": 1280, "height": 800})
-    visitor.set_default_timeout(60_000)
-    page, wrong = visitor.new_page(), []
+    page, wrong = browser.new_page(), []
     page.on("pageerror", lambda error: wrong.append(str(error)))
     yield page
-    visitor.close()
+    page.evaluate("localStorage.clear()")
+    page.close()
     assert not wrong
 
 

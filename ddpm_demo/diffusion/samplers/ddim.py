@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ddpm_demo.config.setting import number
+from ddpm_demo.config import number
 from ddpm_demo.diffusion.denoiser import Denoise
 from ddpm_demo.diffusion.schedule import Noise
 from ddpm_demo.diffusion.walk import Move, Moved, State, Step, Term, walk

@@ -8,8 +8,7 @@ from typing import Any
 
 from torch import Tensor
 
-from ddpm_demo.config import VARIANCES
-from ddpm_demo.config.setting import one_of
+from ddpm_demo.config import VARIANCES, one_of
 from ddpm_demo.diffusion.denoiser import Denoise
 from ddpm_demo.diffusion.schedule import Noise
 from ddpm_demo.diffusion.walk import Move, Moved, State, Step, Term, walk

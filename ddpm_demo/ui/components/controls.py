@@ -10,9 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import gradio as gr
 
-from ddpm_demo.config import SEED_MAX, SampleConfig
-from ddpm_demo.config.samplers import SAMPLERS
-from ddpm_demo.config.setting import one_of, settings
+from ddpm_demo.config import SAMPLERS, SEED_MAX, SampleConfig, one_of, settings
 from ddpm_demo.models.facts import ANY, EACH, Facts
 from ddpm_demo.models.zoo import available
 

@@ -13,7 +13,7 @@ from typing import Any
 import gradio as gr
 from tqdm.auto import tqdm
 
-from ddpm_demo.config.setting import one_of, require
+from ddpm_demo.config import one_of, require
 from ddpm_demo.machine.files import expand
 from ddpm_demo.models import hub
 from ddpm_demo.models.listed import LISTED

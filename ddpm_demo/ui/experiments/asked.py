@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from ddpm_demo.config.setting import one_of, settings
+from ddpm_demo.config import one_of, settings
 from ddpm_demo.experiments import EXPERIMENTS, Experiment
 from ddpm_demo.ui.components.uploads import uploaded
 

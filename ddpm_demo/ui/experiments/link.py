@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 from urllib.parse import urlencode
 
-from ddpm_demo.config.setting import settings
+from ddpm_demo.config import settings
 from ddpm_demo.experiments import EXPERIMENTS
 from ddpm_demo.ui.components.links import Read
 from ddpm_demo.ui.experiments.asked import asked, names, uploads

@@ -9,7 +9,7 @@ from typing import Any
 
 import gradio as gr
 
-from ddpm_demo.config.setting import Setting, settings
+from ddpm_demo.config import Setting, settings
 from ddpm_demo.experiments import EXPERIMENTS, Experiment
 from ddpm_demo.experiments.asked import Plane
 from ddpm_demo.models.zoo import available

@@ -11,7 +11,7 @@ import gradio as gr
 import numpy as np
 from PIL import Image, ImageSequence
 
-from ddpm_demo.config.setting import one_of
+from ddpm_demo.config import one_of
 from ddpm_demo.inference import timing
 from ddpm_demo.inference.timing import spoken
 from ddpm_demo.machine.devices import here

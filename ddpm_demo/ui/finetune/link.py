@@ -13,7 +13,7 @@ from urllib.parse import urlencode
 
 import gradio as gr
 
-from ddpm_demo.config.setting import one_of, require
+from ddpm_demo.config import one_of, require
 from ddpm_demo.inference.spec import shortened
 from ddpm_demo.ui.components import links
 from ddpm_demo.ui.components.controls import first_model

@@ -9,8 +9,7 @@ from dataclasses import dataclass
 
 import torch
 
-from ddpm_demo.config import TrainConfig
-from ddpm_demo.config.setting import number, one_of
+from ddpm_demo.config import TrainConfig, number, one_of
 from ddpm_demo.data import Images
 from ddpm_demo.evaluation.classifier import load_classifier
 from ddpm_demo.machine.devices import here, pick

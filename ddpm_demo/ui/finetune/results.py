@@ -13,8 +13,7 @@ import gradio as gr
 import torch
 from gradio.utils import get_upload_folder
 
-from ddpm_demo.config import SampleConfig
-from ddpm_demo.config.setting import require
+from ddpm_demo.config import SampleConfig, require
 from ddpm_demo.evaluation.classifier import load_classifier
 from ddpm_demo.evaluation.features import Summary
 from ddpm_demo.evaluation.samples import pages

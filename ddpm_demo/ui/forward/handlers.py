@@ -18,10 +18,17 @@ from typing import Any
 import gradio as gr
 import numpy as np
 
-from ddpm_demo.config import SEED_MAX, T_MAX, T_MIN
-from ddpm_demo.config.setting import number, one_of, require
-from ddpm_demo.diffusion.schedule import Noise, Schedule
-from ddpm_demo.diffusion.timesteps import default_timesteps, parse_timesteps
+from ddpm_demo.config import (
+    SEED_MAX,
+    T_MAX,
+    T_MIN,
+    default_timesteps,
+    number,
+    one_of,
+    parse_timesteps,
+    require,
+)
+from ddpm_demo.diffusion import Noise, Schedule
 from ddpm_demo.media.convert import square
 from ddpm_demo.media.open import ImageError, open_image
 from ddpm_demo.ui.components.uploads import uploaded

@@ -11,9 +11,17 @@ from urllib.parse import urlencode
 
 import gradio as gr
 
-from ddpm_demo.config import SEED_MAX, T_MAX, T_MIN, DiffusionConfig
-from ddpm_demo.config.setting import number, one_of, require
-from ddpm_demo.diffusion.timesteps import default_timesteps, parse_timesteps
+from ddpm_demo.config import (
+    SEED_MAX,
+    T_MAX,
+    T_MIN,
+    DiffusionConfig,
+    default_timesteps,
+    number,
+    one_of,
+    parse_timesteps,
+    require,
+)
 from ddpm_demo.inference.spec import shortened
 from ddpm_demo.ui.components.links import Read, whole
 from ddpm_demo.ui.forward.asked import EXAMPLES, SIZE, SIZES, VIEWS, words_of

@@ -9,9 +9,7 @@ from typing import Any
 
 from torch import Tensor
 
-from ddpm_demo.config import SEED_MAX
-from ddpm_demo.config.setting import number, require
-from ddpm_demo.diffusion.timesteps import parse_timesteps
+from ddpm_demo.config import SEED_MAX, number, parse_timesteps, require
 from ddpm_demo.inference.given import Shot, fitted, one_shot
 from ddpm_demo.media import convert, encode
 from ddpm_demo.ui.components.controls import Selected, find

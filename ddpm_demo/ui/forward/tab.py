@@ -13,8 +13,7 @@ from typing import Any
 import gradio as gr
 from gradio.helpers import Examples
 
-from ddpm_demo.config import T_MAX, T_MIN, DiffusionConfig
-from ddpm_demo.diffusion.timesteps import default_timesteps
+from ddpm_demo.config import T_MAX, T_MIN, DiffusionConfig, default_timesteps
 from ddpm_demo.media.web_page import PLAYER, joined
 from ddpm_demo.ui.components.controls import QUIET, ModelChoice, text
 from ddpm_demo.ui.components.links import Links, Part

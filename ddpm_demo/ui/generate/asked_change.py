@@ -7,8 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from ddpm_demo.config import T_MAX
-from ddpm_demo.config.setting import either, require
+from ddpm_demo.config import T_MAX, either, require
 
 NOTHING = "nothing"
 KEEP = "keep="

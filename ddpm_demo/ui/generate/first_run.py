@@ -6,7 +6,7 @@ import json
 from collections.abc import Iterable, Iterator
 from typing import Any
 
-from ddpm_demo.config.setting import counted
+from ddpm_demo.config import counted
 from ddpm_demo.models.zoo import facts
 from ddpm_demo.ui.components import player
 from ddpm_demo.ui.server import runtime

@@ -9,11 +9,8 @@ from typing import Any
 
 import gradio as gr
 
-from ddpm_demo.config import SampleConfig
-from ddpm_demo.config.samplers import SAMPLERS
-from ddpm_demo.config.setting import counted, number, one_of
-from ddpm_demo.diffusion.timesteps import parse_timesteps
-from ddpm_demo.diffusion.walk import Step
+from ddpm_demo.config import SAMPLERS, SampleConfig, counted, number, one_of, parse_timesteps
+from ddpm_demo.diffusion import Step
 from ddpm_demo.inference import given, timing
 from ddpm_demo.inference.changes import words_of
 from ddpm_demo.inference.generate import play

@@ -8,8 +8,7 @@ from urllib.parse import urlencode
 
 import gradio as gr
 
-from ddpm_demo.config import SampleConfig
-from ddpm_demo.config.setting import number, require
+from ddpm_demo.config import SampleConfig, number, require
 from ddpm_demo.inference.spec import RunSpec, query_names
 from ddpm_demo.models.facts import Facts
 from ddpm_demo.models.zoo import facts

@@ -9,10 +9,8 @@ from typing import Any
 import gradio as gr
 from torch import Tensor
 
-from ddpm_demo.config import T_MAX, SampleConfig
-from ddpm_demo.config.samplers import SAMPLERS
-from ddpm_demo.config.setting import SettingError, number, one_of, require
-from ddpm_demo.diffusion.walk import State
+from ddpm_demo.config import SAMPLERS, T_MAX, SampleConfig, SettingError, number, one_of, require
+from ddpm_demo.diffusion import State
 from ddpm_demo.inference import given
 from ddpm_demo.inference.changes import FORKS
 from ddpm_demo.inference.generate import go_on, play

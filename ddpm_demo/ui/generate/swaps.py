@@ -7,7 +7,7 @@ from dataclasses import replace
 from typing import Any
 from urllib.parse import parse_qsl
 
-from ddpm_demo.config.setting import require
+from ddpm_demo.config import require
 from ddpm_demo.inference.spec import RunSpec
 from ddpm_demo.models.facts import Facts
 from ddpm_demo.models.zoo import available, facts

@@ -9,7 +9,7 @@ from typing import Any
 
 import gradio as gr
 
-from ddpm_demo.config.setting import one_of
+from ddpm_demo.config import one_of
 from ddpm_demo.media.web_page import joined
 from ddpm_demo.ui.components.links import Links, Part, Read, whole
 from ddpm_demo.ui.lessons.format import SHIPPED, Lesson, read_lessons

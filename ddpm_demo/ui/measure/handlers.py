@@ -11,8 +11,7 @@ import gradio as gr
 import numpy as np
 import torch
 
-from ddpm_demo.config.samplers import SAMPLERS
-from ddpm_demo.config.setting import counted, require
+from ddpm_demo.config import SAMPLERS, counted, require
 from ddpm_demo.data import Images
 from ddpm_demo.evaluation.bounds import Bound, BoundConfig, model_bound
 from ddpm_demo.evaluation.features import Summary, summarise

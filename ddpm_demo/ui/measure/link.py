@@ -9,7 +9,7 @@ from urllib.parse import urlencode
 
 import gradio as gr
 
-from ddpm_demo.config.setting import one_of
+from ddpm_demo.config import one_of
 from ddpm_demo.inference.spec import RunSpec
 from ddpm_demo.ui.components import controls, links
 from ddpm_demo.ui.components.controls import first_model

@@ -9,8 +9,7 @@ from typing import Any
 import torch
 
 from ddpm_demo import data
-from ddpm_demo.config import SampleConfig
-from ddpm_demo.config.setting import number, one_of, require
+from ddpm_demo.config import SampleConfig, number, one_of, require
 from ddpm_demo.evaluation import metrics as metric_rows
 from ddpm_demo.evaluation import references
 from ddpm_demo.evaluation.classifier import Classifier, judge_of

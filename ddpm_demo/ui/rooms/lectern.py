@@ -8,7 +8,7 @@ from typing import Any
 
 import segno
 
-from ddpm_demo.config.setting import one_of
+from ddpm_demo.config import one_of
 from ddpm_demo.ui.lessons.format import Lesson
 from ddpm_demo.ui.rooms.rules import SECONDS, Room, RoomError, Rooms
 from ddpm_demo.ui.server import settings

@@ -9,7 +9,7 @@ from ipaddress import ip_address
 from urllib.parse import urlsplit
 from urllib.request import getproxies, getproxies_environment
 
-from ddpm_demo.config.setting import SettingError, number
+from ddpm_demo.config import SettingError, number
 
 PORT_MAX = 65_535
 ALL = ("0.0.0.0", "::", "")  # hosts that stand for all addresses of this machine

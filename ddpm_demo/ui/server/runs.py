@@ -13,7 +13,7 @@ import time
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from ddpm_demo.config.setting import require
+from ddpm_demo.config import require
 
 if TYPE_CHECKING:
     from ddpm_demo.inference.record import Record

@@ -25,8 +25,7 @@ from ddpm_demo.ui.server.settings import GPU
 if TYPE_CHECKING:
     import torch
 
-    from ddpm_demo.diffusion.denoiser import Denoiser
-    from ddpm_demo.diffusion.walk import Step
+    from ddpm_demo.diffusion import Denoiser, Step
     from ddpm_demo.inference.batching import Batcher
     from ddpm_demo.models.checkpoint import Checkpoint
 
@@ -88,7 +87,7 @@ def batcher() -> Batcher:
 def denoiser(*args: Any, **options: Any) -> Denoiser:
     """Make the denoiser of a run. On ZeroGPU, each run has its own process and shares nothing."""
     if settings.ZERO:
-        from ddpm_demo.diffusion.denoiser import Denoiser
+        from ddpm_demo.diffusion import Denoiser
 
         return Denoiser(*args, **options)
     from ddpm_demo.inference.batching import BatchedDenoiser
@@ -160,7 +159,7 @@ def timed(name: str, config: SampleConfig, steps: Iterator[Step]) -> Iterator[St
     """The steps of a run. How long they take corrects `seconds`, which may have been measured while
     something else had the cores. On ZeroGPU it corrects nothing: each run is a process of its own.
     """
-    from ddpm_demo.config.samplers import SAMPLERS
+    from ddpm_demo.config import SAMPLERS
     from ddpm_demo.inference import timing
 
     took = []

@@ -8,7 +8,7 @@ import threading
 from pathlib import Path
 from typing import Any
 
-from ddpm_demo.config.setting import require
+from ddpm_demo.config import require
 
 try:  # ZeroGPU: a GPU for as long as a decorated handler runs
     from spaces import GPU as GPU

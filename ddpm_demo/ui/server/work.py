@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import gradio as gr
 
 from ddpm_demo import data
-from ddpm_demo.config.setting import number, require
+from ddpm_demo.config import number, require
 from ddpm_demo.ui.components.bar import bar
 from ddpm_demo.ui.server import disk, runtime
 

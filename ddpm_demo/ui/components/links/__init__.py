@@ -17,7 +17,7 @@ from urllib.parse import urlencode
 
 import gradio as gr
 
-from ddpm_demo.config.setting import one_of, require
+from ddpm_demo.config import one_of, require
 from ddpm_demo.inference.spec import QUERY_MOST, parts, shortened
 from ddpm_demo.models.facts import Facts
 from ddpm_demo.models.zoo import available, facts

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import gradio as gr
 
-from ddpm_demo.config.setting import require
+from ddpm_demo.config import require
 
 if TYPE_CHECKING:
     from PIL import Image

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-from ddpm_demo.config.setting import require
+from ddpm_demo.config.fields import require
 
 MOST = 40  # the most timesteps in one list
 
