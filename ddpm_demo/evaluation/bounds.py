@@ -73,7 +73,7 @@ class Bound:
         """
         size = self.last - self.first + 1
         above = self.terms.flip(0).cumsum(0).flip(0) - self.terms
-        # A term covers several t. On average, half of the others come before a given one.
+        # A term covers several t. On average, half of its other t lie above a given one.
         rate = self.prior + above + self.per_t * (size - 1) / 2
         rmse = self.mse.sqrt() * 127.5
         total = torch.tensor([self.total], dtype=rate.dtype)

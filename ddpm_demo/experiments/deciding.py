@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
-from itertools import pairwise
+from itertools import pairwise, takewhile
 from typing import Any
 
 import numpy as np
@@ -110,8 +110,8 @@ class Course:
         """The class that the picture has in the end."""
         return int(self.verdicts[-1].argmax())
 
-    def shares(self) -> list[tuple[int, int]]:
-        """For each start so far, its t, and how many continuations end in the run's own class."""
+    def same(self) -> list[tuple[int, int]]:
+        """For each start so far: its t, and how many continuations end in the run's own class."""
         return [(self.states[i].t, labels.count(self.final)) for i, (labels, _) in self.each()]
 
     def each(self) -> list[tuple[int, tuple[list[int], np.ndarray]]]:
@@ -166,15 +166,15 @@ def _band(course: Course) -> Plot:
 
 
 def _curve(course: Course) -> tuple[Plot, ...]:
-    found = course.shares()
+    found = course.same()
     if len(found) < 2:
         return ()
     ts = [t for t, _ in found]
     bounds = [wilson(k, N) for _, k in found]
     lines = {
         "share": (ts, [k / N for _, k in found]),
-        "from": (ts, [low for low, _ in bounds]),
-        "to": (ts, [high for _, high in bounds]),
+        "lower end": (ts, [low for low, _ in bounds]),
+        "upper end": (ts, [high for _, high in bounds]),
     }
     note = f"Of n = {N} continuations from each t, with the 95 % interval of Wilson."
     return (Plot("Continuations that end in the same class", line_plot(lines, "t", ""), note),)
@@ -182,7 +182,7 @@ def _curve(course: Course) -> tuple[Plot, ...]:
 
 def _table(course: Course) -> Table:
     names, rows = course.judge.config.classes, []
-    for (t, same), (_, (labels, _)) in zip(course.shares(), course.each(), strict=True):
+    for (t, same), (_, (labels, _)) in zip(course.same(), course.each(), strict=True):
         low, high = wilson(same, N)
         others = sorted({names[k] for k in labels if k != course.final})
         share = f"{same} of {N}"
@@ -193,26 +193,26 @@ def _table(course: Course) -> Table:
 
 def _words(course: Course) -> Words:
     """The result of the table in words."""
-    name, shares = course.judge.config.classes[course.final], course.shares()
-    bounds = [(t, *wilson(same, N)) for t, same in shares]
+    name, found = course.judge.config.classes[course.final], course.same()
+    bounds = [(t, *wilson(same, N)) for t, same in found]
     alike = [
         f"t = {a} and t = {b}"
         for (a, low, high), (b, least, most) in pairwise(bounds)
         if low <= most and least <= high
     ]
-    sure = [t for t, same in shares if same >= 0.9 * N]
+    sure = [t for t, _ in takewhile(lambda row: row[1] >= 0.9 * N, reversed(found))]
     said = (
-        f"From t = {max(sure)} on, at least nine in ten continuations end as {name}: there it is "
-        "decided, for this picture, as far as 16 continuations can tell."
+        f"From t = {sure[-1]} down, at least nine in ten continuations end as {name}. So the class "
+        f"of this picture is decided there, as far as {N} continuations can tell."
         if sure
-        else f"From none of these t do nine in ten continuations end as {name}."
+        else f"Even from t = {found[-1][0]}, fewer than nine in ten continuations end as {name}."
     )
     return Words(
         (
             said,
             *((f"Between {', '.join(alike)}: {unseen(N)}.",) if alike else ()),
-            "What is still open after that is how it looks: open the pictures below, and compare "
-            "the continuations of a high t with those of a low one.",
+            "How the picture looks may still change after that. Open the pictures below, and "
+            "compare the continuations of a high t with those of a low one.",
         )
     )
 
@@ -233,7 +233,7 @@ def _numbers(course: Course) -> dict[str, Any]:
         "class": names[course.final],
         "n": N,
         "shares": [
-            {"t": t, "same": same, "interval": wilson(same, N)} for t, same in course.shares()
+            {"t": t, "same": same, "interval": wilson(same, N)} for t, same in course.same()
         ],
         "verdicts": [
             {"t": state.t, "class": names[int(v.argmax())], "probability": float(v.max())}

@@ -1,25 +1,25 @@
 """Changes of a run as texts, such as "z=0:400": the interventions of a `RunSpec`.
 
-Each text is NAME=PART:PART:... The change begins at t = T. LOW is the last t at which it holds; it
-can be left out, and is then 1.
+Each text is NAME=PART:PART:... The change begins at t = FROM. LOW is the last t at which it holds;
+it can be left out, and is then 1. Pictures are counted from 0.
 
 | text | what it does |
 | --- | --- |
-| z=FACTOR:T:LOW | multiply the fresh noise by a factor: 0 drops it, -1 negates it |
-| eps=FACTOR:T:LOW | multiply eps_hat by a factor |
-| guidance=W:T:LOW | use guidance scale W |
-| draw=OPERATION:T:PICTURE:MASK | draw on x_T, on PICTURE or on all (`interventions.DRAWING`) |
-| noise=SEED:T | draw fresh noise from new seeds, counted from SEED |
-| class=NUMBER:T | use this class for all pictures; -1 is "any" |
-| clip=0:T, clip=1:T | stop clipping x0_hat, or clip it |
-| sampler=NAME:T, eta=ETA:T | use another sampler, or another eta of DDIM |
-| fork=COUNT:T:PICTURE | go on COUNT times from one picture; the first keeps its own noise |
-| picture=T1,T2,...:T | picture k is the given picture, noised, down to T_k; one T holds for all |
-| keep=TIMES:T:MASK:K | keep given picture K outside the mask; walk each step TIMES times |
+| z=FACTOR:FROM:LOW | multiply the fresh noise by a factor: 0 drops it, -1 negates it |
+| eps=FACTOR:FROM:LOW | multiply eps_hat by a factor |
+| guidance=W:FROM:LOW | use guidance scale W |
+| draw=OPERATION:FROM:PICTURE:MASK | draw on x_t of PICTURE, or of all (`interventions.DRAWING`) |
+| noise=SEED:FROM | draw fresh noise from new seeds, counted from SEED |
+| class=NUMBER:FROM | use this class for all pictures; -1 is "any" |
+| clip=0:FROM, clip=1:FROM | stop clipping x0_hat, or clip it |
+| sampler=NAME:FROM, eta=ETA:FROM | use another sampler, or another eta of DDIM |
+| fork=COUNT:FROM:PICTURE | go on COUNT times from one picture; the first keeps its own noise |
+| picture=T1,T2,...:FROM | picture k is the given one, noised, down to T_k; one T holds for all |
+| keep=TIMES:FROM:MASK:K | keep given picture K outside the mask; walk each step TIMES times |
 
 The last two need pictures that the run is given (see `inference.given`). These two and the first
 four change steps of one walk, as interventions of `diffusion.walk`. The others end one stretch of
-the run at T, and begin another from its state.
+the run at FROM, and begin another from its state.
 """
 
 from __future__ import annotations
@@ -203,7 +203,7 @@ def _picture(change: Change, now: Now) -> Intervention:
     most = max(now.origin)
     if len(ts) == 1:  # it holds for all pictures
         ts *= most + 1
-    require(len(ts) > most, "number of t of picture", len(ts), "1, or one for each picture")
+    require(len(ts) > most, "count of t", len(ts), "1, or one for each picture")
     seeds = [now.config.seed + k for k in now.origin]
     return FromPicture(_given(now, 0), [ts[k] for k in now.origin], seeds)
 
@@ -311,7 +311,8 @@ def _read(text: str) -> Change:
     one_of("change", name, (*_HOOKS, *_TURNS))
     parts = tuple(value.split(":"))
     low, high = _PARTS.get(name, (2, 2))
-    require(low <= len(parts) <= high, name, value[:40], f"{low} to {high} parts with : between")
+    count = f"{low}" if low == high else f"{low} to {high}"
+    require(low <= len(parts) <= high, name, value[:40], f"{count} parts with : between")
     t = int(_numeric(f"t of {name}", parts[1], 1, T_MAX, whole=True))
     if name == "sampler":
         one_of(name, parts[0], tuple(SAMPLERS))

@@ -2,7 +2,8 @@
 
 A step is algorithm 1 of Ho et al. 2020: draw x_0, t and eps, and step down the gradient of the
 distance between eps and the network's prediction at x_t. All randomness of a step comes from (seed,
-step). So a run that is killed and resumed ends with the same weights as one that is not. On a CPU
+step), and in a group of processes from the process's number, too. So a run that is killed and
+resumed ends with the same weights as one that is not, unless its length is in minutes. On a CPU
 they are exactly the same. On a GPU, convolutions may add up gradients in another order.
 """
 
@@ -33,7 +34,7 @@ RAW, EMA = "model", "ema"  # two kinds of weights that each run has; `wide` name
 
 
 class DivergedError(FloatingPointError):
-    """The loss became NaN or infinite. The message names step, learning rate and last good file."""
+    """The loss or its gradient became NaN or infinite. The message names step and learning rate."""
 
 
 def generator(device: torch.device, *key: int) -> torch.Generator:
@@ -215,7 +216,7 @@ class Trainer:
         # All processes have the same gradient, so a bad loss on one of them stops all.
         if not bool(loss.isfinite() & length.isfinite()):
             raise DivergedError(
-                f"The loss is {loss.item()} and its gradient {length.item()} long "
+                f"The loss is {loss.item()} and the length of its gradient {length.item()} "
                 f"at step {self.step + 1}, learning rate {lr:.3g}."
             )
         for group in self.optimizer.param_groups:
@@ -248,7 +249,7 @@ class Trainer:
     # ---- how far, and how fast ----------------------------------------------------------------
 
     def done(self) -> float:
-        """The share of the run that is done, 0 to 1, by the limit that is closest to its end."""
+        """The share of the run that is done, 0 to 1, by the limit that comes first."""
         config = self.config
         shares = [
             self.images / config.images if config.images else 0.0,
@@ -268,7 +269,7 @@ class Trainer:
 
     @torch.no_grad()
     def held_out_loss(self) -> float | None:
-        """The loss of the EMA weights on held-out pictures; always the same 1,024, t and eps."""
+        """The loss of the EMA weights on held-out pictures, always with the same t and eps."""
         if not self.held_out:
             return None
         n = min(HELD_OUT, len(self.held_out))

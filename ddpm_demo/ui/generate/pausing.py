@@ -26,7 +26,7 @@ from ddpm_demo.ui.server.runs import runs
 from ddpm_demo.ui.server.settings import GPU
 
 WAYS = ("step", "on", "to", "branch", "again")
-AGAIN = "The server had forgotten this run, and makes it again from its seed…"
+AGAIN = "The server no longer has this step. It computes the run again…"
 
 
 @GPU
@@ -37,8 +37,8 @@ def proceed(
     """Go on from the step that the page shows.
 
     Args:
-        way: "step": one step; "on": to the end, or the next breakpoint; "to": down to t; "branch":
-            several continuations of one picture; "again": the whole run, as it was.
+        way: "step": one step; "on": to the end; "to": down to t; "branch": several continuations of
+            one picture; "again": the whole run, unchanged. All but "again" stop at breakpoints.
         until: the t of "to".
         form: kind of change, its value, whether at this step only, breakpoints, number of branches,
             and whether these follow DDPM where the sampler adds no noise.
@@ -55,7 +55,7 @@ def proceed(
         return
     stops = breakpoints(form[3])
     record, state = yield from _state_at(at, selected, spec, options)
-    require(state.t > 0, "step", "the last one", "an earlier one", "move the timeline back first")
+    require(state.t > 0, "step", "the last", "before the last", "move the timeline back first")
     spec = yield from _changed(way, at, selected, spec, state, form)
     options["given"] = given.read(spec.pictures, selected.checkpoint.model.config)
     more = spec.interventions[len(made) :]
@@ -64,7 +64,7 @@ def proceed(
     past = None if forks else record
     limit = {"step": state.t - 1, "to": until}.get(way)
     if way == "to":
-        number("t to run to", until, 0, state.t - 1, whole=True)
+        number("t at the end", until, 0, state.t - 1, whole=True)
     ends = [t for t in stops if t < state.t] + ([] if limit is None else [limit])
     since = {"id": at.run, "step": state.index}
     yield from show(visitor, selected, spec, stopping(steps, ends), past, since)
@@ -104,7 +104,7 @@ def _state_at(
         if step.index >= at.step and step.state:
             return record, step.state
         yield player.starting(AGAIN)
-    raise SettingError("step", at.step, "one of the run")
+    raise SettingError("step", at.step, "a step of this run")
 
 
 def _changed(
@@ -112,7 +112,7 @@ def _changed(
 ) -> Generator[str, None, RunSpec]:
     """Return the run with the form's changes from a step on. Yield what to show meanwhile."""
     kind, value, once, _, count, switch = form
-    # All branches are of one picture, so a drawing goes on all of them.
+    # All branches continue one picture, so a drawing changes all of them.
     place = dataclasses.replace(at, one=None) if way == "branch" else at
     more = change_text(kind, value, once, state.t, place, selected.checkpoint.classes)
     if kind == KEEP:
@@ -129,8 +129,7 @@ def _changed(
 def _end(
     at: Place, selected: Selected, spec: RunSpec, state: State
 ) -> Generator[str, None, Tensor]:
-    """The picture that is enlarged, (1, C, H, W), as it is when the run is over; before, what to
-    show meanwhile."""
+    """Return how the enlarged picture ends, (1, C, H, W). Yield what to show meanwhile."""
     record = runs.get(at.run)
     seen = record.before(T_MAX) if record else None
     if seen and seen.state.t == 0:
@@ -139,7 +138,7 @@ def _end(
         known = given.read(spec.pictures, selected.checkpoint.model.config)
         made, options = spec.interventions, {**_options(), "given": known}
         for step in go_on(selected.checkpoint, spec.sample, made, (), state, **options):
-            yield player.starting("The run is made to its end, whose picture is kept…")
+            yield player.starting("Running to the end, to keep its picture…")
             state = step.state or state
     one = _one(at, state)
     return state.x[one : one + 1]

@@ -1,8 +1,8 @@
 """Refuses malformed requests with one sentence, before they reach the handlers.
 
 Gradio would treat them as bugs of the app, and fill the log with tracebacks, which any visitor
-could cause. This module also closes routes of Gradio that the app doesn't use. Errors of our own
-code stay as they are.
+could cause. This module also closes routes of Gradio that the app doesn't use. Other errors of the
+server stay as they are.
 """
 
 from __future__ import annotations
@@ -46,8 +46,8 @@ class Page(gr.Blocks):
                 path = part.get("path") if isinstance(part, dict) else None
                 if isinstance(path, str) and path.lower().startswith(("http:", "https:")):
                     raise ValueError("a file must be an upload, not an address.")
-                if isinstance(part, int) and abs(part) >= 2**63:  # no answer could hold it
-                    raise ValueError("a number has more than 64 bits.")
+                if isinstance(part, int) and abs(part) >= 2**63:  # an answer could not hold it
+                    raise ValueError("a number is too large.")
             for block, value in zip(block_fn.inputs, inputs, strict=False):
                 if isinstance(block, gr.Dataset) and type(value) is not int:
                     raise ValueError("the number of an example is missing.")
@@ -95,7 +95,7 @@ def route_of(scope: Scope) -> str:
 
 
 def closed(route: str) -> bool:
-    """True if the app doesn't use a route. Only its beginning counts, not a file's name in it."""
+    """True if a route is closed. Only its beginning counts, not a file's name in it."""
     return route.startswith(CLOSED) or REMOTE.match(route) is not None
 
 
@@ -138,15 +138,17 @@ class Guard:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
             return await self.app(scope, receive, send)
-        if len(scope["query_string"]) > QUERY:  # Gradio would fail; the page's scripts read it
+        if (
+            len(scope["query_string"]) > QUERY
+        ):  # Gradio would fail; only the page reads it
             scope = {**scope, "query_string": b""}
         route = route_of(scope)
         exchange = Exchange(receive, send, VOTE if route.startswith("room/") else BODY)
-        refusal = await self._refused(scope, exchange, route)
+        refusal = await self._served(scope, exchange, route)
         if refusal and not exchange.answered:
             await refusal(scope, receive, send)
 
-    async def _refused(
+    async def _served(
         self, scope: Scope, exchange: Exchange, route: str
     ) -> PlainTextResponse | None:
         """Let the app answer. If it can't, return the answer to send instead."""

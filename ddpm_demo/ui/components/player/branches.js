@@ -6,7 +6,7 @@ import { drawTree } from "./tree.js";
 const RUNS = 12; // runs that a page keeps
 const TALL = 40; // pixels of the curve
 
-/** How often a run was branched. */
+/** The number of forks of a run, plus one. */
 const forks = ({ header }) => (header.meta.with ?? "").split("fork=").length;
 
 export class Branches {
@@ -59,7 +59,7 @@ export class Branches {
     if (!this.runs.includes(this.other)) this.other = null;
   }
 
-  /** A run that was gone on with, unchanged, is the longer one. */
+  /** Replace a run by its continuation, which changed nothing. */
   replace(from, recording) {
     this.runs.splice(this.runs.indexOf(from), 1);
     for (const { header } of this.runs)
@@ -70,7 +70,7 @@ export class Branches {
   offer(recording) {
     this.box.hidden = this.runs.length < 2;
     const [runs, beside] = this.selects;
-    this.names = this.runs.map(({ header }, k) => `${k + 1}: ${header.changed || "as it was"}`);
+    this.names = this.runs.map(({ header }, k) => `${k + 1}: ${header.changed || "unchanged"}`);
     const option = (_, k) => new Option(this.names[k], k);
     runs.replaceChildren(...this.runs.map(option));
     runs.value = this.runs.indexOf(recording);

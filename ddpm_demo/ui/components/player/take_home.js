@@ -20,7 +20,7 @@ function textOf(bytes) {
 
 const sizeOf = ({ n, h, w, c }) => n * h * w * c;
 
-/** The run with what a file needs of it; whole frames where nothing can be derived. */
+/** Pack a run for a file: without the panes that the file can compute from others, if it can. */
 export function pack({ header, frames }) {
   const size = sizeOf(header);
   const derived = header.updates && ["x_t", ...STORED].every((name) => header.panes.includes(name));
@@ -100,7 +100,7 @@ export async function saveWebPage({ recording, server }) {
   return file;
 }
 
-/** In such a file: the player, with what the server would say. */
+/** Start the player in a saved file. It answers what the server would answer. */
 export function openFile(start) {
   const data = JSON.parse(document.getElementById("run").textContent);
   const recording = unpack(data);
