@@ -157,8 +157,8 @@ def _opened(course: _Course) -> tuple[Panel, ...]:
     found = _lengths(course)
     lines = {
         "mean": (ts, [mean for mean, _ in found.values()]),
-        "from": (ts, [mean - half for mean, half in found.values()]),
-        "to": (ts, [mean + half for mean, half in found.values()]),
+        "lower end": (ts, [mean - half for mean, half in found.values()]),
+        "upper end": (ts, [mean + half for mean, half in found.values()]),
     }
     note = (
         "Root mean square over the pixels; that of ε is 1. "
