@@ -30,7 +30,7 @@ demo: .venv/.runtime
 	$(PY) app.py --host $(HOST) --port $(PORT) $(ARGS)
 
 test: .venv/.dev
-	$(PY) -m pytest -n $(WORKERS) --dist loadfile $(ARGS)
+	$(PY) -m pytest -n $(WORKERS) --dist worksteal $(ARGS)
 
 browsers: .venv/.dev
 	$(PY) tests/browsers.py

@@ -39,11 +39,8 @@ TINY: dict[str, Any] = {
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Run browser tests last. They are sensitive to time, and other tests would slow them down.
-
-    A worker has whole files. The long ones come first, so that no worker waits long at the end.
-    """
-    items.sort(key=lambda item: ("e2e" in item.keywords, -item.path.stat().st_size, item.path))
+    """Run browser tests last. They are sensitive to time, and other tests would slow them down."""
+    items.sort(key=lambda item: "e2e" in item.keywords)
 
 
 @pytest.fixture

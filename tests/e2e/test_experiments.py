@@ -120,7 +120,7 @@ def test_it_learns_and_the_model_is_kept(page: Any, url: str) -> None:
         f"() => !document.querySelector('#experiment-line').textContent.includes('{DONE}')"
     )
     done(page)
-    page.locator("#experiment-keep").click()
+    page.locator("#experiment-learn-keep").click()
     page.locator("#experiment-line").get_by_text(
         "is in the model list of Generate"
     ).first.wait_for()

@@ -16,15 +16,21 @@ PATIENCE = 60.0
 
 
 class Gates(NamedTuple):
-    """Each `release()` lets one that is held go on: see `url`."""
+    """Each `release()` of the first two lets one that is held go on: see `url`."""
 
     run: threading.Semaphore
     tuning: threading.Semaphore
+    ended: threading.Semaphore  # how many of Fine-tune have gone on
+
+    def end_tuning(self) -> None:
+        """Let one of Fine-tune go on, and wait until it has."""
+        self.tuning.release()
+        assert self.ended.acquire(timeout=PATIENCE)
 
 
 @pytest.fixture(scope="module")
 def gates() -> Gates:
-    return Gates(threading.Semaphore(0), threading.Semaphore(0))
+    return Gates(*(threading.Semaphore(0) for _ in Gates._fields))
 
 
 @pytest.fixture(scope="module")
@@ -46,6 +52,7 @@ def url(serve_app: Callable[[], str], gates: Gates) -> Iterator[str]:
     def fail(*_args: Any) -> Iterator[str]:
         yield "Held here."
         assert gates.tuning.acquire(timeout=PATIENCE)
+        gates.ended.release()
         raise ValueError("This was held.")
 
     with pytest.MonkeyPatch.context() as patch:
@@ -139,7 +146,7 @@ def test_fine_tuning_and_measuring_wait_in_a_queue_of_their_own(visit: Any, gate
     gates.run.release()
     status(page, "step 2 / 2")
 
-    gates.tuning.release()
+    gates.end_tuning()
     page.get_by_role("tab", name="Fine-tune").click()
     page.get_by_text("Held here.").first.wait_for()  # Start has begun, and is held
     page.locator("#tune-estimate").click()
@@ -149,7 +156,7 @@ def test_fine_tuning_and_measuring_wait_in_a_queue_of_their_own(visit: Any, gate
     page.locator("#measure-stop").click()
     page.locator("#measured [data-part=status]", has_text="Stopped.").wait_for()
     for _ in range(2):
-        gates.tuning.release()
+        gates.end_tuning()
 
 
 def test_stop_takes_a_fine_tuning_out_of_the_queue(visit: Any, gates: Gates) -> None:
@@ -161,7 +168,7 @@ def test_stop_takes_a_fine_tuning_out_of_the_queue(visit: Any, gates: Gates) -> 
     wait_in_queue(page, "1st", "tuner")
     page.locator("#tune-stop").click()
     page.locator("#tune-line").get_by_text("Cancelled before it started.").first.wait_for()
-    gates.tuning.release()
+    gates.end_tuning()
     page.get_by_text("This was held.").first.wait_for()
     page.get_by_role("tab", name="Measure").click()
     page.locator("#measure").click()  # the next in the same queue

@@ -56,19 +56,20 @@ def build_experiments_tab(choice: ModelChoice, tab: gr.Tab, links: Links) -> Non
                 )
                 pace = gr.HTML(elem_id="experiment-pace", min_width=240, padding=False)
                 line = controls.line("", "experiment-line")
-            keep = gr.Button(
-                "Keep the model", visible="hidden", size="md", elem_id="experiment-keep"
-            )
-            groups, inputs = [], []
+            groups, inputs, keeping = [], [], []
             for row in rows:
                 with gr.Group(visible=row is rows[0]) as group:
                     inputs += [_control(row, name, choice) for name in settings(row.settings)]
+                    if row.keeps:
+                        button = f"experiment-{row.name}-keep"
+                        keeping.append(gr.Button("Keep the model", size="md", elem_id=button))
                 groups.append(group)
     folder = gr.State(None, time_to_live=6 * 3600, delete_callback=work.forget)
     _connect_run([choice.own, folder, card, *inputs], buttons, [line, result, folder])
     kept = functools.partial(called(f"{HANDLERS}:keep"), choice)
-    keep.click(kept, [choice.own, folder, card], [line, choice.own, choice.name], **QUIET)
-    _connect_cards(card, [about, keep, *groups])
+    for keep in keeping:
+        keep.click(kept, [choice.own, folder, card], [line, choice.own, choice.name], **QUIET)
+    _connect_cards(card, [about, *groups])
     card.change(None, card, [result, line], js=CLEAR, queue=False, **QUIET)
     changes = [card.change, *(control.change for control in inputs)]
     part = Part("experiments", link.NAMES, link.read, [card, *inputs], "experiment-run")
@@ -101,9 +102,7 @@ def _connect_cards(card: gr.Radio, shown: list[Any]) -> None:
 
     def chosen(name: str) -> list[Any]:
         row = EXPERIMENTS.get(name) or next(iter(EXPERIMENTS.values()))
-        keep = gr.update(visible=True if row.keeps else "hidden")
-        groups = (gr.update(visible=k == row.name) for k in EXPERIMENTS)
-        return [_about(row), keep, *groups]
+        return [_about(row), *(gr.update(visible=k == row.name) for k in EXPERIMENTS)]
 
     card.change(chosen, card, shown, queue=False, **QUIET)
 

@@ -138,9 +138,7 @@ class Guard:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
             return await self.app(scope, receive, send)
-        if (
-            len(scope["query_string"]) > QUERY
-        ):  # Gradio would fail; only the page reads it
+        if len(scope["query_string"]) > QUERY:  # Gradio would fail; only the page reads it
             scope = {**scope, "query_string": b""}
         route = route_of(scope)
         exchange = Exchange(receive, send, VOTE if route.startswith("room/") else BODY)
