@@ -247,7 +247,7 @@ def sixteen_ways(card: Card) -> None:
     list(course.run())
     for index in course.starts[0], course.starts[2]:
         list(course.go_on(index))
-    (first, few), (middle, most) = course.shares()
+    (first, few), (middle, most) = course.same()
     assert (first, middle) == (900, 600)
     assert few <= 5
     assert most >= 14
