@@ -8,6 +8,7 @@ from __future__ import annotations
 import atexit
 import functools
 import os
+import secrets
 import shutil
 import tempfile
 import time
@@ -29,9 +30,16 @@ EVERY = 15.0  # seconds between two sweeps
 
 
 @functools.cache
+def _place() -> Path:
+    """Where the app's own folder is. It is known before it is made, in case a signal comes then."""
+    return Path(tempfile.gettempdir(), f"ddpm_demo-{secrets.token_hex(8)}")
+
+
+@functools.cache
 def folder() -> Path:
     """The app's own folder. The first call makes it, and it is deleted when the app ends."""
-    made, owner = Path(tempfile.mkdtemp(prefix="ddpm_demo-")), os.getpid()
+    made, owner = _place(), os.getpid()
+    made.mkdir(mode=0o700)
 
     def end() -> None:
         if os.getpid() == owner:  # forked workers must not delete it
@@ -44,7 +52,7 @@ def folder() -> Path:
 def delete() -> None:
     """Delete the app's folder, even while a thread writes a file there."""
     for _ in range(3):
-        shutil.rmtree(folder(), ignore_errors=True)
+        shutil.rmtree(_place(), ignore_errors=True)
 
 
 def own_temporary_folder() -> None:
