@@ -37,9 +37,9 @@ def test_the_numbers_on_the_page_recompute_each_x_t(tiny, sampler, options):
     assert said["t"] == [step.t for step in steps]
     ab = Schedule.from_config(checkpoint.diffusion).alpha_bar
     assert said["alpha_bar"] == pytest.approx([float(ab[step.t]) for step in steps])
-    for now, after, line in zip(steps[:-1], steps[1:], said["lines"], strict=True):
+    for step, after, line in zip(steps[:-1], steps[1:], said["lines"], strict=True):
         tensors = {term.name: term.tensor for term in after.line}
-        seen = {"x_t": now.x_t, "x0_hat": now.x0_hat, "eps_hat": now.eps_hat}
+        seen = {"x_t": step.x_t, "x0_hat": step.x0_hat, "eps_hat": step.eps_hat}
         total = sum(c * seen.get(name, tensors[name]) for name, c in line)
         torch.testing.assert_close(total, after.x_t, rtol=0, atol=1e-5)
 
